@@ -1,0 +1,71 @@
+"""Our one file beside the host's: written aside and renamed, read without running anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import CheckpointError
+
+FORMAT = 1
+
+
+def checkpoint_name(epoch: int | str) -> str:
+    """The file's name for an epoch (or ``latest``), as it lies beside the host's own files."""
+    return f"{epoch}_roi_progressive.pth"
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint; an older file stays whole until the new one is complete.
+
+    Args:
+        path: The file.
+        state: Tensors, numbers, strings and containers of them.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"`path` must be writable; {str(path)!r} is not: {_first_line(error)}; the older file is untouched") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint with ``weights_only=True``: nothing in it is executed (promise 10).
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or of a newer format.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"`path` must name one of our checkpoints; there is no {str(path)!r}; check the epoch, "
+            f"or set resume = \"fresh\" to start the regions anew"
+        )
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises half a dozen unrelated types for a damaged file
+        raise CheckpointError(f"`path` must name a readable checkpoint; {str(path)!r} is damaged: {_first_line(error)}") from error
+    version = state.get("format") if isinstance(state, dict) else None
+    if version != FORMAT:
+        raise CheckpointError(
+            f"`path` must name a checkpoint of format {FORMAT}; {str(path)!r} is of format {version!r}; "
+            f"use the version of roi-progressive that wrote it"
+        )
+    return dict(state)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

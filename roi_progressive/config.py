@@ -1,0 +1,366 @@
+"""What a user may set: frozen dataclasses, read from Python, a mapping or a TOML file.
+
+Nothing here imports torch, so a configuration can be written and checked anywhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import string
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover - the standard library has it from 3.11 on
+    import tomli as tomllib
+
+ROI_MODES = ("crop", "mask", "concat")
+GGD_TARGETS = ("auto", "paired", "cycle", "identity")
+ADVERSARIAL_LOSSES = ("least_squares", "vanilla", "hinge")
+
+_Section = TypeVar("_Section", "RegionConfig", "GGDConfig", "StageConfig")
+
+
+@dataclass(frozen=True)
+class RegionConfig:
+    """One named region of interest and the discriminator that judges it.
+
+    Args:
+        name: The region's name; its masks lie in ``<image folder>_<name>/`` unless a plugin says otherwise.
+        scales: Pyramid levels the discriminator sees: 1, 1/2, 1/4, ... (paper: liver 2, tumour 3).
+        weight: Factor of the region's adversarial term in the generator's loss.
+        stage: The stage, counted from 1, at which the region joins; ``None`` gives the first region
+            stage 2, the next stage 3, and so on.
+        roi_mode: ``crop`` (a window, outside the mask painted), ``mask`` (the whole image, outside
+            painted) or ``concat`` (a window left as it is, the mask as one more channel).
+        windows_px: The ladder of window sides; each sample takes the smallest that holds its region.
+        margin_px: Border kept free between the region and the window's edge.
+        context_px: How far around the mask the image stays visible to the discriminator; it is also
+            how far outside the mask a region's gradient may reach.
+        base_channels: Channels of the discriminator's first layer.
+        layers: Most stride-2 layers a scale may have; small windows get fewer.
+        all_strided: Every layer has stride 2, as the paper prints; otherwise the last two have stride 1.
+        logits: ``weighted`` counts each logit by how much of the region it sees, ``plain`` counts all alike,
+            ``mean`` averages the map before the loss, as the paper prints.
+        scale_reduction: ``mean`` or ``sum`` over the pyramid levels.
+        missing: What to do where there is no mask: ``error``, or ``skip`` (the image counts as without region).
+        batch_key: Key under which the host's own batch already carries this region's masks, with ``{domain}``
+            standing for A or B, e.g. ``"{domain}_mask"``; ``None`` reads mask files.
+    """
+
+    name: str
+    scales: int = 3
+    weight: float = 1.0
+    stage: int | None = None
+    roi_mode: str = "crop"
+    windows_px: tuple[int, ...] = (32, 48, 64, 96, 128, 192, 256)
+    margin_px: int = 4
+    context_px: int = 0
+    base_channels: int = 32
+    layers: int = 3
+    all_strided: bool = False
+    logits: str = "weighted"
+    scale_reduction: str = "mean"
+    missing: str = "error"
+    batch_key: str | None = None
+
+    def __post_init__(self) -> None:
+        where = f"regions[{self.name!r}]"
+        if not isinstance(self.name, str) or not self.name.isidentifier():
+            raise ConfigError(
+                f"`regions.name` must be letters, digits and underscores, not starting with a digit; "
+                f"got {self.name!r}; rename the region and its mask folders"
+            )
+        _whole(where, "scales", self.scales, low=1, high=6)
+        _number(where, "weight", self.weight, low=0.0)
+        if self.stage is not None:
+            _whole(where, "stage", self.stage, low=1)
+        _choice(where, "roi_mode", self.roi_mode, ROI_MODES)
+        _ladder(where, self.windows_px, self.scales)
+        _whole(where, "margin_px", self.margin_px, low=0)
+        _whole(where, "context_px", self.context_px, low=0)
+        _whole(where, "base_channels", self.base_channels, low=1)
+        _whole(where, "layers", self.layers, low=1, high=6)
+        _boolean(where, "all_strided", self.all_strided)
+        _choice(where, "logits", self.logits, ("weighted", "plain", "mean"))
+        _choice(where, "scale_reduction", self.scale_reduction, ("mean", "sum"))
+        _choice(where, "missing", self.missing, ("error", "skip"))
+        if self.batch_key is not None:
+            _template(where, "batch_key", self.batch_key)
+
+
+@dataclass(frozen=True)
+class GGDConfig:
+    """The generalized-Gaussian uncertainty head and its loss (paper, eq. 1).
+
+    Args:
+        target: What the residual is taken against: ``paired`` (generated against real), ``cycle``
+            (reconstruction against source), ``identity``, or ``auto``: the data decide.
+        weight: Factor of the term in the generator's loss.
+        stage: Stage at which the term joins, from 1.
+        hidden_channels: Width of the head on a foreign generator (the paper's generator has its own).
+        min_scale: Floor of the scale map, in units of the image's range [-1, 1].
+        shape_range: Bounds of the shape map (2 is Gaussian, 1 Laplace).
+        epsilon: Smoothing of the residual's absolute value; at most ``min_scale``.
+        learning_rate_factor: The head's learning rate as a multiple of the host generator's.
+    """
+
+    target: str = "auto"
+    weight: float = 0.1
+    stage: int = 1
+    hidden_channels: int = 32
+    min_scale: float = 1e-3
+    shape_range: tuple[float, float] = (0.2, 8.0)
+    epsilon: float = 1e-9
+    learning_rate_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        _choice("ggd", "target", self.target, GGD_TARGETS)
+        _number("ggd", "weight", self.weight, low=0.0)
+        _whole("ggd", "stage", self.stage, low=1)
+        _whole("ggd", "hidden_channels", self.hidden_channels, low=1)
+        _number("ggd", "min_scale", self.min_scale, low=1e-6, high=1.0)
+        bounds = self.shape_range
+        if not _rising(bounds, (int, float)) or len(bounds) != 2 or bounds[0] < 0.1 or bounds[1] > 20.0:
+            raise ConfigError(
+                f"`ggd.shape_range` must be a tuple of two rising numbers within 0.1 and 20; got {bounds!r}; "
+                f"the default is (0.2, 8.0)"
+            )
+        _number("ggd", "epsilon", self.epsilon, low=0.0, high=self.min_scale)
+        _number("ggd", "learning_rate_factor", self.learning_rate_factor, low=0.0)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """When the stages begin.
+
+    Args:
+        from_epochs: First epochs of stage 2, 3, ..., in the host's own count; ``None`` shares the run equally.
+        fade_fraction: Share of the run over which a term that joins after the first epoch rises linearly to its weight.
+        trigger: ``progress`` follows the plan; ``plateau`` moves on early when the newest regions' loss
+            has stopped improving (never later than the plan).
+        patience_epochs: With ``plateau``: epochs without improvement that end a stage.
+        min_improvement: With ``plateau``: relative improvement that counts as one.
+    """
+
+    from_epochs: tuple[int, ...] | None = None
+    fade_fraction: float = 0.1
+    trigger: str = "progress"
+    patience_epochs: int = 5
+    min_improvement: float = 0.01
+
+    def __post_init__(self) -> None:
+        epochs = self.from_epochs
+        if epochs is not None and (not _rising(epochs, int) or min(epochs, default=0) < 0):
+            raise ConfigError(
+                f"`stages.from_epochs` must be a tuple of rising whole numbers of at least 0; got {epochs!r}; "
+                f"give the first epoch of stage 2, of stage 3, ..."
+            )
+        _number("stages", "fade_fraction", self.fade_fraction, low=0.0, high=1.0)
+        _choice("stages", "trigger", self.trigger, ("progress", "plateau"))
+        _whole("stages", "patience_epochs", self.patience_epochs, low=1)
+        _number("stages", "min_improvement", self.min_improvement, low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a session needs to know; the default guides one region, ``tumor``.
+
+    Args:
+        regions: The regions of interest, in the order in which they join. Empty means none.
+        ggd: The uncertainty head, or ``None`` for none.
+        stages: When the stages begin.
+        adversarial: ``least_squares`` (the paper's), ``vanilla`` or ``hinge``.
+        balance: Cap of our gradient's norm on an image as a share of the host's own; ``None`` for no cap.
+        pool_size: Generated windows kept per region and direction for the discriminators; 0 for none.
+        background: The grey value painted outside a mask, in [-1, 1].
+        resume: ``networks`` restores what is ours; ``fresh`` nothing; ``exact`` the host's optimizer moments, pools and
+            random streams too.
+        seed: Seed of our own random streams; the host's are never touched.
+    """
+
+    regions: tuple[RegionConfig, ...] = field(default_factory=lambda: (RegionConfig("tumor"),))
+    ggd: GGDConfig | None = field(default_factory=GGDConfig)
+    stages: StageConfig = field(default_factory=StageConfig)
+    adversarial: str = "least_squares"
+    balance: float | None = None
+    pool_size: int = 50
+    background: float = -1.0
+    resume: str = "networks"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.regions, tuple) or not all(isinstance(r, RegionConfig) for r in self.regions):
+            raise ConfigError(
+                f"`regions` must be a tuple of RegionConfig; got {self.regions!r}; "
+                f"write regions=(RegionConfig('tumor'),)"
+            )
+        names = [region.name for region in self.regions]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"`regions` must have different names; got {name!r} twice; rename one")
+        for key, kind in (("ggd", (GGDConfig, type(None))), ("stages", (StageConfig,))):
+            if not isinstance(getattr(self, key), kind):
+                raise ConfigError(
+                    f"`{key}` must be a {kind[0].__name__}; got {getattr(self, key)!r}; "
+                    f"use Config.from_mapping for plain dicts"
+                )
+        _choice("", "adversarial", self.adversarial, ADVERSARIAL_LOSSES)
+        if self.balance is not None:
+            _number("", "balance", self.balance, low=1e-6)
+        _whole("", "pool_size", self.pool_size, low=0)
+        _number("", "background", self.background, low=-1.0, high=1.0)
+        _choice("", "resume", self.resume, ("networks", "exact", "fresh"))
+        _whole("", "seed", self.seed, low=0)
+
+    @classmethod
+    def paper(cls) -> Config:
+        """The paper's method: liver at two scales, then tumour at three, every weight 1, no balance."""
+        return cls(
+            regions=(RegionConfig("liver", scales=2), RegionConfig("tumor", scales=3)),
+            ggd=GGDConfig(weight=1.0),
+        )
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Config:
+        """Read a configuration file.
+
+        Raises:
+            ConfigError: The file cannot be read, is not TOML, or holds a wrong key or value.
+        """
+        try:
+            with open(path, "rb") as file:
+                mapping = tomllib.load(file)
+        except OSError as error:
+            raise ConfigError(f"`config` must be a readable TOML file; got {str(path)!r}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"`config` must be a TOML file; {str(path)!r} is not: {error}") from error
+        try:
+            return cls.from_mapping(mapping)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Config:
+        """Build a configuration from nested plain values, as TOML or JSON give them.
+
+        ``regions`` is a list of tables; ``ggd = false`` switches the uncertainty head off.
+
+        Raises:
+            ConfigError: A key is unknown (the nearest known one is named) or a value is wrong.
+        """
+        if not isinstance(mapping, Mapping):
+            raise ConfigError(f"`config` must be a mapping of settings; got {type(mapping).__name__}")
+        values = dict(mapping)
+        _known(cls, "", values)
+        if "regions" in values:
+            tables = values["regions"]
+            if not isinstance(tables, (list, tuple)):
+                raise ConfigError(
+                    f"`regions` must be a list of tables; got {type(tables).__name__}; write [[regions]] in TOML"
+                )
+            values["regions"] = tuple(_section(RegionConfig, f"regions[{i}]", t) for i, t in enumerate(tables))
+        if "ggd" in values:
+            off = values["ggd"] is False or values["ggd"] is None
+            values["ggd"] = None if off else _section(GGDConfig, "ggd", values["ggd"])
+        if "stages" in values:
+            values["stages"] = _section(StageConfig, "stages", values["stages"])
+        return cls(**values)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Nested plain values that ``from_mapping`` reads back to an equal configuration."""
+        mapping = asdict(self)
+        mapping["regions"] = list(mapping["regions"])
+        return mapping
+
+
+def _section(kind: type[_Section], where: str, table: Any) -> _Section:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"`{where}` must be a table of settings; got {table!r}")
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    _known(kind, where, values)
+    if kind is RegionConfig and "name" not in values:
+        raise ConfigError(f"`{where}.name` is missing; give the region a name, e.g. name = 'tumor'")
+    return kind(**values)
+
+
+def _known(kind: type[Any], where: str, values: Mapping[str, Any]) -> None:
+    names = [f.name for f in fields(kind)]
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(names)}"
+            shown = str(key) if str(key).isprintable() else repr(key)  # the message stays one line
+            raise ConfigError(f"`{_dotted(where, shown)}` is not a setting; {hint}")
+
+
+def _dotted(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _whole(where: str, key: str, value: Any, low: int, high: int | None = None) -> None:
+    ok = isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
+    if not ok:
+        raise ConfigError(f"`{_dotted(where, key)}` must be a whole number {_between(low, high)}; got {value!r}")
+
+
+def _number(where: str, key: str, value: Any, low: float, high: float | None = None) -> None:
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool)
+    ok = ok and low <= value < float("inf") and (high is None or value <= high)
+    if not ok:
+        raise ConfigError(f"`{_dotted(where, key)}` must be a number {_between(low, high)}; got {value!r}")
+
+
+def _between(low: float, high: float | None) -> str:
+    return f"of at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+
+
+def _choice(where: str, key: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"`{_dotted(where, key)}` must be one of {', '.join(choices)}; got {value!r}{hint}")
+
+
+def _boolean(where: str, key: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"`{_dotted(where, key)}` must be true or false; got {value!r}")
+
+
+def _template(where: str, key: str, value: Any) -> None:
+    plain, domain = (None, None, None), ("domain", "", None)
+    try:
+        ok = isinstance(value, str) and all(part[1:] in (plain, domain) for part in string.Formatter().parse(value))
+    except ValueError:  # a lone brace
+        ok = False
+    if not ok or not value:
+        raise ConfigError(
+            f"`{_dotted(where, key)}` must be a non-empty text in which only {{domain}} stands in braces; "
+            f"got {value!r}; write for example '{{domain}}_mask'"
+        )
+
+
+def _rising(values: Any, kind: type | tuple[type, ...]) -> bool:
+    ok = isinstance(values, tuple) and all(isinstance(v, kind) and not isinstance(v, bool) for v in values)
+    return ok and all(a < b for a, b in pairwise(values))
+
+
+def _ladder(where: str, windows_px: Any, scales: int) -> None:
+    if not _rising(windows_px, int) or not windows_px:
+        raise ConfigError(
+            f"`{where}.windows_px` must be a tuple of rising whole numbers; got {windows_px!r}; "
+            f"write for example (32, 64, 128)"
+        )
+    smallest = 6 * 2 ** (scales - 1)
+    if windows_px[0] < smallest:
+        raise ConfigError(
+            f"`{where}.windows_px` must start at {smallest} or more, so that the coarsest of {scales} scales "
+            f"keeps 6 px; got {windows_px[0]}; enlarge the first window or lower `scales`"
+        )

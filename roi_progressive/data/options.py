@@ -1,0 +1,63 @@
+"""What a user may set about ``prepare``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError
+from .splits import split_counts
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How volumes become pictures; the defaults are the paper's where it gives a value.
+
+    Args:
+        size_px: Side of the square pictures.
+        ct_window: Width and level of the CT window, HU.
+        mr_percentiles: Percentiles of the body to which an MR is clipped.
+        slices_each_side: Slices on each side of the one with the largest region (paper: four).
+        split: Shares of train, val and test; proportions, or counts that sum to the number of patients.
+        split_seed: Seed of the split.
+        split_of: A given split: patient to ``train``, ``val`` or ``test``; or a column ``split`` in the CSV.
+        align: Bring every MR onto the grid of the CT of the same patient and phase, and write pairs only.
+        field_of_view_mm: Side of the square that is cut out; ``None`` takes the body's longer side, a scale
+            of its own for each volume.
+        mr_clean: Denoise every MR and correct its bias field first, as the paper does; seconds to minutes each.
+            Off, because many published series have been corrected already.
+    """
+
+    size_px: int = 256
+    ct_window: tuple[float, float] = (400.0, 40.0)
+    mr_percentiles: tuple[float, float] = (0.5, 99.5)
+    slices_each_side: int = 4
+    split: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    split_seed: int = 0
+    split_of: Mapping[str, str] | None = None
+    align: bool = False
+    field_of_view_mm: float | None = None
+    mr_clean: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low in (("size_px", 8), ("slices_each_side", 0), ("split_seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < low:
+                raise ConfigError(f"`{name}` must be a whole number of at least {low}; got {value!r}")
+        if not _numbers(self.ct_window, 2) or self.ct_window[0] <= 0:
+            raise ConfigError(f"`ct_window` must be (width, level) in HU, width above 0; got {self.ct_window!r}")
+        if not _numbers(self.mr_percentiles, 2) or not 0 <= self.mr_percentiles[0] < self.mr_percentiles[1] <= 100:
+            raise ConfigError(f"`mr_percentiles` must be two rising numbers in 0 to 100; got {self.mr_percentiles!r}")
+        side = self.field_of_view_mm
+        if side is not None and (not _numbers((side,), 1) or side <= 0):
+            raise ConfigError(f"`field_of_view_mm` must be a number above 0, or None for the body's size; got {side!r}")
+        for name in ("align", "mr_clean"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"`{name}` must be true or false; got {getattr(self, name)!r}")
+        split_counts(0, self.split)
+
+
+def _numbers(values: Any, count: int) -> bool:
+    ok = isinstance(values, (tuple, list)) and len(values) == count
+    return ok and all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < float("inf") for v in values)

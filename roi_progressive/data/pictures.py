@@ -1,0 +1,183 @@
+"""From a patient's volumes to square pictures: normalise, align, choose slices, frame, resize."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from .framing import Square, choose_slices, resize_image, resize_mask, square_around
+from .mr_cleaning import correct_bias, denoise_mr
+from .options import PrepareOptions
+from .preprocessing import (
+    BACKGROUND,
+    CT_BODY_HU,
+    BoolArray,
+    FloatArray,
+    IntensityMapping,
+    ct_mapping,
+    foreground_mask,
+    normalise_mr,
+    to_grey,
+)
+from .volume_list import VolumeRow
+from .volumes import Volume, align_to, read_volume
+
+MAIN_REGION = "tumor"
+DOMAIN_OF = {"CT": "A", "MR": "B"}
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A normalised volume.
+
+    Args:
+        row: Where it came from.
+        volume: The volume as read.
+        scaled: Its voxels in [-1, 1].
+        masks: Its regions on the same grid.
+        body: True where there is body.
+        mapping: How source values became ``scaled``.
+        field: True where the picture has content; of an aligned pair, where both have.
+        spacing_mm: Distance of slices, of rows and of columns.
+        borrowed: Regions whose masks are those of the other volume of an aligned pair.
+    """
+
+    row: VolumeRow
+    volume: Volume
+    scaled: FloatArray
+    masks: dict[str, BoolArray]
+    body: BoolArray
+    mapping: IntensityMapping
+    field: BoolArray
+    spacing_mm: tuple[float, float, float]
+    borrowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One slice, ready to be written: 8-bit grey and boolean masks, ``(size_px, options.size_px)``."""
+
+    scan: Scan
+    index: int
+    grey: npt.NDArray[np.uint8]
+    masks: dict[str, BoolArray]
+    square: Square
+
+    @property
+    def name(self) -> str:
+        """``<patient>_<phase>_<slice index>``; the same for both pictures of an aligned pair."""
+        return f"{self.scan.row.patient}_{self.scan.row.phase}_{self.index:03d}"
+
+
+def read_scan(row: VolumeRow, options: PrepareOptions) -> Scan:
+    """Read and normalise the volume of one row.
+
+    Raises:
+        DataError: The volume or a mask cannot be used.
+    """
+    volume = read_volume(row)
+    mapping: IntensityMapping
+    if row.modality == "CT":
+        mapping = ct_mapping(*options.ct_window)
+        scaled = mapping.apply(volume.array)
+        body = foreground_mask(volume.array, CT_BODY_HU, min_piece_fraction=0.1)
+    else:
+        array = volume.array
+        body = foreground_mask(array)
+        if options.mr_clean:
+            array = correct_bias(denoise_mr(array, body), body, volume.image)
+        scaled, mapping = normalise_mr(array, options.mr_percentiles, body)
+    field = np.ones(scaled.shape, dtype=bool)
+    return Scan(row, volume, scaled, volume.masks, body, mapping, field, volume.spacing_mm)
+
+
+def aligned_pair(ct: Scan, mr: Scan) -> tuple[Scan, Scan]:
+    """Bring the MR onto the CT's grid and leave in both only the field they share.
+
+    Beyond the shared field both are -1: a translator must not learn to paint the frame of the other
+    scanner's picture. A region that only one of them has a mask of gets that mask in both.
+
+    Raises:
+        DataError: The two do not overlap.
+    """
+    moved, mr_masks, field = align_to(mr.volume, mr.scaled, ct.volume.image)
+    if not field.any():
+        raise DataError("`image` must overlap the CT it is aligned with; the two lie apart; check their affines")
+    found = {**mr_masks, **ct.masks}
+
+    def in_field(scan: Scan, scaled: FloatArray, own: dict[str, BoolArray]) -> Scan:
+        return replace(
+            scan,
+            scaled=np.where(field, scaled, np.float32(BACKGROUND)),
+            masks={region: {**found, **own}[region] & field for region in found},
+            body=ct.body & field,
+            field=field,
+            spacing_mm=ct.spacing_mm,
+            borrowed=tuple(region for region in found if region not in own),
+        )
+
+    return in_field(ct, ct.scaled, ct.masks), in_field(mr, moved, mr_masks)
+
+
+def cut_pictures(
+    scans: Sequence[Scan],
+    regions: Sequence[str],
+    options: PrepareOptions,
+    notes: list[str],
+) -> Iterator[Picture]:
+    """Cut the same slices and the same square from one scan, or from the two scans of an aligned pair.
+
+    The slices lie around the one where the main region (``tumor``, else the first column) of the first scan is
+    largest; without any mask, around the middle of the body. Every picture gets a mask of every region, all
+    false where the scan has none.
+
+    Args:
+        scans: One scan, or two on the same grid, the CT first.
+        regions: Names of all regions of the data set.
+        options: Size, number of slices and field of view.
+        notes: What the user should know is appended here.
+
+    Raises:
+        DataError: No slice can be used.
+    """
+    first = scans[0]
+    chosen = _chosen_slices(first, regions, options.slices_each_side, notes)
+    inside = [mask[chosen].any(axis=0) for scan in scans for mask in scan.masks.values()]
+    marked = np.logical_or.reduce(inside) if inside else np.zeros(first.body.shape[1:], dtype=bool)
+    body = np.logical_or.reduce(first.body[chosen])
+    square = square_around(body, marked, first.spacing_mm[1:], options.field_of_view_mm)
+    if square.cut(marked, 0).sum() < marked.sum():
+        notes.append(
+            f"{first.row}: a region is larger than the field of view of {options.field_of_view_mm:g} mm and was cut"
+        )
+    empty = np.zeros(first.body.shape[1:], dtype=bool)
+    for scan in scans:
+        for index in chosen:
+            plane = square.cut(scan.scaled[index], BACKGROUND)
+            planes = {name: scan.masks[name][index] if name in scan.masks else empty for name in regions}
+            masks = {name: resize_mask(square.cut(mask, 0), options.size_px) for name, mask in planes.items()}
+            yield Picture(scan, index, to_grey(resize_image(plane, options.size_px)), masks, square)
+
+
+def _chosen_slices(scan: Scan, regions: Sequence[str], each_side: int, notes: list[str]) -> list[int]:
+    covered = scan.field.sum(axis=(1, 2))
+    # A slanted field may touch a slice with a corner only; half of its widest coverage makes a picture.
+    allowed = covered >= 0.5 * covered.max()
+    order = sorted(regions, key=lambda name: name != MAIN_REGION)
+    guide = next((scan.masks[name] for name in order if name in scan.masks), None)
+    if guide is None:
+        notes.append(f"{scan.row}: has no mask; the slices were taken from the middle of the body")
+        levels = np.flatnonzero(allowed & scan.body.any(axis=(1, 2)))
+        if not levels.size:
+            raise DataError("`image` must show a body; no slice does; check the image")
+        middle = np.zeros(len(allowed))
+        middle[levels[len(levels) // 2]] = 1
+        return choose_slices(middle, each_side, allowed)
+    chosen = choose_slices(guide.sum(axis=(1, 2)), each_side, allowed)
+    if not chosen:
+        raise DataError("the region must lie where both volumes of the pair have voxels; it lies outside; check them")
+    return chosen

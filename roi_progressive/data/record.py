@@ -1,0 +1,83 @@
+"""What ``manifest.json`` says of a prepared data set: enough to make it again and to get source values back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from .options import PrepareOptions
+from .pictures import DOMAIN_OF, Picture
+from .preprocessing import MRMapping
+from .splits import SPLITS
+from .volume_list import VolumeList
+from .volumes import ORIENTATION, simpleitk
+
+
+def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
+    """One entry of ``slices``. ``a * grey + b`` of its ``intensity`` gives HU (CT) or the scanner's values (MR)."""
+    scan, square = picture.scan, picture.square
+    a, b = scan.mapping.of_grey()
+    intensity: dict[str, Any] = {"a": a, "b": b, "unit": "HU" if scan.row.modality == "CT" else "source"}
+    if isinstance(scan.mapping, MRMapping):
+        intensity |= {"mean": scan.mapping.mean, "std": scan.mapping.std}
+    through, rows, columns = scan.spacing_mm
+    entry: dict[str, Any] = {
+        "name": picture.name,
+        "split": split,
+        "domain": DOMAIN_OF[scan.row.modality],
+        "patient": scan.row.patient,
+        "phase": scan.row.phase,
+        "modality": scan.row.modality,
+        "source": scan.row.image.name,
+        "index": picture.index,
+        "spacing_mm": [through, rows * square.height / size_px, columns * square.width / size_px],
+        "source_spacing_mm": [through, rows, columns],
+        "square_px": {"top": square.top, "left": square.left, "height": square.height, "width": square.width},
+        "intensity": intensity,
+        "region_areas_px": {region: int(mask.sum()) for region, mask in picture.masks.items()},
+    }
+    if scan.borrowed:
+        entry["masks_of_other_modality"] = list(scan.borrowed)
+    return entry
+
+
+def manifest_record(
+    volumes: VolumeList, options: PrepareOptions, split_of: Mapping[str, str], slices: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The whole manifest; slices sorted by split, domain and name. No paths, no names but the ``patient`` column."""
+    try:
+        own_version = version("roi-progressive")
+    except PackageNotFoundError:
+        own_version = "unknown"
+    present = {entry["phase"] for entry in slices}
+    assigned = options.split_of is not None or any(row.split is not None for row in volumes.rows)
+    return {
+        "format": 1,
+        "kind": "prepared",
+        "size_px": options.size_px,
+        "regions": list(volumes.regions),
+        "phases": [phase for phase in dict.fromkeys(row.phase for row in volumes.rows) if phase in present],
+        "domains": {"A": "CT", "B": "MR"},
+        "paired": options.align,
+        "orientation": ORIENTATION,
+        "ct_window": {"width": options.ct_window[0], "level": options.ct_window[1]},
+        "mr_percentiles": list(options.mr_percentiles),
+        "mr_clean": options.mr_clean,
+        "slices_each_side": options.slices_each_side,
+        "field_of_view_mm": options.field_of_view_mm,
+        "split": {
+            "by": "given" if assigned else "seed",
+            "fractions": None if assigned else list(options.split),
+            "seed": None if assigned else options.split_seed,
+            "patients": dict(sorted(split_of.items())),
+        },
+        "versions": {
+            "roi-progressive": own_version,
+            "numpy": np.__version__,
+            "SimpleITK": simpleitk().Version_VersionString(),
+        },
+        "slices": sorted(slices, key=lambda entry: (SPLITS.index(entry["split"]), entry["domain"], entry["name"])),
+    }

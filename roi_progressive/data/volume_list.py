@@ -1,0 +1,161 @@
+"""The list of volumes to prepare: one CSV row each, checked before anything is read."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DataError
+
+REQUIRED_COLUMNS = ("patient", "phase", "modality", "image")
+SPLIT_COLUMN = "split"
+MODALITIES = ("CT", "MR")
+
+_PATIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# No underscore: the last two underscores of a picture's name then always part patient, phase and index.
+_PHASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask on disk: the voxels equal to ``label``, or all above zero where it is ``None``."""
+
+    path: Path
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class VolumeRow:
+    """One row of the list: a volume, its masks, and the line of the file for messages."""
+
+    line: int
+    patient: str
+    phase: str
+    modality: str
+    image: Path
+    masks: dict[str, MaskFile]
+    split: str | None = None
+
+    def __str__(self) -> str:
+        return f"line {self.line} ({self.patient} {self.phase} {self.modality})"
+
+
+@dataclass(frozen=True)
+class VolumeList:
+    """All rows, and the names of the region columns in their order."""
+
+    rows: tuple[VolumeRow, ...]
+    regions: tuple[str, ...]
+
+
+def read_volume_list(path: str | Path) -> VolumeList:
+    """Read the CSV: columns patient, phase, modality (CT or MR), image, and one column for each region.
+
+    A region's cell is ``file`` (its voxels above zero) or ``file#label``, or empty where the volume has no
+    mask of it. An optional column ``split`` (train, val or test) assigns the patients. Relative paths start
+    at the CSV's folder.
+
+    Raises:
+        DataError: The file cannot be read or is empty, a column is missing, misspelled or doubled, a cell is
+            not what its column takes, or a patient's phase and modality come twice.
+    """
+    path = Path(path)
+    header, records = _read(path)
+    regions = _check_columns(header)
+    rows: list[VolumeRow] = []
+    seen: dict[tuple[str, str, str], int] = {}
+    for line, cells in records:
+        if len(cells) != len(header):
+            raise DataError(
+                f"`manifest` line {line} must have {len(header)} cells, one for each column; got {len(cells)}; "
+                f"quote cells that hold a comma"
+            )
+        row = _row(line, dict(zip(header, cells, strict=True)), regions, path.parent)
+        key = (row.patient, row.phase, row.modality)
+        if key in seen:
+            raise DataError(
+                f"`manifest` line {line} repeats {' '.join(key)} of line {seen[key]} (columns `patient`, `phase`, "
+                f"`modality`); give them different phases or remove one"
+            )
+        seen[key] = line
+        rows.append(row)
+    if not rows:
+        raise DataError(f"`manifest` must have at least one row below its header; {str(path)!r} has none")
+    return VolumeList(tuple(rows), regions)
+
+
+def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except OSError as error:
+        raise DataError(f"`manifest` must be a readable CSV file; got {str(path)!r}: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"`manifest` must be a CSV file in UTF-8; {str(path)!r} is not: {error}") from error
+    table = [(line, cells) for line, cells in table if any(cells)]
+    if not table:
+        raise DataError(f"`manifest` must have a header and rows; {str(path)!r} is empty")
+    return table[0][1], table[1:]
+
+
+def _check_columns(header: Sequence[str]) -> tuple[str, ...]:
+    for name in header:
+        if header.count(name) > 1:
+            raise DataError(
+                f"`manifest` must name each column once; got `{name}` {header.count(name)} times; rename one"
+            )
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise DataError("`manifest` must be separated by commas; got semicolons or tabs; save it as comma-separated")
+    others = [name for name in header if name not in REQUIRED_COLUMNS]
+    for name in REQUIRED_COLUMNS:
+        if name not in header:
+            near = difflib.get_close_matches(name, [other.lower() for other in others], n=1, cutoff=0.6)
+            wrong = next((other for other in others if near and other.lower() == near[0]), None)
+            hint = f"did you mean it by `{wrong}`?" if wrong else f"add it; got {', '.join(header)}"
+            raise DataError(f"`manifest` lacks the column `{name}`; {hint}")
+    regions = tuple(name for name in others if name != SPLIT_COLUMN)
+    for name in regions:
+        if not (name.isidentifier() and name.isascii()):
+            raise DataError(
+                f"`manifest` column `{name}` must be a region's name of letters, digits and underscores; rename it"
+            )
+    if not regions:
+        raise DataError("`manifest` needs a column for at least one region, e.g. `tumor`; got none; add one")
+    return regions
+
+
+def _row(line: int, cells: dict[str, str], regions: Sequence[str], folder: Path) -> VolumeRow:
+    for name in REQUIRED_COLUMNS:
+        if not cells[name]:
+            raise DataError(f"`manifest` line {line}, column `{name}` must not be empty; fill it in")
+    for name, pattern, marks in (("patient", _PATIENT, "._-"), ("phase", _PHASE, ".-")):
+        if not pattern.fullmatch(cells[name]):
+            raise DataError(
+                f"`manifest` line {line}, column `{name}` becomes part of file names: letters, digits and {marks}, "
+                f"starting with a letter or digit; got {cells[name]!r}; rename it"
+            )
+    modality = cells["modality"].upper()
+    if modality not in MODALITIES:
+        near = difflib.get_close_matches(modality, MODALITIES, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"`manifest` line {line}, column `modality` must be CT or MR; got {cells['modality']!r}{hint}")
+    masks = {name: _mask(line, name, cells[name], folder) for name in regions if cells[name]}
+    split = cells.get(SPLIT_COLUMN) or None
+    return VolumeRow(line, cells["patient"], cells["phase"], modality, folder / cells["image"], masks, split)
+
+
+def _mask(line: int, column: str, cell: str, folder: Path) -> MaskFile:
+    name, mark, label = cell.rpartition("#")
+    if not mark or not label.lstrip("+-").isdigit():
+        return MaskFile(folder / cell)
+    if not name or int(label) < 1:
+        raise DataError(
+            f"`manifest` line {line}, column `{column}` must be `file` or `file#label` with a label of 1 or more; "
+            f"got {cell!r}; correct it"
+        )
+    return MaskFile(folder / name, int(label))

@@ -1,0 +1,149 @@
+"""Reading volumes and masks, and bringing them onto one grid. All of SimpleITK is in this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .preprocessing import BACKGROUND, BoolArray, FloatArray
+from .volume_list import MaskFile, VolumeRow
+
+ORIENTATION = "LPS"
+"""Columns run to the patient's left, rows to the back, slices to the head: pictures are upright and axial."""
+
+
+def simpleitk() -> Any:
+    """The SimpleITK module.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise DataError(
+            'reading volumes needs `SimpleITK`, which is not installed; run: pip install "roi-progressive[medical]"'
+        ) from error
+    return SimpleITK
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image in LPS orientation.
+
+    Args:
+        image: The SimpleITK image; carries the grid.
+        array: Its voxels, float32 ``(slices, rows, columns)``.
+        masks: A boolean array on the same grid for each region the volume has a mask of.
+    """
+
+    image: Any
+    array: FloatArray
+    masks: dict[str, BoolArray]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance of slices, of rows and of columns."""
+        columns, rows, slices = self.image.GetSpacing()
+        return float(slices), float(rows), float(columns)
+
+
+def read_volume(row: VolumeRow) -> Volume:
+    """Read a row's image and masks, masks resampled (nearest) onto the image's grid through the affines.
+
+    Raises:
+        DataError: A file is missing, unreadable, not three-dimensional or not finite; a mask is empty or does
+            not overlap the image; the values of a CT are no Hounsfield units.
+    """
+    image = _read_oriented("image", row.image.name, str(row.image))
+    array = simpleitk().GetArrayFromImage(image).astype(np.float32)
+    _check_finite("image", row.image.name, array)
+    if row.modality == "CT" and array.min() >= 0:
+        raise DataError(
+            f"`image` must be in Hounsfield units for modality CT; {row.image.name} has none below 0; "
+            f"correct the modality or apply the rescale intercept"
+        )
+    masks = {region: _read_mask(region, file, image) for region, file in row.masks.items()}
+    return Volume(image, array, masks)
+
+
+def _read_mask(region: str, file: MaskFile, grid: Any) -> BoolArray:
+    sitk = simpleitk()
+    image = _read_oriented(region, file.path.name, str(file.path))
+    values = sitk.GetArrayFromImage(image)
+    _check_finite(region, file.path.name, values)
+    chosen = values > 0 if file.label is None else values == file.label
+    if not chosen.any():
+        label = "above zero" if file.label is None else f"of label {file.label}"
+        raise DataError(
+            f"`{region}` must mark a region; {file.path.name} has no voxel {label}; leave the cell empty if so"
+        )
+    mask = sitk.GetImageFromArray(chosen.astype(np.uint8))
+    mask.CopyInformation(image)
+    on_grid = resample_mask(mask, grid)
+    if not on_grid.any():
+        raise DataError(f"`{region}` must overlap its image; {file.path.name} lies outside of it; check its affine")
+    return on_grid
+
+
+def _read_oriented(what: str, name: str, path: str) -> Any:
+    sitk = simpleitk()
+    # The reader's own message names its source files and spans lines; a missing file is told apart first.
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise DataError(f"`{what}` cannot be opened: {name}: {error.strerror}") from error
+    try:
+        image = sitk.ReadImage(path)
+    except RuntimeError as error:
+        raise DataError(f"`{what}` cannot be read: {name} is damaged or no NIfTI or other volume format") from error
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        size = " x ".join(str(length) for length in image.GetSize())
+        raise DataError(
+            f"`{what}` must be three-dimensional with one value a voxel; {name} is {size} with "
+            f"{image.GetNumberOfComponentsPerPixel()}; extract one volume"
+        )
+    return sitk.DICOMOrient(image, ORIENTATION)
+
+
+def _check_finite(what: str, name: str, array: Any) -> None:
+    broken = int(array.size - np.isfinite(array).sum())
+    if broken:
+        raise DataError(f"`{what}` must be finite; {name} has {broken} voxels that are NaN or infinite; repair it")
+
+
+def resample_mask(mask: Any, grid: Any) -> BoolArray:
+    """A SimpleITK mask on another image's grid, nearest neighbour; false beyond the mask's field."""
+    sitk = simpleitk()
+    on_grid = sitk.Resample(mask, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    return np.asarray(sitk.GetArrayFromImage(on_grid) > 0)
+
+
+def align_to(volume: Volume, scaled: FloatArray, grid: Any) -> tuple[FloatArray, dict[str, BoolArray], BoolArray]:
+    """Bring a normalised volume and its masks onto another image's grid through the affines.
+
+    Args:
+        volume: The volume whose grid ``scaled`` and the masks are on.
+        scaled: Its voxels in [-1, 1].
+        grid: The SimpleITK image to align with.
+
+    Returns:
+        The voxels (linear interpolation, -1 beyond the volume's field), the masks (nearest), and the field
+        itself: true where the volume has voxels.
+    """
+    sitk = simpleitk()
+
+    def like_volume(array: Any) -> Any:
+        image = sitk.GetImageFromArray(array)
+        image.CopyInformation(volume.image)
+        return image
+
+    moved = sitk.Resample(like_volume(scaled), grid, sitk.Transform(), sitk.sitkLinear, BACKGROUND)
+    masks = {region: resample_mask(like_volume(mask.astype(np.uint8)), grid) for region, mask in volume.masks.items()}
+    field = resample_mask(like_volume(np.ones(scaled.shape, np.uint8)), grid)
+    voxels = np.clip(sitk.GetArrayFromImage(moved), -1.0, 1.0).astype(np.float32)
+    return voxels, masks, field

@@ -1,0 +1,241 @@
+"""Scores of one generated slice against its truth, in a region and over the whole image.
+
+The region comes first: its pixels are taken out, then measured. (Library functions that accept numpy's masked
+arrays ignore the mask; multiplying by the mask counts its edge and the empty rest.)
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ShapeError
+from .networks import Inception, Lpips, Unavailable
+from .pairs import ImagePair
+
+Array = npt.NDArray[Any]
+
+MAX_VALUE = 255.0
+REGION_METRICS = ("tpsnr", "tssim", "texture_ratio")
+RESERVED_NAMES = ("fid", "reasons", "n_patients", "n_slices", "n_region_slices", "n_without_region")
+NOT_ASKED = Unavailable("not asked for")
+
+
+class SliceScores(TypedDict):
+    """What :func:`score` returns for a slice; missing scores are ``None`` and have a line in ``reasons``.
+
+    ``fid_features`` holds the network's features of the real and of the generated image, from which the
+    Fréchet distance of any group of slices follows; drop it before writing JSON. ``psnr`` and ``tpsnr`` are
+    infinite for identical pixels.
+    """
+
+    name: str
+    patient: str
+    phase: str
+    direction: str
+    region_px: int
+    scores: dict[str, float | None]
+    reasons: dict[str, str]
+    fid_features: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
+
+
+def psnr(real: Array, fake: Array) -> float:
+    """Peak signal-to-noise ratio over the whole image, ``10 log10(255^2 / MSE)``, in dB.
+
+    Args:
+        real: [H, W], values 0..255.
+        fake: The same shape and range.
+
+    Returns:
+        Decibels, higher is better; infinity if the two are equal.
+
+    Raises:
+        ShapeError: The arrays are not both [H, W] of one size.
+    """
+    _check(real, fake)
+    return _decibels(real.astype(np.float64) - fake)
+
+
+def region_psnr(real: Array, fake: Array, mask: Array) -> float | None:
+    """Peak signal-to-noise ratio over the region's pixels alone (the paper's TPSNR), in dB.
+
+    ``10 log10(255^2 / MSE)``: the peak stays that of the 8-bit range however small or dark the region is.
+
+    Args:
+        real: [H, W], values 0..255.
+        fake: The same shape and range.
+        mask: The region, bool [H, W].
+
+    Returns:
+        Decibels, higher is better; infinity if the region's pixels are equal; ``None`` if the region is empty.
+
+    Raises:
+        ShapeError: The arrays do not fit each other, or ``mask`` is not boolean.
+    """
+    _check(real, fake, mask)
+    return _decibels(real[mask].astype(np.float64) - fake[mask]) if mask.any() else None
+
+
+def ssim(real: Array, fake: Array) -> float:
+    """Mean structural similarity of the whole image, by scikit-image with its default 7 px window.
+
+    Args:
+        real: [H, W], values 0..255, sides of at least 7 px.
+        fake: The same shape and range.
+
+    Returns:
+        -1..1, higher is better.
+
+    Raises:
+        ShapeError: The arrays are not both [H, W] of one size, or smaller than the window.
+    """
+    return _ssim_map(real, fake)[0]
+
+
+def region_ssim(real: Array, fake: Array, mask: Array) -> float | None:
+    """Structural similarity averaged over the region (the paper's TSSIM).
+
+    The map is that of the unmasked images, so windows at the region's edge see the true surroundings.
+
+    Args:
+        real: [H, W], values 0..255, sides of at least 7 px.
+        fake: The same shape and range.
+        mask: The region, bool [H, W].
+
+    Returns:
+        -1..1, higher is better; ``None`` if the region is empty.
+
+    Raises:
+        ShapeError: The arrays do not fit each other, are smaller than the window, or ``mask`` is not boolean.
+    """
+    _check(real, fake, mask)
+    return float(_ssim_map(real, fake)[1][mask].mean()) if mask.any() else None
+
+
+def texture_ratio(real: Array, fake: Array, mask: Array) -> float | None:
+    """Standard deviation inside the region, generated over real.
+
+    Args:
+        real: [H, W].
+        fake: The same shape and range.
+        mask: The region, bool [H, W].
+
+    Returns:
+        1 for as much texture as in truth, less for blur, 0 for flat paint; ``None`` if the region is empty or
+        the real one is flat.
+
+    Raises:
+        ShapeError: The arrays do not fit each other, or ``mask`` is not boolean.
+    """
+    _check(real, fake, mask)
+    if not mask.any():
+        return None
+    truth = float(real[mask].astype(np.float64).std())
+    return float(fake[mask].astype(np.float64).std()) / truth if truth > 0.0 else None
+
+
+def slice_scores(pair: ImagePair) -> dict[str, float | None]:
+    """All scores of one slice that need no network: ``tpsnr, tssim, psnr, ssim, texture_ratio``.
+
+    Raises:
+        ShapeError: The pair's images and mask do not fit each other, or are smaller than 7 px.
+    """
+    _check(pair.real, pair.fake, pair.mask)
+    mean, similarity = _ssim_map(pair.real, pair.fake)
+    return {
+        "tpsnr": region_psnr(pair.real, pair.fake, pair.mask),
+        "tssim": float(similarity[pair.mask].mean()) if pair.mask.any() else None,
+        "psnr": psnr(pair.real, pair.fake),
+        "ssim": mean,
+        "texture_ratio": texture_ratio(pair.real, pair.fake, pair.mask),
+    }
+
+
+def score(
+    pairs: Iterable[ImagePair],
+    lpips: Lpips | Unavailable | None = None,
+    fid: Inception | Unavailable | None = None,
+    extra: Callable[[ImagePair], Mapping[str, float | None]] | None = None,
+) -> list[SliceScores]:
+    """Score every pair; one image is in memory at a time.
+
+    Args:
+        pairs: What to score.
+        lpips: The perceptual distance, or why there is none.
+        fid: The feature network of the Fréchet distance, or why there is none.
+        extra: More scores of a pair by name, e.g. what plugins return; a name of ours is an error.
+
+    Returns:
+        One entry a slice, in the order of ``pairs``.
+
+    Raises:
+        ShapeError: A pair's arrays do not fit each other.
+        ValueError: ``extra`` returns a name that is taken.
+    """
+    lpips = NOT_ASKED if lpips is None else lpips
+    fid = NOT_ASKED if fid is None else fid
+    return [_score_one(pair, lpips, fid, extra) for pair in pairs]
+
+
+def _score_one(
+    pair: ImagePair,
+    lpips: Lpips | Unavailable,
+    fid: Inception | Unavailable,
+    extra: Callable[[ImagePair], Mapping[str, float | None]] | None,
+) -> SliceScores:
+    scores = slice_scores(pair)
+    why = "the real region is flat" if pair.mask.any() else "no region in the slice"
+    reasons = {key: why for key in REGION_METRICS if scores[key] is None}
+    scores["lpips"] = None if isinstance(lpips, Unavailable) else lpips(pair.real, pair.fake)
+    if isinstance(lpips, Unavailable):
+        reasons["lpips"] = lpips.reason
+    features = None
+    if isinstance(fid, Unavailable):
+        reasons["fid"] = fid.reason
+    else:
+        both = fid(np.stack([pair.real, pair.fake]))
+        features = (both[0], both[1])
+    for key, value in ({} if extra is None else extra(pair)).items():
+        if key in scores or key in RESERVED_NAMES:
+            raise ValueError(f"`extra` must return new names; {key!r} is taken; rename the score")
+        scores[key] = value
+        if value is None:
+            reasons[key] = "not defined for the slice"
+    return {
+        "name": pair.name,
+        "patient": pair.patient,
+        "phase": pair.phase,
+        "direction": pair.direction,
+        "region_px": int(pair.mask.sum()),
+        "scores": scores,
+        "reasons": reasons,
+        "fid_features": features,
+    }
+
+
+def _decibels(difference: npt.NDArray[np.float64]) -> float:
+    mse = float(np.mean(difference**2))
+    return 10.0 * math.log10(MAX_VALUE**2 / mse) if mse > 0.0 else math.inf
+
+
+def _ssim_map(real: Array, fake: Array) -> tuple[float, npt.NDArray[np.float64]]:
+    _check(real, fake)
+    if min(real.shape) < 7:
+        raise ShapeError(f"`real` must have sides of at least 7 px for SSIM's window; got {real.shape}")
+    structural_similarity: Callable[..., Any] = importlib.import_module("skimage.metrics").structural_similarity
+    mean, similarity = structural_similarity(
+        real.astype(np.float64), fake.astype(np.float64), data_range=MAX_VALUE, full=True
+    )
+    return float(mean), similarity
+
+
+def _check(real: Array, fake: Array, mask: Array | None = None) -> None:
+    if real.ndim != 2 or real.shape != fake.shape:
+        raise ShapeError(f"`real` and `fake` must be [H, W] of one size; got {real.shape} and {fake.shape}")
+    if mask is not None and (mask.dtype != np.bool_ or mask.shape != real.shape):
+        raise ShapeError(f"`mask` must be bool {real.shape}, like the images; got {mask.dtype} {mask.shape}")

@@ -1,0 +1,258 @@
+"""The two scores that need a pretrained network: LPIPS (AlexNet) and FID (Inception).
+
+Weights are looked for on this machine only, never downloaded. What is not there is :class:`Unavailable`, with the
+reason, so that a table can say why a column is empty.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError, DataError, ShapeError
+
+if TYPE_CHECKING:
+    import torch
+
+ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
+INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
+FEATURE_BLOCKS = {64: 0, 192: 1, 768: 2, 2048: 3}
+HEADS = ("lin0", "lin1", "lin2", "lin3", "lin4")
+MIN_LPIPS_PX = 31
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """Why a network cannot be used here, in one line."""
+
+    reason: str
+
+
+class Lpips:
+    """Learned perceptual distance of two grey images (Zhang et al. 2018, AlexNet); made by :func:`load_lpips`."""
+
+    def __init__(self, network: torch.nn.Module, device: str) -> None:
+        self._network = network.to(device).eval()
+        self._device = device
+
+    def __call__(self, real: npt.NDArray[np.uint8], fake: npt.NDArray[np.uint8]) -> float:
+        """The distance between ``real`` and ``fake``.
+
+        Args:
+            real: uint8 [H, W], sides of at least 31 px; seen by the network as three equal channels in [-1, 1].
+            fake: The same shape.
+
+        Returns:
+            0 for equal images; lower is better.
+
+        Raises:
+            ShapeError: The images are not both [H, W] of one size, or too small.
+        """
+        import torch
+
+        if real.ndim != 2 or real.shape != fake.shape or min(real.shape) < MIN_LPIPS_PX:
+            raise ShapeError(
+                f"`real` and `fake` must be [H, W] of one size, sides of at least {MIN_LPIPS_PX} px; "
+                f"got {real.shape} and {fake.shape}"
+            )
+        with torch.no_grad():
+            pair = _channels(np.stack([real, fake]), self._device) * 2.0 - 1.0
+            return float(self._network(pair[:1], pair[1:]))
+
+
+class Inception:
+    """Features for the Fréchet distance (pytorch-fid's port of the 2015 Inception); made by :func:`load_inception`."""
+
+    def __init__(self, network: torch.nn.Module, device: str) -> None:
+        self._network = network.to(device).eval()
+        self._device = device
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Features of a stack of grey images.
+
+        Args:
+            images: uint8 [N, H, W]; seen by the network as three equal channels in [0, 1], resized to 299 px.
+
+        Returns:
+            float32 [N, dims].
+
+        Raises:
+            ShapeError: ``images`` is not [N, H, W].
+        """
+        import torch
+
+        if images.ndim != 3:
+            raise ShapeError(f"`images` must be [N, H, W]; got {images.shape}")
+        with torch.no_grad():
+            maps = self._network(_channels(images, self._device))[0]
+            features: npt.NDArray[np.float32] = maps.mean(dim=(2, 3)).cpu().numpy()
+            return features
+
+
+def load_lpips(weights_dir: str | Path | None = None, device: str = "cpu") -> Lpips | Unavailable:
+    """The LPIPS distance with AlexNet's weights from this machine.
+
+    Args:
+        weights_dir: Folder with ``alexnet-owt-7be5be79.pth`` (torchvision's file); then torch's hub cache is tried.
+        device: Where to compute, e.g. ``cuda:0``.
+
+    Raises:
+        DataError: ``weights_dir`` is not a folder.
+    """
+    path = _find(ALEXNET_FILE, weights_dir)
+    if path is None:
+        return Unavailable(f"no weights: put {ALEXNET_FILE} into --weights DIR")
+    package = _import("lpips")
+    if isinstance(package, Unavailable):
+        return package
+    try:
+        with _quiet_construction():
+            network = package.LPIPS(net="alex", pretrained=False, pnet_rand=True, verbose=False)
+        weights = _load(path)
+        # AlexNet's layers are numbered as in torchvision, under slice1 .. slice5.
+        trunk = {key: weights[f"features.{key.split('.', 1)[1]}"] for key in network.net.state_dict()}
+        network.net.load_state_dict(trunk)
+        heads = _load(Path(str(package.__file__)).parent / "weights" / "v0.1" / "alex.pth")
+        for name, head in network.named_children():
+            if name in HEADS:
+                head.load_state_dict({key: heads[f"{name}.{key}"] for key in head.state_dict()})
+    except Exception as error:  # whatever a damaged file or another version of the package raises
+        return _broken(path, error)
+    return Lpips(network, device)
+
+
+def load_inception(
+    weights_dir: str | Path | None = None, dims: int = 2048, device: str = "cpu"
+) -> Inception | Unavailable:
+    """The feature network of the FID with pytorch-fid's weights from this machine.
+
+    Args:
+        weights_dir: Folder with ``pt_inception-2015-12-05-6726825d.pth``; then torch's hub cache is tried.
+        dims: Length of the features: 64, 192, 768 or 2048; only 2048 is comparable with other work.
+        device: Where to compute, e.g. ``cuda:0``.
+
+    Raises:
+        ConfigError: ``dims`` is none of these.
+        DataError: ``weights_dir`` is not a folder.
+    """
+    if dims not in FEATURE_BLOCKS:
+        raise ConfigError(f"`dims` must be one of {', '.join(map(str, FEATURE_BLOCKS))}; got {dims!r}")
+    path = _find(INCEPTION_FILE, weights_dir)
+    if path is None:
+        return Unavailable(f"no weights: put {INCEPTION_FILE} into --weights DIR")
+    package = _import("pytorch_fid.inception")
+    if isinstance(package, Unavailable):
+        return package
+    try:
+        with _quiet_construction(), _local_weights(package, path):
+            network = package.InceptionV3([FEATURE_BLOCKS[dims]])
+    except Exception as error:  # whatever a damaged file or another version of the package raises
+        return _broken(path, error)
+    return Inception(network, device)
+
+
+def frechet_distance(real: npt.NDArray[Any], fake: npt.NDArray[Any]) -> float:
+    """Fréchet distance between Gaussians fitted to two sets of features (FID, Heusel et al. 2017).
+
+    ``|m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)`` with unbiased covariances. With the centred features as
+    ``S = X'X``, the last trace is the sum of the singular values of ``X1 X2'``: no square root of a matrix, exact
+    where the covariances are singular (fewer images than dimensions).
+
+    Args:
+        real: [N, dims].
+        fake: [M, dims].
+
+    Returns:
+        At least 0; lower is better. Below some thousand images it is biased upwards, so compare at equal N only.
+
+    Raises:
+        ShapeError: The features' lengths differ, or a set has fewer than two.
+    """
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or min(len(real), len(fake)) < 2:
+        raise ShapeError(
+            f"`real` and `fake` must be [N, dims] with at least two rows each and equal dims; "
+            f"got {real.shape} and {fake.shape}"
+        )
+    shift = real.mean(axis=0, dtype=np.float64) - fake.mean(axis=0, dtype=np.float64)
+    first, second = _root(real), _root(fake)
+    overlap = np.linalg.svd(first @ second.T, compute_uv=False).sum()
+    distance = shift @ shift + (first**2).sum() + (second**2).sum() - 2.0 * overlap
+    return max(float(distance), 0.0)
+
+
+def _root(features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """R with R'R the covariance, at most [dims, dims]."""
+    centred: npt.NDArray[np.float64] = features - features.mean(axis=0, dtype=np.float64)
+    centred /= np.sqrt(len(features) - 1)
+    return np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
+
+
+def _channels(images: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
+    import torch
+
+    return (torch.from_numpy(images).to(device).float() / 255.0)[:, None].expand(-1, 3, -1, -1)
+
+
+def _find(name: str, weights_dir: str | Path | None) -> Path | None:
+    import torch
+
+    folders = [Path(torch.hub.get_dir()) / "checkpoints"]
+    if weights_dir is not None:
+        if not Path(weights_dir).is_dir():
+            raise DataError(f"`weights_dir` must be a folder with {name}; {str(weights_dir)!r} is not a folder")
+        folders.insert(0, Path(weights_dir))
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _import(name: str) -> ModuleType | Unavailable:
+    try:
+        with _quiet_construction():
+            return importlib.import_module(name)
+    except Exception as error:  # a torchvision built for another torch raises RuntimeError, OSError, ...
+        return Unavailable(f"{name.split('.')[0]} cannot be imported: {_first_line(error)}")
+
+
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
+
+
+@contextmanager
+def _local_weights(package: ModuleType, path: Path) -> Iterator[None]:
+    """Let pytorch-fid's constructor read ``path`` where it would look in its cache or download."""
+    original = package.load_state_dict_from_url
+    package.load_state_dict_from_url = lambda *_, **__: _load(path)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        package.load_state_dict_from_url = original  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _quiet_construction() -> Iterator[None]:
+    """Both packages use torchvision's old keywords, and initialise weights that are then replaced."""
+    import torch
+
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _broken(path: Path, error: Exception) -> Unavailable:
+    return Unavailable(f"{path.name} cannot be loaded: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,197 @@
+"""The bundled trainer's data: two folders of images that need not belong together, as unaligned pairs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.Image import Image as PillowImage
+from PIL.Image import Resampling, Transpose
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from ..errors import DataError
+from .options import HostOptions
+
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_MODES = {1: "L", 3: "RGB"}
+
+
+class ImageTransform:
+    """Resize, crop and mirror an image as the options say, and give it as a tensor.
+
+    Chance comes from torch's global stream: two draws for a crop (row, column), then one for a flip.
+
+    Args:
+        resize_px: Side to which the image is scaled, bicubic, both sides; ``None`` leaves its size.
+        crop_px: Side of a window cut at random; ``None`` cuts nothing.
+        flip: Mirror every second image, on average, left to right.
+    """
+
+    def __init__(self, resize_px: int | None = None, crop_px: int | None = None, flip: bool = False) -> None:
+        self.resize_px = resize_px
+        self.crop_px = crop_px
+        self.flip = flip
+
+    def __call__(self, image: PillowImage) -> Tensor:
+        """Give ``image``, 8 bits a channel, as a float32 tensor ``[C, H, W]`` in [-1, 1].
+
+        Raises:
+            DataError: The image is smaller than the window to be cut from it.
+        """
+        if self.resize_px is not None:
+            image = image.resize((self.resize_px, self.resize_px), Resampling.BICUBIC)
+        if self.crop_px is not None:
+            image = self._crop(image, self.crop_px)
+        if self.flip and torch.rand(1).item() < 0.5:
+            image = image.transpose(Transpose.FLIP_LEFT_RIGHT)
+        pixels = np.array(image, dtype=np.float32)
+        planes = pixels[np.newaxis] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return torch.from_numpy(planes).div_(127.5).sub_(1.0)
+
+    @staticmethod
+    def _crop(image: PillowImage, side_px: int) -> PillowImage:
+        width_px, height_px = image.size
+        if min(width_px, height_px) < side_px:
+            raise DataError(
+                f"`crop_size` must be at most the image's sides; got {side_px} for an image of "
+                f"{width_px} x {height_px} px; lower it or resize first"
+            )
+        top = int(torch.randint(0, height_px - side_px + 1, (1,)).item())
+        left = int(torch.randint(0, width_px - side_px + 1, (1,)).item())
+        return image.crop((left, top, left + side_px, top + side_px))
+
+
+class UnalignedDataset(Dataset[dict[str, Any]]):
+    """Images of ``<dataroot>/<phase>A`` in order, each with one of ``<phase>B`` taken at random.
+
+    With ``serial_batches`` B is taken at the index of A. The shorter domain starts anew when it is used up.
+
+    Args:
+        opt: The options; ``direction`` swaps the domains later, in the model, not here.
+
+    Raises:
+        DataError: A folder is missing or holds no image.
+    """
+
+    def __init__(self, opt: HostOptions) -> None:
+        self.opt = opt
+        self.dir_A, self.dir_B = (str(Path(opt.dataroot) / f"{opt.phase}{domain}") for domain in "AB")
+        self.A_paths = find_images(self.dir_A)[: opt.max_dataset_size]
+        self.B_paths = find_images(self.dir_B)[: opt.max_dataset_size]
+        self.A_size, self.B_size = len(self.A_paths), len(self.B_paths)
+        transform = ImageTransform(
+            resize_px=opt.load_size if "resize" in opt.preprocess else None,
+            crop_px=opt.crop_size if "crop" in opt.preprocess else None,
+            flip=opt.isTrain and not opt.no_flip,
+        )
+        self.transform_A: Callable[[PillowImage], Tensor] = transform
+        self.transform_B: Callable[[PillowImage], Tensor] = transform
+
+    def __len__(self) -> int:
+        """Size of the larger domain."""
+        return max(self.A_size, self.B_size)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One image of each domain.
+
+        Returns:
+            ``A`` and ``B``, float32 tensors ``[C, H, W]`` in [-1, 1], and their files, ``A_paths`` and ``B_paths``.
+
+        Raises:
+            DataError: A file cannot be read as an image of 8 bits a channel.
+        """
+        A_path = self.A_paths[index % self.A_size]
+        index_B = index % self.B_size if self.opt.serial_batches else random.randint(0, self.B_size - 1)
+        B_path = self.B_paths[index_B]
+        swapped = self.opt.direction == "BtoA"
+        channels_A, channels_B = self.opt.input_nc, self.opt.output_nc
+        A = self.transform_A(_read(A_path, channels_B if swapped else channels_A))
+        B = self.transform_B(_read(B_path, channels_A if swapped else channels_B))
+        return {"A": A, "B": B, "A_paths": A_path, "B_paths": B_path}
+
+
+class ImageLoader:
+    """What a training loop iterates: batches of an :class:`UnalignedDataset`.
+
+    Attributes:
+        dataset: The data set.
+        dataloader: The torch loader; one epoch covers the larger domain once.
+    """
+
+    def __init__(self, opt: HostOptions) -> None:
+        self.opt = opt
+        self.dataset = UnalignedDataset(opt)
+        self.dataloader: DataLoader[dict[str, Any]] = DataLoader(
+            self.dataset,
+            batch_size=opt.batch_size,
+            shuffle=not opt.serial_batches,
+            num_workers=opt.num_threads,
+            collate_fn=_collate,
+        )
+
+    def __len__(self) -> int:
+        """Images (not batches) in an epoch."""
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The batches of one epoch; the last may be smaller."""
+        return iter(self.dataloader)
+
+
+def create_dataset(opt: HostOptions) -> ImageLoader:
+    """The loader that ``opt`` describes.
+
+    Raises:
+        DataError: An image folder is missing or holds no image.
+    """
+    return ImageLoader(opt)
+
+
+def find_images(folder: str) -> list[str]:
+    """Paths of all images under ``folder``, sorted, hidden files left out.
+
+    Raises:
+        DataError: The folder is missing or holds no image.
+    """
+    if not Path(folder).is_dir():
+        raise DataError(f"`dataroot` must hold the folder {folder!r}; there is none; check `dataroot` and `phase`")
+    files = (path for path in Path(folder).rglob("*") if path.suffix.lower() in _SUFFIXES)
+    paths = sorted(str(path) for path in files if not path.name.startswith(".") and path.is_file())
+    if not paths:
+        raise DataError(
+            f"`dataroot` must hold images in {folder!r}; none found; put {', '.join(sorted(_SUFFIXES))} there"
+        )
+    return paths
+
+
+def _read(path: str, channels: int) -> PillowImage:
+    try:
+        image = Image.open(path)
+        # Pillow would clip these to 255 and leave a white image, without a word.
+        if image.mode.startswith(("I", "F")):
+            raise DataError(
+                f"`dataroot` must hold images of 8 bits a channel; {path!r} has mode {image.mode}; "
+                f"window it to 8 bits first"
+            )
+        return image.convert(_MODES[channels])
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"`dataroot` must hold readable images; {path!r} is not: {error}; replace the file") from error
+
+
+def _collate(samples: list[dict[str, Any]]) -> Any:
+    for domain in "AB":
+        first = samples[0]
+        for sample in samples:
+            if sample[domain].shape != first[domain].shape:
+                raise DataError(
+                    f"`batch_size` above 1 needs images of one size; got {list(first[domain].shape)} in "
+                    f"{first[f'{domain}_paths']!r} and {list(sample[domain].shape)} in {sample[f'{domain}_paths']!r}; "
+                    f"set `preprocess` and `load_size`"
+                )
+    return default_collate(samples)

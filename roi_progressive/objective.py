@@ -1,0 +1,187 @@
+"""Our terms of the generator's loss, computed beside the host's graph, as gradients to inject into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .adapter import Translation
+from .config import Config
+from .discriminators import DiscriminatorBank
+from .errors import ConfigError, MaskError, PluginError
+from .plugins import Plugins
+from .regions import RegionMask
+from .uncertainty import GGDWrapper
+
+REVERSE = {"A2B": "B2A", "B2A": "A2B"}
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """One gradient to inject.
+
+    Args:
+        tensor: Of the host's graph.
+        gradient: Ours, of its shape.
+        name: What the tensor is.
+        is_image: Whether the balance applies.
+    """
+
+    tensor: Tensor
+    gradient: Tensor
+    name: str
+    is_image: bool
+
+
+@dataclass
+class Contribution:
+    """What one step adds.
+
+    Args:
+        value: The weighted sum of all terms, detached.
+        gradients: To inject.
+        losses: Each term unweighted, detached, by name.
+    """
+
+    value: Tensor
+    gradients: list[Gradient] = field(default_factory=list)
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+class _Leaves:
+    """Detached copies of the host's tensors, one each, on which our terms are computed."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[Tensor, Tensor, str, bool]] = []
+
+    def of(self, tensor: Tensor, name: str) -> Tensor:
+        for known, leaf, _, _ in self.pairs:
+            if known is tensor:
+                return leaf
+        return self.add(tensor, tensor.detach().requires_grad_(), name, is_image=True)
+
+    def add(self, tensor: Tensor, leaf: Tensor, name: str, *, is_image: bool) -> Tensor:
+        self.pairs.append((tensor, leaf, name, is_image))
+        return leaf
+
+
+class GeneratorObjective:
+    """Sums region, uncertainty and plugin terms over the directions of a step.
+
+    Args:
+        config: Weights.
+        bank: The region discriminators; their parameters get no gradient here.
+        heads: The uncertainty heads by the direction of their generator; their parameters get theirs.
+        plugins: Asked for extra terms.
+    """
+
+    def __init__(
+        self, config: Config, bank: DiscriminatorBank, heads: Mapping[str, GGDWrapper], plugins: Plugins
+    ) -> None:
+        self._config = config
+        self._bank = bank
+        self._heads = heads
+        self._plugins = plugins
+
+    def contribution(self, translations: Sequence[Translation], weights: Mapping[str, float]) -> Contribution:
+        """Losses and gradients of one step.
+
+        Args:
+            translations: One a direction.
+            weights: Stage weight, 0 to 1, of every active term.
+
+        Returns:
+            What to inject; nothing at all where no term applies. Gradients of the heads' parameters are left on them.
+        """
+        leaves, losses, terms = _Leaves(), dict[str, Tensor](), list[Tensor]()
+        for translation in translations:
+            for name, (loss, weight) in self._terms(translation, weights, leaves).items():
+                losses[name] = loss.detach()
+                if weight > 0:
+                    terms.append(weight * loss)
+        if not terms:
+            return Contribution(translations[0].fake.new_zeros(()), losses=losses)
+        total = torch.stack([term.float() for term in terms]).sum()
+        head_parameters = [p for head in self._heads.values() if head.head is not None for p in head.head.parameters()]
+        inputs = [leaf for _, leaf, _, _ in leaves.pairs]
+        found = torch.autograd.grad(total, [*inputs, *head_parameters], allow_unused=True)
+        for parameter, gradient in zip(head_parameters, found[len(inputs) :], strict=True):
+            parameter.grad = gradient
+        gradients = [
+            Gradient(tensor, gradient, name, is_image)
+            for (tensor, _, name, is_image), gradient in zip(leaves.pairs, found, strict=False)
+            if gradient is not None
+        ]
+        return Contribution(total.detach(), gradients, losses)
+
+    def _terms(
+        self, translation: Translation, weights: Mapping[str, float], leaves: _Leaves
+    ) -> dict[str, tuple[Tensor, float]]:
+        direction = translation.direction
+        terms: dict[str, tuple[Tensor, float]] = {}
+        for region in self._config.regions:
+            if region.name not in weights or region.weight == 0:
+                continue
+            fake = leaves.of(translation.fake, f"the generated image of {direction}")
+            masks = masks_of(translation.masks, region.name, f"the source images of {direction}")
+            loss = self._bank.generator_loss(direction, region.name, fake, masks)
+            if loss is not None:
+                terms[f"G_{region.name}_{direction}"] = (loss, weights[region.name] * region.weight)
+        ggd = self._config.ggd
+        if ggd is not None and "ggd" in weights and ggd.weight > 0:
+            terms[f"ggd_{direction}"] = (self._ggd(translation, ggd.target, leaves), weights["ggd"] * ggd.weight)
+        for name, loss in self._extra(translation, leaves).items():
+            if f"{name}_{direction}" in terms:
+                raise PluginError(f"`roi_generator_losses`: the name {name!r} is taken; rename the plugin's term")
+            terms[f"{name}_{direction}"] = (loss, 1.0)
+        return terms
+
+    def _ggd(self, translation: Translation, target: str, leaves: _Leaves) -> Tensor:
+        direction = translation.direction
+        if target == "auto":
+            cycle = "cycle" if translation.reconstruction is not None else "identity"
+            target = "paired" if translation.paired else cycle
+        output, truth, made_by = {
+            "paired": (translation.fake, translation.real, direction),
+            "cycle": (translation.reconstruction, translation.source, REVERSE[direction]),
+            "identity": (translation.identity, translation.real, direction),
+        }[target]
+        if output is None:
+            raise ConfigError(
+                f"`ggd.target` is {target!r}, but this host makes no {'reconstruction' if target == 'cycle' else 'identity'} "
+                f"image for {direction}; choose another target or set ggd = false"
+            )
+        name = {"paired": "generated", "cycle": "reconstructed", "identity": "identity"}[target]
+        residual = leaves.of(output, f"the {name} image of {direction}") - truth.detach()
+        term = self._heads[made_by].term(output, residual)
+        if term.features is not output:
+            leaves.add(term.features, term.leaf, f"the features of generator {made_by}", is_image=False)
+        return term.loss
+
+    def _extra(self, translation: Translation, leaves: _Leaves) -> dict[str, Tensor]:
+        if not self._plugins.names("roi_generator_losses"):
+            return {}
+        fake = leaves.of(translation.fake, f"the generated image of {translation.direction}")
+        extra = self._plugins.merged("roi_generator_losses", translation=replace(translation, fake=fake))
+        for name, loss in extra.items():
+            if not isinstance(loss, Tensor) or loss.ndim != 0:
+                came = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+                raise PluginError(f"`roi_generator_losses` must return scalar tensors; {name!r} is {came}")
+        return extra
+
+
+def masks_of(masks: Mapping[str, RegionMask], region: str, whose: str) -> RegionMask:
+    """The masks of one region.
+
+    Raises:
+        MaskError: They did not come with the batch.
+    """
+    if region not in masks:
+        raise MaskError(
+            f"`masks` of {whose} must hold region {region!r}; got {sorted(masks) or 'none'}; give the data set to `attach`, "
+            f"or the masks to `generator_loss`"
+        )
+    return masks[region]

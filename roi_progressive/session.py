@@ -1,0 +1,439 @@
+"""What ``attach`` returns: ties host, plan, networks and checkpoint together, and holds no maths."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import masks as mask_files
+from .adapter import Adapter, DomainMasks, Translation
+from .checkpoint import load_checkpoint, save_checkpoint
+from .config import Config
+from .errors import CheckpointError, ConfigError, HostNotSupportedError
+from .learner import Learner
+from .patching import Patches
+from .plugins import Plugins
+from .regions import RegionMask
+from .rng import ForkedStream, RandomState
+from .stages import Stage, StageController
+from .tap import Injection, surrogate
+from .uncertainty import GGDWrapper, Uncertainty
+
+
+def attach(
+    host: Any,
+    dataset: Any = None,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
+    *,
+    n_epochs: int | None = None,
+    plugins: Iterable[Any] = (),
+) -> Session:
+    """Guide a host's training by its regions.
+
+    Args:
+        host: A model object that an adapter understands, or ``{"A2B": generator, "B2A": generator}`` for a script.
+        dataset: The host's data set or loader, from whose image files the masks follow; scripts give masks by hand.
+        config: A ``Config``, a mapping, or the path of a TOML file; ``Config()`` where not given.
+        n_epochs: Length of the run; a host that knows its own needs none.
+        plugins: Modules or objects with ``hookimpl`` functions, besides those installed.
+
+    Returns:
+        The session; call its ``start_epoch`` first in every epoch.
+
+    Raises:
+        HostNotSupportedError: No adapter understands the host.
+        ConfigError: The configuration or ``n_epochs`` is wrong.
+        MaskError: Masks are missing.
+        CheckpointError: The host continues a run, and our file of it is missing or damaged.
+        PluginError: A plugin cannot be registered.
+    """
+    settings = _as_config(config)
+    manager = Plugins(plugins, defaults=[mask_files])
+    adapter: Adapter | None = manager.call("roi_adapter", host=host, config=settings)
+    if adapter is None:
+        raise HostNotSupportedError(
+            f"`host` must be a model an adapter understands, or a dict of generators; got {type(host).__name__}; "
+            f"tried: {', '.join(manager.names('roi_adapter')) or 'no adapter is installed'}; "
+            f"give {{'A2B': G, 'B2A': F}}, or write an adapter (README, 'Your own host')"
+        )
+    length = n_epochs if n_epochs is not None else adapter.n_epochs()
+    if length is None:
+        raise ConfigError("`n_epochs` must be given for this host; got none; give the length of the run in epochs")
+    session = Session(adapter, settings, manager, length)
+    try:
+        session._connect(dataset)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _as_config(config: Config | Mapping[str, Any] | str | Path | None) -> Config:
+    if config is None:
+        return Config()
+    if isinstance(config, Config):
+        return config
+    return Config.from_toml(config) if isinstance(config, (str, Path)) else Config.from_mapping(config)
+
+
+class Session:
+    """A host under guidance. Made by ``attach``; a context manager that closes itself.
+
+    Scripts call ``start_epoch``, ``generator_loss`` and ``discriminator_step``; hosts with an adapter only
+    ``start_epoch``.
+    """
+
+    def __init__(self, adapter: Adapter, config: Config, plugins: Plugins, n_epochs: int) -> None:
+        self.config = config
+        self._adapter = adapter
+        self._plugins = plugins
+        self._patches = Patches()
+        plan = plugins.call("roi_stages", config=config, n_epochs=n_epochs)
+        self._stages = StageController(config, n_epochs, plan)
+        self._stream = ForkedStream(config.seed)
+        self._heads: dict[str, GGDWrapper] | None = None
+        self._learner: Learner | None = None
+        self._pending: Mapping[str, Any] | None = None
+        self._host_random: RandomState | None = None
+        self._masks: DomainMasks = {"A": {}, "B": {}}
+        self._translations: list[Translation] = []
+        self._injections: list[Injection] = []
+        self._losses: dict[str, Tensor] = {}
+        self._epoch_sums: dict[str, tuple[Tensor, int]] = {}
+        self._in_step = False
+        self._steps = 0
+
+    def _connect(self, dataset: Any) -> None:
+        layout = None if dataset is None else self._adapter.dataset_layout(dataset)
+        from_files = [region for region in self.config.regions if region.batch_key is None]
+        if layout is not None and from_files:
+            found = mask_files.find_masks(
+                layout.paths, from_files, lambda path, names: self._plugins.call("roi_masks", path=path, regions=names)
+            )
+            names = [region.name for region in from_files]
+            wrapped = mask_files.MaskedDataset(
+                layout.loader.dataset, layout.image_modules, layout.domains, found, names
+            )
+            self._patches.set(layout.loader, "dataset", wrapped)
+        self._adapter.install(self, self._patches)
+        file = self._adapter.resume_file()
+        if file is not None and self.config.resume != "fresh":
+            self.load_state_dict(load_checkpoint(file))
+
+    # -- the two calls of a user's script -------------------------------------------------------------------------
+
+    def start_epoch(self, epoch: int) -> Stage:
+        """First line of the epoch loop: move to the epoch's stage.
+
+        Args:
+            epoch: In the host's own count.
+
+        Raises:
+            ConfigError: The epoch lies before the one the run already stood at.
+        """
+        if self._host_random is not None:
+            self._host_random.restore()
+            self._host_random = None
+        before = self._stages.stage if self._stages.epoch is not None else None
+        if self.config.stages.trigger == "plateau":
+            self._stages.observe(self._epoch_means())
+        self._epoch_sums.clear()
+        stage = self._stages.start_epoch(epoch)
+        if stage != before:
+            self._plugins.call("roi_stage_started", stage=stage, session=self)
+        return stage
+
+    def generator_loss(
+        self,
+        *,
+        real_A: Tensor | None = None,
+        fake_B: Tensor | None = None,
+        rec_A: Tensor | None = None,
+        idt_B: Tensor | None = None,
+        real_B: Tensor | None = None,
+        fake_A: Tensor | None = None,
+        rec_B: Tensor | None = None,
+        idt_A: Tensor | None = None,
+        masks_A: Mapping[str, Tensor] | None = None,
+        masks_B: Mapping[str, Tensor] | None = None,
+        paired: bool = False,
+    ) -> Tensor:
+        """Our terms for a script's generator loss; add the result to it, just before its backward.
+
+        The discriminators get no gradient from it, and a loss scaled by a GradScaler scales ours alike.
+
+        Args:
+            real_A: Images of domain A, ``[N, C, H, W]`` in [-1, 1].
+            fake_B: What the generator A2B made of ``real_A``.
+            rec_A: What the generator B2A made of ``fake_B``.
+            idt_B: What the generator A2B made of ``real_B``.
+            real_B: Images of domain B.
+            fake_A: What the generator B2A made of ``real_B``.
+            rec_B: What the generator A2B made of ``fake_A``.
+            idt_A: What the generator B2A made of ``real_A``.
+            masks_A: Masks of ``real_A`` by region, ``[N, 1, H, W]``, above 0 inside; best on the CPU.
+            masks_B: Masks of ``real_B`` by region.
+            paired: Whether ``real_A`` and ``real_B`` show the same, pixel by pixel.
+
+        Returns:
+            A scalar with our value, to be backpropagated with the loss; zero where no term is active.
+
+        Raises:
+            ConfigError: Neither direction is complete.
+            MaskError: An active region has no masks.
+        """
+        if real_A is None or real_B is None or (fake_B is None and fake_A is None):
+            raise ConfigError(
+                "`real_A`, `real_B` and at least one of `fake_B`, `fake_A` must be given; give the step's own tensors"
+            )
+        a, b = _region_masks(masks_A, real_A), _region_masks(masks_B, real_B)
+        translations = []
+        if fake_B is not None:
+            translations.append(Translation("A2B", real_A, fake_B, real_B, rec_A, idt_B, a, b, paired))
+        if fake_A is not None:
+            translations.append(Translation("B2A", real_B, fake_A, real_A, rec_B, idt_A, b, a, paired))
+        return self.contribute(translations, host_scale=False)
+
+    def discriminator_step(self) -> None:
+        """After the script's own discriminator step: move the region discriminators one step."""
+        self.step_finished()
+        self.step_started()
+
+    # -- what an adapter calls ------------------------------------------------------------------------------------
+
+    def step_started(self) -> None:
+        """The host's training step begins: its forwards count from here on."""
+        self._in_step = True
+        if self.config.ggd is not None:
+            for head in self.heads().values():
+                head.start_recording()
+
+    def masks_arrived(self, batch: Mapping[str, Any], device: torch.device | str) -> None:
+        """The host takes a batch: keep its masks for the step.
+
+        Raises:
+            MaskError: The batch carries none.
+        """
+        self._masks = mask_files.masks_in_batch(batch, self.config.regions, device)
+
+    def translated(self) -> None:
+        """The host's forward is done, its backward to come: compute our gradient and lay it on the generated images."""
+        if self._in_step and torch.is_grad_enabled():
+            self.contribute(self._adapter.translations(self._masks), host_scale=True)
+
+    def step_finished(self) -> None:
+        """The host's step is done: check that our gradient was collected, and move our discriminators."""
+        for injection in self._injections:
+            injection.finish()
+        self._injections.clear()
+        weights = self._weights()
+        if self._translations and weights and self._learner is not None:
+            self._losses.update(self._learner.discriminator_step(self._translations, weights))
+            self._steps += 1
+            self._plugins.call("roi_step_finished", step=self._steps, losses=dict(self._losses))
+            self._sum_up()
+        self._translations = []
+        self._in_step = False
+        for head in (self._heads or {}).values():
+            head.stop_recording()
+
+    def contribute(self, translations: Sequence[Translation], *, host_scale: bool) -> Tensor:
+        """Compute our terms and lay their gradients on the host's tensors.
+
+        Args:
+            translations: What the host's forward made.
+            host_scale: Ask the adapter for the loss's scale (otherwise the returned scalar brings it).
+
+        Returns:
+            A scalar with our value.
+        """
+        weights = self._weights()
+        self._losses = {}
+        if not translations or not (weights or self._plugins.names("roi_generator_losses")):
+            return translations[0].fake.new_zeros(()) if translations else torch.zeros(())
+        learner = self._prepared(translations)
+        contribution = learner.contribution(translations, weights)
+        self._losses = dict(contribution.losses)
+        # Detached, so that the host's graph is freed as soon as the host lets go of it.
+        self._translations = [dataclasses.replace(t, fake=t.fake.detach()) for t in translations]
+        self._injections = [
+            Injection(
+                gradient.tensor,
+                gradient.gradient,
+                gradient.name,
+                balance=self.config.balance if gradient.is_image else None,
+                scale=self._adapter.loss_scale if host_scale else None,
+            )
+            for gradient in contribution.gradients
+        ]
+        if host_scale or not self._injections:
+            return contribution.value
+        return surrogate(contribution.value, self._injections, [g.tensor for g in contribution.gradients if g.is_image])
+
+    # -- what a user may look at ----------------------------------------------------------------------------------
+
+    @property
+    def stage(self) -> Stage:
+        """The stage the run is in."""
+        return self._stages.stage
+
+    @property
+    def stages(self) -> StageController:
+        """The plan and where the run stands in it."""
+        return self._stages
+
+    def losses(self) -> dict[str, float]:
+        """Our terms of the last step by name (``G_tumor_A2B``, ``D_tumor_A2B``, ``ggd_A2B``, ...), unweighted."""
+        return {name: float(loss) for name, loss in self._losses.items()}
+
+    def uncertainty(self, source: Tensor, direction: str = "A2B") -> Uncertainty:
+        """Translate images and say how sure: image, scale, shape and sigma, each ``[N, C, H, W]``.
+
+        Args:
+            source: ``[N, C, H, W]`` in [-1, 1], on the generator's device.
+            direction: ``A2B`` or ``B2A``.
+
+        Raises:
+            ConfigError: The configuration has no uncertainty head, or the host no such direction.
+        """
+        if self.config.ggd is None:
+            raise ConfigError("`ggd` must be configured for uncertainty maps; got none; set a GGDConfig")
+        heads = self.heads()
+        if direction not in heads:
+            raise ConfigError(f"`direction` must be one of {', '.join(heads)}; got {direction!r}")
+        with self._stream.active():
+            return heads[direction].uncertainty(source)
+
+    def heads(self) -> dict[str, GGDWrapper]:
+        """The uncertainty heads by direction; the host's networks are looked up at the first call."""
+        if self._heads is None:
+            ggd = self.config.ggd
+            networks = self._adapter.generators() if ggd is not None else {}
+            self._heads = {d: GGDWrapper(network, ggd) for d, network in networks.items() if ggd is not None}
+            if self._pending is not None and self._pending["learner"] is not None:
+                for direction, head in self._pending["learner"]["heads"].items():
+                    self._heads[direction].load_head(head)
+        return self._heads
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write our checkpoint; an older file stays whole until the new one is complete.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        save_checkpoint(Path(path), self.state_dict())
+        self._plugins.call("roi_checkpoint_saved", path=Path(path))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything of ours, and with ``resume = "exact"`` the host's moments, pools and random streams."""
+        exact = self.config.resume == "exact"
+        learner = None if self._learner is None else self._learner.state_dict()
+        return {
+            "config": json.dumps(self.config.to_mapping()),
+            "learner": learner if learner is not None else (self._pending or {}).get("learner"),
+            "stages": self._stages.state_dict(),
+            "stream": self._stream.state_dict(),
+            "steps": self._steps,
+            "host": self._adapter.host_state() if exact else None,
+            "host_random": RandomState.now().to_plain() if exact else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken; networks not yet built are restored at the first step.
+
+        Raises:
+            CheckpointError: The state belongs to other regions, or lacks what ``resume = "exact"`` needs.
+        """
+        try:
+            self._check_config(Config.from_mapping(json.loads(state["config"])))
+            if self.config.resume == "exact" and state["host"] is None:
+                raise CheckpointError(
+                    '`resume` is "exact", but the checkpoint was saved without it and lacks the host\'s state; '
+                    'continue with resume = "networks"'
+                )
+            self._stages.load_state_dict(state["stages"])
+            self._stream.load_state_dict(state["stream"])
+            self._steps = state["steps"]
+            if self.config.resume == "exact":
+                self._adapter.load_host_state(state["host"])
+                self._host_random = RandomState.from_plain(state["host_random"])
+        except (KeyError, TypeError, ConfigError) as error:
+            raise CheckpointError(f"`state` must come from `state_dict`; it does not: {error}") from error
+        if self._learner is None:
+            self._pending = state
+        elif state["learner"] is not None:
+            self._learner.load_state_dict(state["learner"])
+
+    def _check_config(self, saved: Config) -> None:
+        differing = [
+            f.name
+            for f in dataclasses.fields(Config)
+            if f.name in ("regions", "adversarial") and getattr(saved, f.name) != getattr(self.config, f.name)
+        ]
+        if differing:
+            raise CheckpointError(
+                f"`config` must be the one the checkpoint was trained with; `{differing[0]}` differs: saved "
+                f"{getattr(saved, differing[0])!r}; train with the saved configuration or set resume = \"fresh\""
+            )
+
+    def close(self) -> None:
+        """Take every patch and hook off the host again (promise 2); a second call does nothing."""
+        for injection in self._injections:
+            injection.fired = True
+            injection.finish()
+        self._injections.clear()
+        for head in (self._heads or {}).values():
+            head.remove()
+        self._heads = None
+        self._translations = []
+        self._patches.undo()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _weights(self) -> dict[str, float]:
+        return {term: weight for term, weight in self._stages.weights().items() if weight > 0}
+
+    def _prepared(self, translations: Sequence[Translation]) -> Learner:
+        if self._learner is None:
+            self._learner = Learner(
+                self.config, self._adapter, self._plugins, self.heads(), self._stream, translations
+            )
+            if self._pending is not None:
+                if self._pending["learner"] is not None:
+                    self._learner.load_state_dict(self._pending["learner"])
+                self._stream.load_state_dict(self._pending["stream"])
+                self._pending = None
+        return self._learner
+
+    def _sum_up(self) -> None:
+        for name, loss in self._losses.items():
+            total, count = self._epoch_sums.get(name, (torch.zeros_like(loss), 0))
+            self._epoch_sums[name] = total + loss, count + 1
+
+    def _epoch_means(self) -> dict[str, float]:
+        means: dict[str, list[float]] = {}
+        for name, (total, count) in self._epoch_sums.items():
+            term = name.removeprefix("G_").rsplit("_", 1)[0]
+            means.setdefault(term, []).append(float(total) / count)
+        return {term: sum(values) / len(values) for term, values in means.items()}
+
+
+def _region_masks(masks: Mapping[str, Tensor] | None, images: Tensor) -> dict[str, RegionMask]:
+    return {name: RegionMask.from_tensor(mask, images.device) for name, mask in (masks or {}).items()}

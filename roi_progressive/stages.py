@@ -1,0 +1,164 @@
+"""Which terms are active when, and how strongly: a pure function of the epoch, with an optional plateau trigger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .config import Config
+from .errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    Args:
+        number: Counted from 1.
+        terms: Names of all terms active in it: regions, and ``ggd``.
+        from_fraction: Share of the run after which it begins, in [0, 1); ignored where ``from_epoch`` is given.
+        from_epoch: Its first epoch in the host's own count.
+    """
+
+    number: int
+    terms: tuple[str, ...]
+    from_fraction: float = 0.0
+    from_epoch: int | None = None
+
+    def __str__(self) -> str:
+        return f"stage {self.number} ({' + '.join(('whole', *self.terms))})"
+
+
+def default_plan(config: Config) -> tuple[Stage, ...]:
+    """Stage 1 is the host alone (and terms set to stage 1); regions join in their order, in equal shares of the run.
+
+    Raises:
+        ConfigError: ``stages.from_epochs`` does not name one epoch for each stage after the first.
+    """
+    joins = {r.name: place + 2 if r.stage is None else r.stage for place, r in enumerate(config.regions)}
+    if config.ggd is not None:
+        joins["ggd"] = config.ggd.stage
+    count = max(joins.values(), default=1)
+    epochs = config.stages.from_epochs
+    if epochs is not None and len(epochs) != count - 1:
+        raise ConfigError(
+            f"`stages.from_epochs` must name the first epoch of stages 2 to {count}, {count - 1} in all; got {list(epochs)}"
+        )
+    return tuple(
+        Stage(
+            number=number,
+            terms=tuple(name for name, joined in joins.items() if joined <= number),
+            from_fraction=(number - 1) / count,
+            from_epoch=None if epochs is None or number == 1 else epochs[number - 2],
+        )
+        for number in range(1, count + 1)
+    )
+
+
+class StageController:
+    """Says for each epoch which stage it is in and the weight, 0 to 1, of every term.
+
+    Without the plateau trigger this is a pure function of the epoch. Progress counts from the first epoch seen
+    (some hosts count from 1, scripts from 0).
+
+    Args:
+        config: Fade-in and trigger.
+        n_epochs: Length of the whole run in epochs.
+        plan: The stages; ``default_plan(config)`` where not given.
+
+    Raises:
+        ConfigError: ``n_epochs`` or the plan is unusable.
+    """
+
+    def __init__(self, config: Config, n_epochs: int, plan: Sequence[Stage] | None = None) -> None:
+        if not isinstance(n_epochs, int) or isinstance(n_epochs, bool) or n_epochs < 1:
+            raise ConfigError(f"`n_epochs` must be a whole number of at least 1; got {n_epochs!r}; give the run's length")
+        self.n_epochs = n_epochs
+        self.plan = tuple(plan) if plan is not None else default_plan(config)
+        if [stage.number for stage in self.plan] != list(range(1, len(self.plan) + 1)):
+            raise ConfigError(f"`plan` must number its stages 1, 2, 3, ...; got {[stage.number for stage in self.plan]}")
+        self._config = config.stages
+        self.first_epoch: int | None = None
+        self.epoch: int | None = None
+        self._early: dict[int, int] = {}
+        self._best: float | None = None
+        self._stale_epochs = 0
+
+    def start_epoch(self, epoch: int) -> Stage:
+        """Move to an epoch and return its stage.
+
+        Raises:
+            ConfigError: The epoch lies before the one the run already stood at.
+        """
+        if self.epoch is not None and epoch < self.epoch:
+            raise ConfigError(
+                f"`epoch` must not go back: this run already stood at epoch {self.epoch}; got {epoch}; "
+                f"continue from epoch {self.epoch} or start a fresh run"
+            )
+        if self.first_epoch is None:
+            self.first_epoch = epoch
+        self.epoch = epoch
+        if self._stale_epochs >= self._config.patience_epochs:
+            self._move_on(epoch)
+        return self.stage
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the current epoch; the first one before any epoch."""
+        return self.stage_at(self.epoch) if self.epoch is not None else self.plan[0]
+
+    def stage_at(self, epoch: int) -> Stage:
+        """The stage an epoch lies in."""
+        return [stage for stage in self.plan if stage.number == 1 or self.first_epoch_of(stage) <= epoch][-1]
+
+    def first_epoch_of(self, stage: Stage) -> int:
+        """The epoch a stage begins with, in the host's own count."""
+        first = self.first_epoch or 0
+        if stage.number == 1:
+            return first
+        planned = first + round(stage.from_fraction * self.n_epochs) if stage.from_epoch is None else stage.from_epoch
+        return min(planned, self._early.get(stage.number, planned))
+
+    def weights(self) -> dict[str, float]:
+        """Every active term's weight in the current epoch: rising from its stage's first epoch on, then 1."""
+        fade_epochs = max(1.0, self._config.fade_fraction * self.n_epochs)
+        weights: dict[str, float] = {}
+        for stage in self.plan[: self.stage.number]:
+            since = 0 if self.epoch is None else self.epoch - self.first_epoch_of(stage) + 1
+            for term in stage.terms:
+                weights.setdefault(term, 1.0 if stage.number == 1 else min(1.0, since / fade_epochs))
+        return weights
+
+    def observe(self, losses: Mapping[str, float]) -> None:
+        """Tell the plateau trigger the last epoch's mean loss of every term."""
+        newest = self.stage.terms[-1:] if self.stage.terms else ()
+        if self._config.trigger != "plateau" or not newest or newest[0] not in losses:
+            return
+        loss = losses[newest[0]]
+        if self._best is None or loss < self._best - abs(self._best) * self._config.min_improvement:
+            self._best, self._stale_epochs = loss, 0
+        else:
+            self._stale_epochs += 1
+
+    def _move_on(self, epoch: int) -> None:
+        self._best, self._stale_epochs = None, 0
+        following = self.stage_at(epoch).number + 1
+        if following <= len(self.plan):
+            self._early[following] = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands; plain values only."""
+        return {
+            "first_epoch": self.first_epoch,
+            "epoch": self.epoch,
+            "early": dict(self._early),
+            "best": self._best,
+            "stale_epochs": self._stale_epochs,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+        self.first_epoch, self.epoch = state["first_epoch"], state["epoch"]
+        self._early = dict(state["early"])
+        self._best, self._stale_epochs = state["best"], state["stale_epochs"]

@@ -1,0 +1,138 @@
+"""What is installed, and what importing it drags in."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import roi_progressive
+
+ROOT = Path(__file__).resolve().parents[1]
+IMPORT_ROOT = Path(roi_progressive.__file__).parents[1]  # site-packages, or the checkout
+HEAVY = ("torchvision", "lpips", "pytorch_fid", "matplotlib", "skimage", "SimpleITK")
+FORCE_EVERY_NAME = "import roi_progressive\nfor name in roi_progressive.__all__: getattr(roi_progressive, name)\n"
+
+
+def _setup() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line]
+
+
+def _loaded_by(code: str, folder: Path, *path: Path) -> set[str]:
+    """The top-level modules, and ours in full, that a fresh interpreter holds after ``code``."""
+    show = "import sys; print('LOADED', *sys.modules)"
+    search = os.pathsep.join(map(str, (*path, IMPORT_ROOT)))
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{show}"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": search},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    names = done.stdout.split("LOADED")[1].split()
+    return {name if name.startswith("roi_progressive") else name.partition(".")[0] for name in names}
+
+
+# --- the lists in setup.cfg -------------------------------------------------------------------------------------------
+
+
+def test_the_package_list_is_the_packages_in_the_tree() -> None:
+    folders = {path.parent for path in (ROOT / "roi_progressive").rglob("*.py") if "adapters" not in path.parts}
+    folders |= {ROOT / "roi_progressive" / path.parent.relative_to(ROOT) for path in (ROOT / "adapters").rglob("*.py")}
+    in_tree = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(_lines(_setup()["options"]["packages"])) == in_tree
+
+
+def test_every_listed_package_has_an_init_file() -> None:
+    listed = _lines(_setup()["options"]["packages"])
+    assert [name for name in listed if not (ROOT / Path(*name.split(".")) / "__init__.py").is_file()] == []
+
+
+def test_the_adapters_are_mapped_and_linked_to_one_folder() -> None:
+    assert _lines(_setup()["options"]["package_dir"]) == ["roi_progressive.adapters = adapters"]
+    link = ROOT / "roi_progressive" / "adapters"
+    assert link.is_symlink()
+    assert os.readlink(link) == os.path.join("..", "adapters"), "an absolute link breaks in every other checkout"
+    assert link.resolve() == ROOT / "adapters"
+
+
+def test_no_folder_beside_the_package_could_shadow_an_installed_one() -> None:
+    assert not (ROOT / "tests" / "__init__.py").exists()
+    assert not (ROOT / "examples" / "__init__.py").exists()
+    assert "find" not in _setup()["options"]["packages"]
+
+
+def test_the_type_marker_is_packaged() -> None:
+    assert _setup()["options.package_data"]["roi_progressive"] == "py.typed"
+    assert (Path(roi_progressive.__file__).parent / "py.typed").is_file()
+
+
+def test_the_entry_points_name_what_is_there() -> None:
+    points = _setup()["options.entry_points"]
+    assert _lines(points["console_scripts"]) == ["roi-progressive = roi_progressive.cli:main"]
+    for line in _lines(points["roi_progressive"]):
+        name, _, target = line.partition(" = ")
+        assert target == f"roi_progressive.adapters.{name}"
+        assert (ROOT / "adapters" / f"{name}.py").is_file()
+
+
+def test_the_installed_distribution_says_the_version_of_the_source() -> None:
+    """Runs against what is installed; in a bare checkout there is no distribution to ask."""
+    distributions = list(importlib.metadata.distributions(name="roi-progressive", path=[str(IMPORT_ROOT)]))
+    assert [distribution.version for distribution in distributions] in ([], [roi_progressive.__version__])
+
+
+def test_the_tools_have_one_version_in_setup_cfg_and_in_the_pre_commit_hooks() -> None:
+    pins = dict(re.findall(r"(ruff|mypy)==([\d.]+)", _setup()["options.extras_require"]["dev"]))
+    assert set(pins) == {"ruff", "mypy"}
+    hooks = re.findall(r"(ruff|mypy)==([\d.]+)", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert {(tool, pins[tool]) for tool, _ in hooks} == set(hooks)
+
+
+def test_the_changelog_opens_with_the_version_of_the_source() -> None:
+    versions = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert roi_progressive.__version__ in versions[:2]
+
+
+# --- what an import costs ---------------------------------------------------------------------------------------------
+
+
+def test_importing_the_package_loads_neither_torch_nor_any_submodule(tmp_path: Path) -> None:
+    loaded = _loaded_by("import roi_progressive", tmp_path)
+    assert {name for name in loaded if name.startswith("roi_progressive")} == {"roi_progressive"}
+    assert loaded.isdisjoint({"torch", "numpy", "PIL", "pluggy", *HEAVY})
+
+
+def test_using_every_public_name_loads_none_of_the_heavy_packages(tmp_path: Path) -> None:
+    loaded = _loaded_by(FORCE_EVERY_NAME, tmp_path)
+    assert "torch" in loaded, "otherwise this test forced nothing"
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_using_every_public_name_loads_no_adapter_and_no_host(tmp_path: Path) -> None:
+    loaded = _loaded_by(FORCE_EVERY_NAME, tmp_path)
+    sides = tuple(f"roi_progressive.{name}" for name in ("adapters", "host", "data", "evaluation", "demo", "cli"))
+    assert [name for name in sorted(loaded) if name.startswith(sides)] == []
+
+
+@pytest.mark.parametrize("broken", HEAVY)
+def test_every_public_name_can_be_used_where_a_heavy_package_is_broken(tmp_path: Path, broken: str) -> None:
+    fakes = tmp_path / "fakes"
+    (fakes / broken).mkdir(parents=True)
+    (fakes / broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    _loaded_by(FORCE_EVERY_NAME, tmp_path, fakes)
+    probe = f"try:\n    import {broken}\nexcept RuntimeError:\n    pass\nelse:\n    raise SystemExit('not broken')"
+    _loaded_by(probe, tmp_path, fakes)

@@ -1,0 +1,178 @@
+"""The public surface: which names there are, where they come from, and that loading them late shows nowhere."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pickle
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import roi_progressive
+
+SURFACE = {
+    "adapter": ["Adapter", "Translation"],
+    "config": ["Config", "GGDConfig", "RegionConfig", "StageConfig"],
+    "discriminators": ["DiscriminatorBank", "PatchDiscriminator", "RegionDiscriminator"],
+    "errors": [
+        "CheckpointError",
+        "ConfigError",
+        "DataError",
+        "HostNotSupportedError",
+        "MaskError",
+        "PluginError",
+        "RoiProgressiveError",
+        "ShapeError",
+    ],
+    "generator": ["UNetGenerator"],
+    "ggd": ["GGDHead", "ggd_nll", "ggd_variance"],
+    "hookspecs": ["hookimpl"],
+    "session": ["Session", "attach"],
+    "stages": ["StageController"],
+}
+MODULE_OF = {name: module for module, names in SURFACE.items() for name in names}
+SOURCE = ast.parse(Path(roi_progressive.__file__).read_text(encoding="utf-8"))
+
+
+def _defined_here(value: Any) -> bool:
+    return inspect.isclass(value) or inspect.isfunction(value)
+
+
+def _fresh() -> ModuleType:
+    """The package as a new import would give it, beside the one every other test uses."""
+    spec = importlib.util.spec_from_file_location("roi_progressive", roi_progressive.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_public_names_are_these_and_changing_them_takes_a_line_in_the_changelog() -> None:
+    assert set(roi_progressive.__all__) == set(MODULE_OF)
+
+
+def test_the_public_names_stand_sorted_and_once() -> None:
+    assert roi_progressive.__all__ == sorted(set(roi_progressive.__all__))
+
+
+def test_no_public_name_hides_a_submodule() -> None:
+    folder = Path(roi_progressive.__file__).parent
+    submodules = {path.stem for path in folder.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert submodules.isdisjoint(roi_progressive.__all__)
+
+
+@pytest.mark.parametrize("name", MODULE_OF)
+def test_a_public_name_is_the_very_object_of_its_module(name: str) -> None:
+    module = importlib.import_module(f"roi_progressive.{MODULE_OF[name]}")
+    assert getattr(roi_progressive, name) is getattr(module, name)
+    assert vars(roi_progressive)[name] is getattr(module, name), "after the first use it is an ordinary attribute"
+
+
+@pytest.mark.parametrize("name", MODULE_OF)
+def test_a_public_class_or_function_names_the_module_that_defines_it(name: str) -> None:
+    value = getattr(roi_progressive, name)
+    if _defined_here(value):
+        assert value.__module__ == f"roi_progressive.{MODULE_OF[name]}"
+        assert value.__qualname__ == name
+        assert inspect.getmodule(value) is importlib.import_module(value.__module__)
+        assert inspect.getsource(value).lstrip("@").strip()
+    else:
+        assert name == "hookimpl"
+
+
+@pytest.mark.parametrize("name", MODULE_OF)
+def test_a_public_class_or_function_pickles_by_reference(name: str) -> None:
+    value = getattr(roi_progressive, name)
+    if _defined_here(value):
+        assert pickle.loads(pickle.dumps(value)) is value
+
+
+@pytest.mark.parametrize("name", MODULE_OF)
+def test_a_public_name_is_callable_with_a_docstring_of_its_own(name: str) -> None:
+    value = getattr(roi_progressive, name)
+    assert callable(value)
+    if _defined_here(value):
+        assert (value.__doc__ or "").strip(), "inspect.getdoc would be content with the parent's"
+        assert not (value.__doc__ or "").startswith(f"{name}("), "that is the signature which dataclass writes"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULE_OF if name not in SURFACE["errors"]])
+def test_a_public_function_or_constructor_is_fully_annotated(name: str) -> None:
+    value = getattr(roi_progressive, name)
+    if not _defined_here(value):
+        return
+    signature = inspect.signature(value)
+    assert [p.name for p in signature.parameters.values() if p.annotation is inspect.Parameter.empty] == []
+    if inspect.isfunction(value):
+        assert signature.return_annotation is not inspect.Signature.empty
+
+
+def test_the_package_loads_nothing_before_a_name_is_used() -> None:
+    fresh = _fresh()
+    assert set(fresh.__all__).isdisjoint(vars(fresh))
+    assert fresh.Config is roi_progressive.Config
+    assert set(fresh.__all__) & set(vars(fresh)) == {"Config"}
+
+
+def test_dir_lists_every_public_name_before_it_was_used() -> None:
+    fresh = _fresh()
+    assert {*fresh.__all__, "__version__", "__doc__"} <= set(dir(fresh))
+    assert dir(fresh) == sorted(set(dir(fresh)))
+
+
+def test_a_star_import_brings_the_public_names_and_no_other() -> None:
+    namespace: dict[str, Any] = {}
+    exec("from roi_progressive import *", namespace)
+    assert set(namespace) - {"__builtins__"} == set(MODULE_OF)
+
+
+@pytest.mark.parametrize("name", ["atach", "sesion", "__wrapped__", "__path_hooks__"])
+def test_an_unknown_name_is_the_usual_attribute_error(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"module 'roi_progressive' has no attribute '{name}'"):
+        getattr(roi_progressive, name)
+    with pytest.raises(ImportError, match="cannot import name"):
+        exec(f"from roi_progressive import {name}")
+
+
+def test_inspect_reads_the_package_like_any_other() -> None:
+    members = dict(inspect.getmembers(roi_progressive))
+    assert set(MODULE_OF) <= set(members)
+    assert inspect.getsource(roi_progressive) == Path(roi_progressive.__file__).read_text(encoding="utf-8")
+    assert inspect.unwrap(roi_progressive) is roi_progressive  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["adapters", "data", "evaluation", "host"])
+def test_a_subpackage_is_imported_by_either_spelling(name: str) -> None:
+    module = importlib.import_module(f"roi_progressive.{name}")
+    namespace: dict[str, Any] = {}
+    exec(f"from roi_progressive import {name}\nimport roi_progressive.{name}", namespace)
+    assert namespace[name] is module
+    assert getattr(roi_progressive, name) is module
+
+
+def test_the_type_checker_is_told_the_same_names_from_the_same_modules() -> None:
+    told = {}
+    for block in SOURCE.body:
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING":
+            for line in block.body:
+                assert isinstance(line, ast.ImportFrom)
+                assert line.level == 1
+                told.update({alias.asname or alias.name: line.module for alias in line.names})
+    assert told == MODULE_OF
+
+
+def test_the_version_is_written_as_a_literal_for_the_build_to_read() -> None:
+    """``attr:`` in setup.cfg reads a literal from the source; anything else it would have to import."""
+    literals = [
+        line.value.value
+        for line in SOURCE.body
+        if isinstance(line, ast.Assign)
+        and [target.id for target in line.targets if isinstance(target, ast.Name)] == ["__version__"]
+        and isinstance(line.value, ast.Constant)
+    ]
+    assert literals == [roi_progressive.__version__]

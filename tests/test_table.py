@@ -1,0 +1,151 @@
+"""Slices are averaged within patients first, and the table says which way is better and why a cell is empty."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from roi_progressive.evaluation.metrics import SliceScores
+from roi_progressive.evaluation.networks import frechet_distance
+from roi_progressive.evaluation.table import aggregate, patient_values, render_markdown, render_text
+
+NO_WEIGHTS = "no weights: put the file into --weights DIR"
+
+
+def scored(patient: str, tpsnr: float | None = 20.0, phase: str = "ART", **changes: Any) -> SliceScores:
+    direction = changes.pop("direction", "A2B")
+    features = changes.pop("features", None)
+    region = None if tpsnr is None else 1.0
+    scores = {"tpsnr": tpsnr, "tssim": region, "psnr": 30.0, "ssim": 0.9, "texture_ratio": region, "lpips": None}
+    reasons = {"lpips": NO_WEIGHTS} | ({} if features else {"fid": "not asked for"})
+    if tpsnr is None:
+        reasons |= dict.fromkeys(("tpsnr", "tssim", "texture_ratio"), "no region in the slice")
+    return {
+        "name": f"{patient}_{phase}_000.png",
+        "patient": patient,
+        "phase": phase,
+        "direction": direction,
+        "region_px": 0 if tpsnr is None else 9,
+        "scores": scores | changes,
+        "reasons": reasons,
+        "fid_features": features,
+    }
+
+
+def test_a_patient_with_many_slices_counts_once() -> None:
+    cell = aggregate([scored("big", 10.0)] * 8 + [scored("small", 30.0)])["A2B"]["ART"]
+    assert cell["tpsnr"] == pytest.approx(20.0)
+    assert (cell["n_slices"], cell["n_patients"]) == (9, 2)
+
+
+def test_slices_without_the_region_are_left_out_and_counted() -> None:
+    cell = aggregate([scored("a", 10.0), scored("a", None, psnr=40.0), scored("b", None)])["A2B"]["ART"]
+    assert cell["tpsnr"] == 10.0
+    assert cell["psnr"] == pytest.approx((35.0 + 30.0) / 2)
+    assert (cell["n_region_slices"], cell["n_without_region"], cell["n_patients"]) == (1, 2, 2)
+
+
+def test_identical_pixels_count_as_a_hundred_decibels() -> None:
+    cell = aggregate([scored("a", math.inf), scored("b", 20.0, psnr=math.inf)])["A2B"]["ART"]
+    assert cell["tpsnr"] == pytest.approx(60.0)
+    assert cell["psnr"] == pytest.approx(65.0)
+
+
+def test_texture_is_averaged_geometrically_and_flat_paint_does_not_end_it() -> None:
+    cells = aggregate([scored("a", texture_ratio=0.5), scored("b", texture_ratio=2.0)])["A2B"]
+    assert cells["ART"]["texture_ratio"] == pytest.approx(1.0)
+    flat = aggregate([scored("a", texture_ratio=0.0), scored("b", texture_ratio=0.1)])["A2B"]["ART"]
+    assert flat["texture_ratio"] == pytest.approx(0.01)
+
+
+def test_the_mean_row_is_the_mean_over_phases_and_counts_patients_once() -> None:
+    slices = [scored("a", 10.0, "NC"), scored("a", 20.0, "ART"), scored("b", 40.0, "ART"), scored("b", 33.0, "PV")]
+    rows = aggregate(slices)["A2B"]
+    assert list(rows) == ["ART", "PV", "NC", "mean"]
+    assert rows["mean"]["tpsnr"] == pytest.approx((30.0 + 33.0 + 10.0) / 3)
+    assert (rows["mean"]["n_slices"], rows["mean"]["n_patients"]) == (4, 2)
+
+
+def test_the_mean_row_is_empty_where_a_phase_is() -> None:
+    mean = aggregate([scored("a", 10.0, "ART"), scored("a", None, "PV")])["A2B"]["mean"]
+    assert mean["tpsnr"] is None
+    assert mean["reasons"]["tpsnr"] == "no value for PV: no region in the slice"
+    assert mean["reasons"]["lpips"] == NO_WEIGHTS
+
+
+def test_directions_are_kept_apart() -> None:
+    results = aggregate([scored("a", 10.0), scored("a", 20.0, direction="B2A")])
+    assert (results["A2B"]["ART"]["tpsnr"], results["B2A"]["ART"]["tpsnr"]) == (10.0, 20.0)
+
+
+def test_fid_is_one_distance_over_all_slices_of_the_phase() -> None:
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(7, 5)).astype(np.float32), rng.normal(size=(7, 5)).astype(np.float32)
+    slices = [scored(f"p{i % 2}", features=(real[i], fake[i])) for i in range(7)]
+    rows = aggregate(slices)["A2B"]
+    assert rows["ART"]["fid"] == rows["mean"]["fid"] == pytest.approx(frechet_distance(real, fake))
+    assert rows["ART"]["n_slices"] == 7
+    assert "fewer than 2048 images" in render_text({"plain": aggregate(slices)})
+
+
+def test_fid_of_a_single_image_is_missing_with_its_reason() -> None:
+    cell = aggregate([scored("a", features=(np.zeros(4, np.float32), np.zeros(4, np.float32)))])["A2B"]["ART"]
+    assert cell["fid"] is None and cell["reasons"]["fid"] == "FID needs at least two images"
+
+
+def test_extra_scores_become_columns() -> None:
+    results = {"plain": aggregate([scored("a", depth=1.0), scored("b", depth=2.0)])}
+    assert results["plain"]["A2B"]["mean"]["depth"] == 1.5
+    header, _, row, *_ = render_text(results).splitlines()
+    assert header.split()[-5:] == ["depth", "patients", "n", "n", "region"] and "1.5000" in row
+
+
+def test_results_are_plain_json() -> None:
+    results = aggregate([scored("a", math.inf), scored("b", None, "PV")])
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
+
+
+def test_patients_without_the_region_have_no_value() -> None:
+    assert patient_values([scored("a", 10.0), scored("a", 20.0), scored("b", None)], "tpsnr") == {"a": 15.0}
+
+
+def two_arms() -> dict[str, Any]:
+    slices = [scored("a", 10.123, "ART"), scored("a", None, "PV"), scored("b", 12.0, "ART", direction="B2A")]
+    return {"plain": aggregate(slices), "regions | GGD": aggregate(slices)}
+
+
+def test_headers_say_which_way_is_better() -> None:
+    text = render_text(two_arms(), region="lesion")
+    header = text.splitlines()[0]
+    for title in ("TPSNR ↑", "TSSIM ↑", "PSNR ↑", "SSIM ↑", "texture → 1", "LPIPS ↓", "FID ↓", "patients", "n region"):
+        assert title in header
+    assert "↓ lower is better" in text and "those of the lesion alone" in text
+
+
+def test_every_reason_is_printed_once() -> None:
+    for text in (render_text(two_arms()), render_markdown(two_arms())):
+        assert text.count(NO_WEIGHTS) == 1
+        mark = next(line for line in text.splitlines() if NO_WEIGHTS in line).split()[0]
+        assert text.count(f"n/a {mark}") == 10
+
+
+def test_text_columns_are_aligned() -> None:
+    lines = render_text(two_arms()).splitlines()
+    rule = lines[1]
+    ends = [i for i, dash in enumerate(rule) if dash == "-" and rule[i + 1 : i + 2] != "-"]
+    rows = [line for line in lines[2 : lines.index(next(line for line in lines if line.startswith("↑")))] if line]
+    assert len(rows) == 10
+    for line in [lines[0], *rows]:
+        assert all(line[end + 1 : end + 3].strip() == "" and line[end] != " " for end in ends[3:])
+
+
+def test_markdown_rows_have_one_cell_per_column() -> None:
+    lines = [line for line in render_markdown(two_arms()).splitlines() if line.startswith("|")]
+    assert len(lines) == 12
+    assert {line.replace("\\|", "").count("|") for line in lines} == {14}
+    assert "| plain | A2B | ART | 10.12 |" in lines[2]
+    assert lines[-1].startswith("| regions \\| GGD | B2A | mean | 12.00 |")
