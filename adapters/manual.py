@@ -38,7 +38,8 @@ class ManualAdapter(Adapter):
         wrong = [key for key in generators if key not in DIRECTIONS]
         if wrong or not generators:
             raise ConfigError(
-                f"`host` must name generators by direction, 'A2B' and 'B2A'; got {sorted(map(str, generators)) or 'none'}"
+                f"`host` must name generators by direction, 'A2B' and 'B2A'; "
+                f"got {sorted(map(str, generators)) or 'none'}"
             )
         for direction, generator in generators.items():
             if not isinstance(generator, nn.Module):

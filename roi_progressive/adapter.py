@@ -114,7 +114,7 @@ class Adapter(abc.ABC):
         """For ``resume = "exact"``: the host's optimizer moments and pools, tensors and plain values only."""
         return {}
 
-    def load_host_state(self, state: Mapping[str, Any]) -> None:
+    def load_host_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - optional, and nothing to do by default
         """Restore what ``host_state`` described."""
 
 

@@ -38,7 +38,9 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"`path` must be writable; {str(path)!r} is not: {_first_line(error)}; the older file is untouched") from error
+        raise CheckpointError(
+            f"`path` must be writable; {str(path)!r} is not: {_first_line(error)}; the older file is untouched"
+        ) from error
     finally:
         aside.unlink(missing_ok=True)
 
@@ -52,12 +54,14 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if not path.is_file():
         raise CheckpointError(
             f"`path` must name one of our checkpoints; there is no {str(path)!r}; check the epoch, "
-            f"or set resume = \"fresh\" to start the regions anew"
+            f'or set resume = "fresh" to start the regions anew'
         )
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises half a dozen unrelated types for a damaged file
-        raise CheckpointError(f"`path` must name a readable checkpoint; {str(path)!r} is damaged: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"`path` must name a readable checkpoint; {str(path)!r} is damaged: {_first_line(error)}"
+        ) from error
     version = state.get("format") if isinstance(state, dict) else None
     if version != FORMAT:
         raise CheckpointError(

@@ -153,7 +153,7 @@ class RegionDiscriminator(nn.Module):
         if geometry is not None:
             return logit_weights(mask, geometry)
         # Unknown receptive fields: each logit and its neighbours count by the region under them.
-        under = nn.functional.adaptive_avg_pool2d(mask, logits.shape[-2:])
+        under = nn.functional.adaptive_avg_pool2d(mask, (logits.shape[-2], logits.shape[-1]))
         return nn.functional.max_pool2d(under, 3, stride=1, padding=1)
 
     def losses(self, windows: Windows, loss: Elementwise) -> Tensor:

@@ -244,7 +244,7 @@ def _broadcast(**tensors: Tensor) -> tuple[Tensor, ...]:
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ShapeError(f"`{name}` must be a floating-point tensor; got {kind}; convert it with .float()")
     try:
-        return tuple(torch.broadcast_tensors(*tensors.values()))  # type: ignore[no-untyped-call]
+        return tuple(torch.broadcast_tensors(*tensors.values()))
     except RuntimeError as error:
         names = ", ".join(f"`{name}`" for name in tensors)
         got = ", ".join(str(list(tensor.shape)) for tensor in tensors.values())

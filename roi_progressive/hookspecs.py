@@ -50,7 +50,8 @@ def roi_discriminator(region: RegionConfig, in_channels: int, smallest_px: int) 
 
     Returns:
         A module from ``[N, in_channels, H, W]`` in [-1, 1] to logits ``[N, 1, h, w]``, or ``None`` for the default,
-        ``PatchDiscriminator``. An attribute ``geometry`` (kernel, stride, padding of each layer) gives exact logit weights.
+        ``PatchDiscriminator``. An attribute ``geometry`` (kernel, stride, padding of each layer) gives exact logit
+        weights.
     """
 
 

@@ -39,7 +39,9 @@ def roi_masks(path: Path, regions: Sequence[str]) -> dict[str, Path | None]:
 Lookup = Callable[[Path, Sequence[str]], Mapping[str, Path | None]]
 
 
-def find_masks(paths: Sequence[str], regions: Sequence[RegionConfig], lookup: Lookup) -> dict[str, dict[str, str | None]]:
+def find_masks(
+    paths: Sequence[str], regions: Sequence[RegionConfig], lookup: Lookup
+) -> dict[str, dict[str, str | None]]:
     """The mask file of every image and region.
 
     Args:
@@ -69,7 +71,7 @@ def _existing(image: Path, region: RegionConfig, files: Mapping[str, Path | None
     what = f"file {str(file)!r}" if file.parent.is_dir() else f"folder {str(file.parent)!r}"
     raise MaskError(
         f"`regions[{region.name!r}]` must have a mask for every image; for {str(image)!r} there is no mask {what}; "
-        f"add it, or set missing = \"skip\" to treat such images as without region"
+        f'add it, or set missing = "skip" to treat such images as without region'
     )
 
 
@@ -166,7 +168,9 @@ class MaskedDataset(Dataset[Any]):
             yield
 
 
-def masks_in_batch(batch: Mapping[str, Any], regions: Sequence[RegionConfig], device: torch.device | str) -> DomainMasks:
+def masks_in_batch(
+    batch: Mapping[str, Any], regions: Sequence[RegionConfig], device: torch.device | str
+) -> DomainMasks:
     """The masks a batch carries, by domain and region, on the device; boxes are measured on the CPU first.
 
     Args:

@@ -150,9 +150,10 @@ class GeneratorObjective:
             "identity": (translation.identity, translation.real, direction),
         }[target]
         if output is None:
+            missing = "reconstruction" if target == "cycle" else "identity image"
             raise ConfigError(
-                f"`ggd.target` is {target!r}, but this host makes no {'reconstruction' if target == 'cycle' else 'identity'} "
-                f"image for {direction}; choose another target or set ggd = false"
+                f"`ggd.target` is {target!r}, but this host makes no {missing} for {direction}; "
+                f"choose another target or set ggd = false"
             )
         name = {"paired": "generated", "cycle": "reconstructed", "identity": "identity"}[target]
         residual = leaves.of(output, f"the {name} image of {direction}") - truth.detach()
@@ -181,7 +182,7 @@ def masks_of(masks: Mapping[str, RegionMask], region: str, whose: str) -> Region
     """
     if region not in masks:
         raise MaskError(
-            f"`masks` of {whose} must hold region {region!r}; got {sorted(masks) or 'none'}; give the data set to `attach`, "
-            f"or the masks to `generator_loss`"
+            f"`masks` of {whose} must hold region {region!r}; got {sorted(masks) or 'none'}; "
+            f"give the data set to `attach`, or the masks to `generator_loss`"
         )
     return masks[region]

@@ -32,7 +32,9 @@ class Plugins:
         try:
             self._manager.load_setuptools_entrypoints(hookspecs.PROJECT)
         except Exception as error:
-            raise PluginError(f"a plugin of entry-point group `{hookspecs.PROJECT}` cannot be loaded: {error}") from error
+            raise PluginError(
+                f"a plugin of entry-point group `{hookspecs.PROJECT}` cannot be loaded: {error}"
+            ) from error
         for plugin in given:
             self._register(plugin)
         try:
@@ -86,7 +88,7 @@ def _naming_the_plugin(caller: pluggy.HookCaller) -> Iterator[None]:
             if getattr(implementation.function, "__code__", None) in running:
                 note = f"raised in plugin {implementation.plugin_name!r}, hook {caller.name}"
                 # `add_note` came with Python 3.11; this is what it does.
-                error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]
+                error.__notes__ = [*getattr(error, "__notes__", []), note]
         raise
 
 

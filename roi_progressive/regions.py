@@ -188,7 +188,9 @@ def pyramid(windows: Windows, scales: int) -> list[Windows]:
     for _ in range(scales - 1):
         finer = levels[-1]
         # Rounding sizes up keeps the last row of odd ones, where a small region may lie.
-        levels.append(Windows(F.avg_pool2d(finer.pixels, 2, ceil_mode=True), F.avg_pool2d(finer.mask, 2, ceil_mode=True)))
+        levels.append(
+            Windows(F.avg_pool2d(finer.pixels, 2, ceil_mode=True), F.avg_pool2d(finer.mask, 2, ceil_mode=True))
+        )
     return levels
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,14 +17,13 @@ from .adapter import Adapter, DomainMasks, Translation
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import Config
 from .errors import CheckpointError, ConfigError, HostNotSupportedError
-from .learner import Learner
+from .guidance import Guidance
 from .patching import Patches
 from .plugins import Plugins
 from .regions import RegionMask
-from .rng import ForkedStream, RandomState
+from .rng import RandomState
 from .stages import Stage, StageController
-from .tap import Injection, surrogate
-from .uncertainty import GGDWrapper, Uncertainty
+from .uncertainty import Uncertainty
 
 
 def attach(
@@ -97,15 +96,9 @@ class Session:
         self._patches = Patches()
         plan = plugins.call("roi_stages", config=config, n_epochs=n_epochs)
         self._stages = StageController(config, n_epochs, plan)
-        self._stream = ForkedStream(config.seed)
-        self._heads: dict[str, GGDWrapper] | None = None
-        self._learner: Learner | None = None
-        self._pending: Mapping[str, Any] | None = None
+        self._guidance = Guidance(config, adapter, plugins)
         self._host_random: RandomState | None = None
         self._masks: DomainMasks = {"A": {}, "B": {}}
-        self._translations: list[Translation] = []
-        self._injections: list[Injection] = []
-        self._losses: dict[str, Tensor] = {}
         self._epoch_sums: dict[str, tuple[Tensor, int]] = {}
         self._in_step = False
         self._steps = 0
@@ -199,7 +192,7 @@ class Session:
             translations.append(Translation("A2B", real_A, fake_B, real_B, rec_A, idt_B, a, b, paired))
         if fake_A is not None:
             translations.append(Translation("B2A", real_B, fake_A, real_A, rec_B, idt_A, b, a, paired))
-        return self.contribute(translations, host_scale=False)
+        return self._guidance.contribute(translations, self._weights(), host_scale=False)
 
     def discriminator_step(self) -> None:
         """After the script's own discriminator step: move the region discriminators one step."""
@@ -211,9 +204,7 @@ class Session:
     def step_started(self) -> None:
         """The host's training step begins: its forwards count from here on."""
         self._in_step = True
-        if self.config.ggd is not None:
-            for head in self.heads().values():
-                head.start_recording()
+        self._guidance.start()
 
     def masks_arrived(self, batch: Mapping[str, Any], device: torch.device | str) -> None:
         """The host takes a batch: keep its masks for the step.
@@ -224,58 +215,17 @@ class Session:
         self._masks = mask_files.masks_in_batch(batch, self.config.regions, device)
 
     def translated(self) -> None:
-        """The host's forward is done, its backward to come: compute our gradient and lay it on the generated images."""
+        """The host's forward is done, its backward to come: lay our gradient on the generated images."""
         if self._in_step and torch.is_grad_enabled():
-            self.contribute(self._adapter.translations(self._masks), host_scale=True)
+            self._guidance.contribute(self._adapter.translations(self._masks), self._weights(), host_scale=True)
 
     def step_finished(self) -> None:
-        """The host's step is done: check that our gradient was collected, and move our discriminators."""
-        for injection in self._injections:
-            injection.finish()
-        self._injections.clear()
-        weights = self._weights()
-        if self._translations and weights and self._learner is not None:
-            self._losses.update(self._learner.discriminator_step(self._translations, weights))
-            self._steps += 1
-            self._plugins.call("roi_step_finished", step=self._steps, losses=dict(self._losses))
-            self._sum_up()
-        self._translations = []
+        """The host's step is done: move our discriminators."""
         self._in_step = False
-        for head in (self._heads or {}).values():
-            head.stop_recording()
-
-    def contribute(self, translations: Sequence[Translation], *, host_scale: bool) -> Tensor:
-        """Compute our terms and lay their gradients on the host's tensors.
-
-        Args:
-            translations: What the host's forward made.
-            host_scale: Ask the adapter for the loss's scale (otherwise the returned scalar brings it).
-
-        Returns:
-            A scalar with our value.
-        """
-        weights = self._weights()
-        self._losses = {}
-        if not translations or not (weights or self._plugins.names("roi_generator_losses")):
-            return translations[0].fake.new_zeros(()) if translations else torch.zeros(())
-        learner = self._prepared(translations)
-        contribution = learner.contribution(translations, weights)
-        self._losses = dict(contribution.losses)
-        # Detached, so that the host's graph is freed as soon as the host lets go of it.
-        self._translations = [dataclasses.replace(t, fake=t.fake.detach()) for t in translations]
-        self._injections = [
-            Injection(
-                gradient.tensor,
-                gradient.gradient,
-                gradient.name,
-                balance=self.config.balance if gradient.is_image else None,
-                scale=self._adapter.loss_scale if host_scale else None,
-            )
-            for gradient in contribution.gradients
-        ]
-        if host_scale or not self._injections:
-            return contribution.value
-        return surrogate(contribution.value, self._injections, [g.tensor for g in contribution.gradients if g.is_image])
+        if self._guidance.finish(self._weights()):
+            self._steps += 1
+            self._sum_up()
+            self._plugins.call("roi_step_finished", step=self._steps, losses=dict(self._guidance.losses))
 
     # -- what a user may look at ----------------------------------------------------------------------------------
 
@@ -291,7 +241,7 @@ class Session:
 
     def losses(self) -> dict[str, float]:
         """Our terms of the last step by name (``G_tumor_A2B``, ``D_tumor_A2B``, ``ggd_A2B``, ...), unweighted."""
-        return {name: float(loss) for name, loss in self._losses.items()}
+        return {name: float(loss) for name, loss in self._guidance.losses.items()}
 
     def uncertainty(self, source: Tensor, direction: str = "A2B") -> Uncertainty:
         """Translate images and say how sure: image, scale, shape and sigma, each ``[N, C, H, W]``.
@@ -305,22 +255,10 @@ class Session:
         """
         if self.config.ggd is None:
             raise ConfigError("`ggd` must be configured for uncertainty maps; got none; set a GGDConfig")
-        heads = self.heads()
+        heads = self._guidance.heads()
         if direction not in heads:
             raise ConfigError(f"`direction` must be one of {', '.join(heads)}; got {direction!r}")
-        with self._stream.active():
-            return heads[direction].uncertainty(source)
-
-    def heads(self) -> dict[str, GGDWrapper]:
-        """The uncertainty heads by direction; the host's networks are looked up at the first call."""
-        if self._heads is None:
-            ggd = self.config.ggd
-            networks = self._adapter.generators() if ggd is not None else {}
-            self._heads = {d: GGDWrapper(network, ggd) for d, network in networks.items() if ggd is not None}
-            if self._pending is not None and self._pending["learner"] is not None:
-                for direction, head in self._pending["learner"]["heads"].items():
-                    self._heads[direction].load_head(head)
-        return self._heads
+        return heads[direction].uncertainty(source)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -336,12 +274,10 @@ class Session:
     def state_dict(self) -> dict[str, Any]:
         """Everything of ours, and with ``resume = "exact"`` the host's moments, pools and random streams."""
         exact = self.config.resume == "exact"
-        learner = None if self._learner is None else self._learner.state_dict()
         return {
             "config": json.dumps(self.config.to_mapping()),
-            "learner": learner if learner is not None else (self._pending or {}).get("learner"),
+            "guidance": self._guidance.state_dict(),
             "stages": self._stages.state_dict(),
-            "stream": self._stream.state_dict(),
             "steps": self._steps,
             "host": self._adapter.host_state() if exact else None,
             "host_random": RandomState.now().to_plain() if exact else None,
@@ -361,17 +297,13 @@ class Session:
                     'continue with resume = "networks"'
                 )
             self._stages.load_state_dict(state["stages"])
-            self._stream.load_state_dict(state["stream"])
             self._steps = state["steps"]
+            self._guidance.load_state_dict(state["guidance"])
             if self.config.resume == "exact":
                 self._adapter.load_host_state(state["host"])
                 self._host_random = RandomState.from_plain(state["host_random"])
         except (KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(f"`state` must come from `state_dict`; it does not: {error}") from error
-        if self._learner is None:
-            self._pending = state
-        elif state["learner"] is not None:
-            self._learner.load_state_dict(state["learner"])
 
     def _check_config(self, saved: Config) -> None:
         differing = [
@@ -382,19 +314,12 @@ class Session:
         if differing:
             raise CheckpointError(
                 f"`config` must be the one the checkpoint was trained with; `{differing[0]}` differs: saved "
-                f"{getattr(saved, differing[0])!r}; train with the saved configuration or set resume = \"fresh\""
+                f'{getattr(saved, differing[0])!r}; train with the saved configuration or set resume = "fresh"'
             )
 
     def close(self) -> None:
         """Take every patch and hook off the host again (promise 2); a second call does nothing."""
-        for injection in self._injections:
-            injection.fired = True
-            injection.finish()
-        self._injections.clear()
-        for head in (self._heads or {}).values():
-            head.remove()
-        self._heads = None
-        self._translations = []
+        self._guidance.close()
         self._patches.undo()
 
     def __enter__(self) -> Session:
@@ -410,20 +335,8 @@ class Session:
     def _weights(self) -> dict[str, float]:
         return {term: weight for term, weight in self._stages.weights().items() if weight > 0}
 
-    def _prepared(self, translations: Sequence[Translation]) -> Learner:
-        if self._learner is None:
-            self._learner = Learner(
-                self.config, self._adapter, self._plugins, self.heads(), self._stream, translations
-            )
-            if self._pending is not None:
-                if self._pending["learner"] is not None:
-                    self._learner.load_state_dict(self._pending["learner"])
-                self._stream.load_state_dict(self._pending["stream"])
-                self._pending = None
-        return self._learner
-
     def _sum_up(self) -> None:
-        for name, loss in self._losses.items():
+        for name, loss in self._guidance.losses.items():
             total, count = self._epoch_sums.get(name, (torch.zeros_like(loss), 0))
             self._epoch_sums[name] = total + loss, count + 1
 

@@ -43,7 +43,8 @@ def default_plan(config: Config) -> tuple[Stage, ...]:
     epochs = config.stages.from_epochs
     if epochs is not None and len(epochs) != count - 1:
         raise ConfigError(
-            f"`stages.from_epochs` must name the first epoch of stages 2 to {count}, {count - 1} in all; got {list(epochs)}"
+            f"`stages.from_epochs` must name the first epoch of stages 2 to {count}, {count - 1} in all; "
+            f"got {list(epochs)}"
         )
     return tuple(
         Stage(
@@ -73,11 +74,15 @@ class StageController:
 
     def __init__(self, config: Config, n_epochs: int, plan: Sequence[Stage] | None = None) -> None:
         if not isinstance(n_epochs, int) or isinstance(n_epochs, bool) or n_epochs < 1:
-            raise ConfigError(f"`n_epochs` must be a whole number of at least 1; got {n_epochs!r}; give the run's length")
+            raise ConfigError(
+                f"`n_epochs` must be a whole number of at least 1; got {n_epochs!r}; give the run's length"
+            )
         self.n_epochs = n_epochs
         self.plan = tuple(plan) if plan is not None else default_plan(config)
         if [stage.number for stage in self.plan] != list(range(1, len(self.plan) + 1)):
-            raise ConfigError(f"`plan` must number its stages 1, 2, 3, ...; got {[stage.number for stage in self.plan]}")
+            raise ConfigError(
+                f"`plan` must number its stages 1, 2, 3, ...; got {[stage.number for stage in self.plan]}"
+            )
         self._config = config.stages
         self.first_epoch: int | None = None
         self.epoch: int | None = None

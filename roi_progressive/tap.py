@@ -55,11 +55,11 @@ class Injection:
             ours = ours * balance_factor(ours, host_gradient, self._balance)
         return host_gradient + ours
 
-    def finish(self) -> None:
-        """Take the hook away; warn where the host's backward never came by."""
+    def finish(self, *, warn: bool = True) -> None:
+        """Take the hook away; ``warn`` where the host's backward never came by."""
         self._handle.remove()
         self._gradient = None
-        if not self.fired:
+        if warn and not self.fired:
             warnings.warn(
                 f"the gradient for {self.name} was never collected: no backward pass reached it in this step; "
                 f"add generator_loss(...) to the loss that is backpropagated",
@@ -72,7 +72,8 @@ def balance_factor(ours: Tensor, host: Tensor, share: float) -> Tensor:
     """The factor at most 1 that keeps our gradient's norm within a share of the host's; stays on the device."""
     own = torch.linalg.vector_norm(ours.float())
     allowed = share * torch.linalg.vector_norm(host.float())
-    return (allowed / own.clamp_min(torch.finfo(own.dtype).tiny)).clamp_max(1.0).to(ours.dtype)
+    factor: Tensor = (allowed / own.clamp_min(torch.finfo(own.dtype).tiny)).clamp_max(1.0)
+    return factor.to(ours.dtype)
 
 
 class _Surrogate(torch.autograd.Function):
@@ -101,5 +102,5 @@ def surrogate(value: Tensor, injections: Sequence[Injection], anchors: Sequence[
         injections: Made with ``scale=None``.
         anchors: The tensors they sit on; ties the scalar into the graph, before the hooks fire.
     """
-    scalar: Tensor = _Surrogate.apply(value.detach(), injections, *anchors)  # type: ignore[no-untyped-call]  # torch's
+    scalar: Tensor = _Surrogate.apply(value.detach(), injections, *anchors)
     return scalar

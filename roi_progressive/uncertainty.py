@@ -43,8 +43,8 @@ class GGDTerm(NamedTuple):
 class GGDWrapper:
     """Predicts scale and shape maps from the features behind a generator's image.
 
-    A generator that brings a ``ggd_head`` of its own (``UNetGenerator``) keeps it; any other gets one, built at its first
-    recorded call when its features are known. Over several DataParallel devices, and where no convolution
+    A generator that brings a ``ggd_head`` of its own (``UNetGenerator``) keeps it; any other gets one, built at its
+    first recorded call when its features are known. Over several DataParallel devices, and where no convolution
     leads to the output, the head reads the output image itself.
 
     Args:

@@ -36,7 +36,7 @@ def row(direction: str = "A2B", with_map: bool = False, size_px: int = 48, **cha
     rng = np.random.default_rng(0)
     mask = np.zeros((size_px, size_px), dtype=bool)
     mask[10:16, 20:30] = True
-    panels = {title: rng.integers(0, 256, mask.shape, dtype=np.uint8) for title in ("source", "plain", "target")}
+    panels = {title: rng.integers(60, 200, mask.shape, dtype=np.uint8) for title in ("source", "plain", "target")}
     uncertainty = rng.random(mask.shape) * 20 if with_map else None
     values: dict[str, Any] = {"panels": panels, "mask": mask, "uncertainty": uncertainty} | changes
     return ComparisonRow("p1, ART", direction, **values)
@@ -145,6 +145,7 @@ def test_pyplots_global_state_is_left_alone(tmp_path: Path) -> None:
 
     before = (pyplot.get_fignums(), dict(rcParams))
     comparison_figure([row(with_map=True)], tmp_path / "figure.png")
+    curves_figure({"plain": {"cycle": [1.0]}}, {"tumor": 1}, tmp_path / "curves.png")
     assert (pyplot.get_fignums(), dict(rcParams)) == before
 
 

@@ -330,7 +330,24 @@ def test_discriminator_step_sends_no_gradient_to_the_generators(options: Any) ->
     model.forward()
     model.backward_D_A()
     model.backward_D_B()
+    model.backward_D_basic(model.netD_A, model.real_B, model.fake_B)
     assert all(p.grad is None for net in (model.netG_A, model.netG_B) for p in net.parameters())
+
+
+def test_discriminators_judge_what_their_own_pool_hands_out(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, loader = _ready(options())
+    model.set_input(next(iter(loader)))
+    model.forward()
+    older = {"A": torch.full_like(model.fake_A, 0.25), "B": torch.full_like(model.fake_B, -0.25)}
+    monkeypatch.setattr(model.fake_A_pool, "query", lambda images: older["A"] if images is model.fake_A else None)
+    monkeypatch.setattr(model.fake_B_pool, "query", lambda images: older["B"] if images is model.fake_B else None)
+    model.backward_D_A()
+    model.backward_D_B()
+    for net, real, old, loss in (
+        (model.netD_A, model.real_B, older["B"], model.loss_D_A),
+        (model.netD_B, model.real_A, older["A"], model.loss_D_B),
+    ):
+        assert loss.item() == pytest.approx((((net(real) - 1) ** 2).mean() + (net(old) ** 2).mean()).item() / 2)
 
 
 def test_generator_loss_is_the_papers_sum(options: Any) -> None:

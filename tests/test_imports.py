@@ -30,16 +30,20 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "config",
         "rng",
         "regions stages ggd adversarial generator pools discriminators",
-        "masks patching tap features",
+        "patching tap features",
         "adapter uncertainty",
         "hookspecs",
-        "plugins",
+        "plugins masks",
         "checkpoint",
-        "objective heads",
+        "objective",
         "learner",
+        "guidance",
         "session",
         "host data evaluation testing",
         "run",
+        "translate",
+        "results",
+        "demo_report",
         "demo",
         "cli",
     )
@@ -58,7 +62,7 @@ ONLY: dict[str, frozenset[str]] = {
     "evaluation": frozenset({"errors"}),
 }
 # Adapters use public names, each other, and these modules.
-ADAPTERS_MAY_USE = frozenset({"masks", "patching"})
+ADAPTERS_MAY_USE = frozenset({"adapter", "checkpoint", "masks", "patching"})
 
 # Imported inside the functions that use them, never by importing one of our modules.
 HEAVY = frozenset({"torchvision", "lpips", "pytorch_fid", "matplotlib", "skimage", "SimpleITK"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,12 @@ def test_forced_phantom_never_replaces_prepared_data(tmp_path, text):
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [({"n_train": 1}, "`n_train`"), ({"size_px": 31}, "`size_px`"), ({"seed": -1}, "`seed`"), ({"n_test": 1.0}, "`n_test`")],
+    [
+        ({"n_train": 1}, "`n_train`"),
+        ({"size_px": 31}, "`size_px`"),
+        ({"seed": -1}, "`seed`"),
+        ({"n_test": 1.0}, "`n_test`"),
+    ],
 )
 def test_phantom_names_the_argument_that_is_wrong(tmp_path, wrong, said):
     with pytest.raises(ConfigError, match=said):
@@ -203,11 +209,9 @@ def test_phantom_tumour_area_peaks_in_the_middle_slices(cohort):
 
 def test_phantom_noise_is_low_and_independent_in_the_two_modalities():
     patient = phantom_patient(11)
-    sides = np.s_[:, 20:44, 0:2]  # air beside the body
-    rough = [np.diff(image[:, 6:-6, 8:-8], axis=2).ravel() for image in (patient.ct, patient.mr)]
-    assert np.abs(patient.ct[sides] + 1).max() * 127.5 < 20
-    assert all(np.median(np.abs(d)) * 127.5 > 1 for d in rough)
-    air = [image[:, :6].ravel() for image in (patient.ct, patient.mr)]
+    air = [(image[:, :6].ravel() + 1) * 127.5 for image in (patient.ct, patient.mr)]
+    for values in air:  # clipped at 0: the upper half of the noise
+        assert 1.5 < np.sqrt(2 * np.mean(np.square(values))) < 4
     assert abs(stats.spearmanr(*air)[0]) < 0.06
 
 
@@ -221,7 +225,7 @@ def test_phantom_contrasts_are_those_of_version_one():
     assert [liver.sum(), tumor.sum()] == pytest.approx([4416, 491], rel=0.02)
 
 
-# ---------------------------------------------------------------------------------------------- what it asks of a network
+# ------------------------------------------------------------------------------------------ what it asks of a network
 
 
 def _contrast(tissue: str, modality: str) -> np.ndarray[Any, Any]:
@@ -247,15 +251,13 @@ def test_phantom_texture_keeps_its_sign_in_one_tumour_type_and_turns_it_in_anoth
     assert ranks["cyst"] > 0.4
 
 
-@pytest.mark.parametrize("tissue", ["hypodense", "necrosis", "cyst", "liver", "spleen", "muscle"])
-def test_phantom_curves_turn_round_within_tissues_or_between_them(tissue):
+@pytest.mark.parametrize("tissue", ["hypodense", "necrosis", "cyst", "spleen", "muscle", "marrow", "pancreas"])
+def test_phantom_mr_turns_round_over_the_range_of_a_tissues_ct(tissue):
     t = np.linspace(-1.7, 2.8, 400)
-    rise = np.diff(TISSUES[tissue].mr_level("PV", t))
-    if tissue == "liver":  # one sense only, against the CT's
-        assert (rise <= 0).all()
-    else:
-        assert (rise > 0.01).mean() > 0.1
-        assert (rise < -0.01).mean() > 0.1
+    assert (np.diff(TISSUES[tissue].ct_level("PV", t)) > 0).all()
+    slope = np.sign(np.diff(TISSUES[tissue].mr_level("PV", t)))
+    assert (slope > 0).mean() > 0.1
+    assert (slope < 0).mean() > 0.1
 
 
 def test_no_monotonic_grey_level_map_translates_phantom_tumours(cohort):
@@ -265,6 +267,15 @@ def test_no_monotonic_grey_level_map_translates_phantom_tumours(cohort):
         order = np.argsort(x, kind="stable")
         fits = [optimize.isotonic_regression(y[order], increasing=up).x for up in (True, False)]
         assert min(np.mean((y[order] - fit) ** 2) for fit in fits) > 0.7 * y.var()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small convolutions on a busy machine are many times slower with more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class _SmallUNet(nn.Module):
@@ -290,14 +301,14 @@ def _block(channels_in: int, channels: int) -> nn.Sequential:
 
 
 def _windows(patients: list[PhantomPatient]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """CT, MR and tumour mask of every slice, 32 px around the tumour, after a passage through 8 bits."""
+    """CT, MR and tumour mask of every slice, 24 px around the tumour, after a passage through 8 bits."""
     cut: list[list[np.ndarray[Any, Any]]] = [[], [], []]
     for patient in patients:
         tumor = patient.masks["tumor"]
         for k in range(len(tumor)):
-            row, column = (int(np.clip(c.mean() - 16, 0, 32)) for c in np.nonzero(tumor[k]))
+            row, column = (int(np.clip(c.mean() - 12, 0, 40)) for c in np.nonzero(tumor[k]))
             for target, volume in zip(cut, (patient.ct, patient.mr, tumor), strict=True):
-                target.append(volume[k, row : row + 32, column : column + 32])
+                target.append(volume[k, row : row + 24, column : column + 24])
     ct, mr, mask = (torch.from_numpy(np.stack(images))[:, None].float() for images in cut)
     return ((ct + 1) * 127.5).round() / 127.5 - 1, ((mr + 1) * 127.5).round() / 127.5 - 1, mask
 
@@ -308,7 +319,7 @@ def _tpsnr(fake: torch.Tensor, real: torch.Tensor, mask: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("direction", ["A2B", "B2A"])
-def test_a_small_network_trained_on_phantom_pairs_beats_constant_fill(cohort, direction):
+def test_a_small_network_trained_on_phantom_pairs_beats_constant_fill(cohort, direction, one_thread):
     train = _windows(cohort)
     test = _windows([phantom_patient((8, k), phase=PHASES[k % 3], lesion=LESION_TYPES[k // 3]) for k in range(9)])
     if direction == "B2A":
@@ -319,8 +330,8 @@ def test_a_small_network_trained_on_phantom_pairs_beats_constant_fill(cohort, di
         torch.manual_seed(0)
         network = _SmallUNet()
         optimizer = torch.optim.Adam(network.parameters(), 1e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=160)
-        for _ in range(160):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=200)
+        for _ in range(200):
             pick = torch.randint(len(source), (12,))
             flip = [axis for axis in (-1, -2) if torch.rand(()) < 0.5]
             x, y, m = (part[pick].flip(flip) for part in (source, target, mask))
@@ -332,6 +343,5 @@ def test_a_small_network_trained_on_phantom_pairs_beats_constant_fill(cohort, di
         network.eval()
         with torch.no_grad():
             trained = _tpsnr(network(test[0]).clamp(-1, 1), test[1], test[2])
-    print(direction, fill, trained)
     assert 14 < fill < 20
     assert trained > fill + 4

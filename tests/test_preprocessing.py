@@ -106,7 +106,9 @@ def test_the_scanners_gain_does_not_change_a_normalised_mr(gain, seed):
 def test_an_offset_does_not_change_an_mr_normalised_over_the_same_body(offset):
     volume = _leg(np.random.default_rng(2))
     body = foreground_mask(volume)
-    assert np.allclose(normalise_mr(volume, foreground=body)[0], normalise_mr(volume + offset, foreground=body)[0], atol=1e-3)
+    assert np.allclose(
+        normalise_mr(volume, foreground=body)[0], normalise_mr(volume + offset, foreground=body)[0], atol=1e-3
+    )
 
 
 def test_one_bright_voxel_does_not_darken_the_rest():
@@ -199,7 +201,9 @@ def test_bias_correction_flattens_a_tissue_and_keeps_the_mean():
     biased = (clean * (0.6 + 0.8 * columns / 95)).astype(np.float32)
     body = clean > 100
     corrected = correct_bias(biased, body, sitk.GetImageFromArray(biased))
-    muscle = np.broadcast_to((np.hypot(rows - 48, columns - 48) > 11) & (np.hypot(rows - 48, columns - 48) < 28), clean.shape)
+    muscle = np.broadcast_to(
+        (np.hypot(rows - 48, columns - 48) > 11) & (np.hypot(rows - 48, columns - 48) < 28), clean.shape
+    )
     spread = lambda volume: volume[muscle].std() / volume[muscle].mean()  # noqa: E731
     assert spread(corrected) < 0.5 * spread(biased)
     assert corrected[body].mean() == pytest.approx(biased[body].mean(), rel=1e-4)

@@ -1,10 +1,10 @@
 """A made-up data set with a known truth: abdominal CT and MR slices with liver tumours, for trying everything out.
 
-Nothing in it comes from a patient. What makes it a test of region guidance: the large organs are easy to translate, the
-tumours are small, look alike in one modality and not in the other (a hypodense one is darker than the liver in CT and
-brighter in MR, a cyst is darker in both), and carry a texture whose way from CT to MR turns round
-(see ``phantom_tissue``). Painting every tumour with the mean scores about 16 to 18 dB; a small network
-trained on true pairs scores several dB more, in both directions.
+Nothing in it comes from a patient. What makes it a test of region guidance: the large organs are easy to translate; the
+tumours are small, a hypodense one is darker than the liver in CT but brighter in MR where a cyst is darker in both, and
+they carry a texture whose way from CT to MR turns round (see ``phantom_tissue``). Painting every tumour with the mean
+of the training set scores about 15.5 dB in the tumour; a small network trained on true pairs scores 6 dB more, in both
+directions.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def _paint_liver(rng: np.random.Generator, canvas: Canvas, cavity: FloatArray) -
     kidney = canvas.ellipse(*_vary(rng, canvas, -0.34, 0.34, 0.12, 0.15), 20)
     cava = canvas.ellipse(*_vary(rng, canvas, -0.09, 0.15, 0.065, 0.055))
     aorta = canvas.ellipse(*_vary(rng, canvas, 0.06, 0.15, 0.06, 0.06))
-    liver = np.minimum(np.maximum(right, left), cavity - 0.01 * canvas.px)
+    liver: FloatArray = np.minimum(np.maximum(right, left), cavity - 0.01 * canvas.px)
     for neighbour in (kidney, cava, aorta):
         liver = np.minimum(liver, -neighbour - 0.02 * canvas.px)
     canvas.paint("liver", liver, canvas.coarse)

@@ -1,9 +1,9 @@
 """What each tissue of the phantom looks like: its grey level by phase in CT and in MR, and its texture in both.
 
 A tissue has one texture ``t`` (zero mean, unit variance, skewed to the bright side). CT shows it linearly. MR shows it
-through the tissue's own curve, which turns round: over one part of the range the MR brightens with the CT, over the rest
-it darkens, and the types of lesion do so in opposite senses. No monotonic grey-level map, and no flat paint, gets it
-right. What a grey value alone leaves open, its surroundings decide, so that each image still determines the other.
+through the tissue's own curve, which in most turns round: over one part of the range the MR brightens with the CT, over
+the rest it darkens, and the types of lesion do so in opposite senses. No monotonic grey-level map, and no flat paint,
+gets it right. What a grey value alone leaves open, its surroundings decide: each image still determines the other.
 
 All numbers are grey levels of 0 to 255. They are frozen: change one and ``PHANTOM_VERSION`` must go up.
 """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,7 +102,11 @@ def _read_oriented(what: str, name: str, path: str) -> Any:
     try:
         image = sitk.ReadImage(path)
     except RuntimeError as error:
-        raise DataError(f"`{what}` cannot be read: {name} is damaged or no NIfTI or other volume format") from error
+        why = "is damaged or no NIfTI or other volume format"
+        if "orthonormal" in str(error):
+            why = "has axes that are not at right angles; resample it first"
+        raise DataError(f"`{what}` cannot be read: {name} {why}") from error
+    _check_stored_floats(what, path)
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         size = " x ".join(str(length) for length in image.GetSize())
         raise DataError(
@@ -108,6 +114,22 @@ def _read_oriented(what: str, name: str, path: str) -> Any:
             f"{image.GetNumberOfComponentsPerPixel()}; extract one volume"
         )
     return sitk.DICOMOrient(image, ORIENTATION)
+
+
+def _check_stored_floats(what: str, path: str) -> None:
+    """Look for NaN in a NIfTI-1 file itself: the reader puts 0 in its place without a word, which is water in a CT."""
+    opener = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rb") as file:
+        header = file.read(348)
+        if len(header) < 348 or header[344:348] != b"n+1\0":
+            return
+        order = "<" if header[:4] == (348).to_bytes(4, "little") else ">"
+        kind = {16: "f4", 64: "f8"}.get(int(np.frombuffer(header, order + "i2", 1, 70)[0]))
+        if kind is not None:
+            start = int(np.frombuffer(header, order + "f4", 1, 108)[0])
+            stored = file.read()[start - 348 :]
+            whole = len(stored) // int(kind[1])
+            _check_finite(what, Path(path).name, np.frombuffer(stored, order + kind, whole))
 
 
 def _check_finite(what: str, name: str, array: Any) -> None:
