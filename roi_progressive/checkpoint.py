@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,16 +35,18 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
+            torch.save({**state, "format": FORMAT}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"`path` must be writable; {str(path)!r} is not: {_first_line(error)}; the older file is untouched"
+            f"`path` must be writable; {str(path)!r} is not: {_first_line(error)}; an older file is untouched; "
+            f"free the space or give another path"
         ) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -58,14 +62,21 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         )
     try:
         state = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:  # its text tells how to run the file all the same; ours does not
+        raise CheckpointError(
+            f"`path` must name a checkpoint of tensors and plain values; {str(path)!r} is damaged or holds other "
+            f"objects, which are never loaded; take another copy of it"
+        ) from error
     except Exception as error:  # torch raises half a dozen unrelated types for a damaged file
         raise CheckpointError(
-            f"`path` must name a readable checkpoint; {str(path)!r} is damaged: {_first_line(error)}"
+            f"`path` must name a readable checkpoint; {str(path)!r} is damaged: {_first_line(error)}; "
+            f"take another copy of it"
         ) from error
     version = state.get("format") if isinstance(state, dict) else None
-    if version != FORMAT:
+    if not isinstance(version, int) or version != FORMAT:
         raise CheckpointError(
-            f"`path` must name a checkpoint of format {FORMAT}; {str(path)!r} is of format {version!r}; "
+            f"`path` must name a checkpoint of format {FORMAT}; {str(path)!r} is of format "
+            f"{version if isinstance(version, int) else 'unknown'}; "
             f"use the version of roi-progressive that wrote it"
         )
     return dict(state)

@@ -7,13 +7,11 @@ shuffled between images: what it gains too is no gain.
 from __future__ import annotations
 
 import json
-import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from .config import Config, GGDConfig, RegionConfig
 from .data.phantom import make_phantom
 from .errors import ConfigError, DataError
 from .hookspecs import hookimpl
+from .parallel import Report, run_parallel
 from .results import RunScores, evaluate_run
 from .run import TrainOptions, train
 
@@ -57,7 +56,11 @@ def demo_options(seed: int, epochs: int) -> TrainOptions:
 
 
 class ShuffledMasks:
-    """A mask source that gives every image the masks of another one of its folder, by a fixed shuffle."""
+    """A mask source that gives every image the masks of another one of its folder, never its own, by a fixed shuffle.
+
+    Args:
+        seed: Of the shuffle.
+    """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -69,8 +72,9 @@ class ShuffledMasks:
         folder = path.parent
         if folder not in self._orders:
             names = sorted(file.name for file in folder.glob("*.png"))
-            shuffled = random.Random(self._seed).sample(names, len(names))
-            self._orders[folder] = dict(zip(names, shuffled, strict=True))
+            random.Random(self._seed).shuffle(names)
+            # In one circle, so that no image keeps its own.
+            self._orders[folder] = dict(zip(names, [*names[1:], *names[:1]], strict=True))
         other = self._orders[folder][path.name]
         return {region: folder.with_name(f"{folder.name}_{region}") / other for region in regions}
 
@@ -93,6 +97,9 @@ def run_demo(
     weights_dir: str | Path | None = None,
     force: bool = False,
     report: Callable[[float, str], None] | None = None,
+    n_train: int = 24,
+    n_test: int = 12,
+    slices_per_patient: int = 9,
 ) -> dict[str, Any]:
     """Make the phantom, train the three arms, evaluate them, and write report, figures and numbers.
 
@@ -100,27 +107,41 @@ def run_demo(
         out: Folder to fill; must be new or empty.
         seed: Of the phantom, the networks and the data order; the same for all arms.
         epochs: Of every arm; 27 steps of batch 4 each.
-        processes: Arms trained at a time, each on one thread.
+        processes: Arms trained at a time, each on one thread in a process of its own (a script that calls this with
+            1 or more needs ``if __name__ == "__main__":``); 0 trains them one by one in this process.
         weights_dir: Where weights of LPIPS and FID lie, if not in the usual caches.
         force: Use a folder that holds something.
         report: Told of the share done, 0 to 1, and of what is being done.
+        n_train: Patients to train on, half of them seen by CT, half by MR.
+        n_test: Patients to evaluate on, at least 3 so that every phase occurs.
+        slices_per_patient: Slices of each.
 
     Returns:
         What ``metrics.json`` holds.
 
     Raises:
-        DataError: ``out`` holds something and ``force`` is not set.
+        DataError: ``out`` holds something and ``force`` is not set, or there is no folder ``weights_dir``.
         ConfigError: A number is out of range.
     """
-    if epochs < 3 or processes < 1 or seed < 0:
-        raise ConfigError(f"`epochs` must be at least 3, `processes` 1 and `seed` 0; got {epochs}, {processes}, {seed}")
+    for name, value, low in (("epochs", epochs, 3), ("processes", processes, 0), ("seed", seed, 0), ("n_test", n_test, 3)):
+        if not isinstance(value, int) or value < low:
+            raise ConfigError(f"`{name}` must be a whole number of at least {low}; got {value!r}")
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
-        raise DataError(f"`--out` must be a new or empty folder; {str(folder)!r} is not; choose another or use --force")
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not force)):
+        raise DataError(f"`out` must be a new or empty folder; {str(folder)!r} is not; choose another or use --force")
+    if weights_dir is not None and not Path(weights_dir).is_dir():  # found now, not after the training
+        raise DataError(f"`weights` must be a folder; {str(weights_dir)!r} is not one; give one, or leave it out")
     tell = report or (lambda share, text: None)
     started = time.monotonic()
     tell(0.0, "making the phantom")
-    make_phantom(folder / "data", seed=seed, force=force)
+    make_phantom(
+        folder / "data",
+        n_train=n_train,
+        n_test=n_test,
+        slices_per_patient=slices_per_patient,
+        seed=seed,
+        force=force,
+    )
     arms = [_Arm(name, folder / "data", folder / name, seed, epochs) for name in ARMS]
     _train_all(arms, processes, tell)
     tell(0.95, "evaluating")
@@ -134,45 +155,28 @@ def run_demo(
 
 
 def _train_all(arms: Sequence[_Arm], processes: int, tell: Callable[[float, str], None]) -> None:
-    context = get_context("spawn")
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when a worker starts
     done = dict.fromkeys((arm.name for arm in arms), 0.0)
-    try:
-        with context.Manager() as manager, ProcessPoolExecutor(processes, mp_context=context) as pool:
-            queue = manager.Queue()
-            futures = [pool.submit(_train_arm, arm, queue) for arm in arms]
-            try:
-                while not all(future.done() for future in futures) or not queue.empty():
-                    if queue.empty():
-                        time.sleep(0.1)
-                        failed = next((f for f in futures if f.done() and f.exception() is not None), None)
-                        if failed is not None:
-                            break
-                        continue
-                    name, share, text = queue.get()
-                    done[name] = share
-                    tell(0.03 + 0.92 * sum(done.values()) / len(arms), f"{name}: {text}")
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-            for future in futures:
-                future.result()
-    finally:
-        os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
+
+    def hear(name: str, share: float, text: str) -> None:
+        done[name] = share
+        tell(0.03 + 0.92 * sum(done.values()) / len(arms), f"{name}: {text}")
+
+    if processes == 0:
+        for arm in arms:
+            _train_arm(arm, partial(hear, arm.name))
+    else:
+        run_parallel({arm.name: partial(_train_arm, arm) for arm in arms}, processes, hear)
 
 
-def _train_arm(arm: _Arm, queue: Any) -> None:
-    import torch
-
-    torch.set_num_threads(1)
+def _train_arm(arm: _Arm, report: Report) -> None:
     config = None if arm.name == "plain" else demo_config()
     plugins = [ShuffledMasks(arm.seed)] if arm.name == "placebo" else []
 
-    def report(step: int, steps: int, text: str) -> None:
+    def count(step: int, steps: int, text: str) -> None:
         if step % 5 == 0 or step == steps:
-            queue.put((arm.name, step / steps, text))
+            report(step / steps, text)
 
-    train(arm.data, arm.out, demo_options(arm.seed, arm.epochs), config, plugins=plugins, force=True, report=report)
+    train(arm.data, arm.out, demo_options(arm.seed, arm.epochs), config, plugins=plugins, force=True, report=count)
 
 
 def summary(metrics: Mapping[str, Any], out: str | Path) -> str:

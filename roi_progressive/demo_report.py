@@ -12,7 +12,7 @@ from .evaluation.figures import ComparisonRow, comparison_figure, curves_figure,
 from .evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders, read_grey
 from .evaluation.table import Results, render_markdown
 from .results import RunScores
-from .run import history
+from .run_folder import history
 
 REGION = "tumor"
 REFERENCES = ("constant_fill", "copy_source")

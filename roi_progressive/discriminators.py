@@ -128,20 +128,26 @@ class RegionDiscriminator(nn.Module):
         super().__init__()
         self.region = region
         channels = in_channels + (region.roi_mode == "concat")
-        self.scales = nn.ModuleList(
-            build(region, channels, region.windows_px[0] // 2**level) for level in range(region.scales)
-        )
+        networks = [build(region, channels, region.windows_px[0] // 2**level) for level in range(region.scales)]
+        for network in networks:
+            if not isinstance(network, nn.Module):
+                raise PluginError(
+                    f"`roi_discriminator` must return a torch.nn.Module; got {type(network).__name__} for region "
+                    f"{region.name!r}; return None to have the default network"
+                )
+        self.scales = nn.ModuleList(networks)
 
     def forward(self, windows: Windows) -> list[tuple[Tensor, Tensor | None]]:
         """Logits ``[n, 1, h, w]`` and their weights (or ``None``), one pair a scale."""
         maps: list[tuple[Tensor, Tensor | None]] = []
         for network, level in zip(self.scales, pyramid(windows, self.region.scales), strict=True):
             logits = network(level.pixels)
-            if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[0] != level.pixels.shape[0]:
+            n = len(level.pixels)
+            if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[:2] != (n, 1):
                 came = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
                 raise PluginError(
-                    f"`roi_discriminator` must build a network that returns logits [N, 1, h, w]; "
-                    f"{type(network).__name__} returned {came}"
+                    f"`roi_discriminator` must build a network that returns logits [N, 1, h, w], here N = {n}; "
+                    f"{type(network).__name__} returned {came}; end it with a convolution to one channel"
                 )
             maps.append((logits, self._weights(network, level.mask, logits)))
         return maps
@@ -151,7 +157,13 @@ class RegionDiscriminator(nn.Module):
             return None
         geometry = getattr(network, "geometry", None)
         if geometry is not None:
-            return logit_weights(mask, geometry)
+            weights = logit_weights(mask, geometry)
+            if weights.shape != logits.shape:
+                raise PluginError(
+                    f"`geometry` of {type(network).__name__} must give its map of logits, {list(logits.shape)}; "
+                    f"it gives {list(weights.shape)}; list kernel, stride and padding of each layer, or leave it out"
+                )
+            return weights
         # Unknown receptive fields: each logit and its neighbours count by the region under them.
         under = nn.functional.adaptive_avg_pool2d(mask, (logits.shape[-2], logits.shape[-1]))
         return nn.functional.max_pool2d(under, 3, stride=1, padding=1)
@@ -191,7 +203,6 @@ class DiscriminatorBank(nn.Module):
         self.config = config
         self.loss = AdversarialLoss.named(config.adversarial)
         channels = {"A2B": 1, "B2A": 1} if in_channels is None else in_channels
-        self._regions = {region.name: region for region in config.regions}
         keys = [(direction, region) for direction in channels for region in config.regions]
         self.networks = nn.ModuleDict(
             {_key(d, region.name): RegionDiscriminator(region, channels[d], build) for d, region in keys}

@@ -19,12 +19,9 @@ class Patches:
     def set(self, owner: Any, name: str, value: Any) -> None:
         """Give ``owner`` an attribute of its own until ``undo``."""
         own = vars(owner)
-        if name in own:
-            before = own[name]
-            self._undo.append(lambda: own.__setitem__(name, before))
-        else:
-            self._undo.append(lambda: own.pop(name, None))
-        own[name] = value
+        had, before = name in own, own.get(name)
+        own[name] = value  # first, so that an owner that cannot be patched leaves nothing to undo
+        self._undo.append((lambda: own.__setitem__(name, before)) if had else (lambda: own.pop(name, None)))
 
     def wrap(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
         """Replace a method by ``around(original, *args, **kwargs)`` until ``undo``."""

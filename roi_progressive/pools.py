@@ -49,12 +49,12 @@ class WindowPool:
 
     def _exchange(self, fresh: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if len(self._stored) < self.size:
-            self._stored.append(fresh)
+            self._stored.append(_apart(fresh))
             return fresh
         if self._dice.random() < 0.5:
             return fresh
         place = self._dice.randrange(self.size)
-        old, self._stored[place] = self._stored[place], fresh
+        old, self._stored[place] = self._stored[place], _apart(fresh)
         return old
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,3 +72,9 @@ class WindowPool:
         self._stored = [(pixels.to(device), mask.to(device)) for pixels, mask in windows][: self.size]
         dice = state["dice"]
         self._dice.setstate((dice["version"], tuple(dice["words"].tolist()), dice["gauss"]))
+
+
+def _apart(window: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """A copy: a view into its batch would keep every window of the batch in memory and write it to the checkpoint."""
+    pixels, mask = window
+    return pixels.clone(), mask.clone()

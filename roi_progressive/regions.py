@@ -72,8 +72,9 @@ class Windows:
     """Windows of one size, as a discriminator sees them.
 
     Args:
-        pixels: ``[n, C, S, S]`` in [-1, 1] (``[n, C + 1, H, W]`` with the mask as last channel for ``concat``).
-        mask: The region inside each window, float in [0, 1], ``[n, 1, S, S]``.
+        pixels: ``[n, C, S, S]`` in [-1, 1] (``[n, C + 1, S, S]`` with the mask as last channel for ``concat``,
+            ``[n, C, H, W]`` for ``mask``); single precision or better.
+        mask: The region inside each window, ``[n, 1, S, S]`` in [0, 1], of the pixels' type.
     """
 
     pixels: Tensor
@@ -168,6 +169,8 @@ def _cut(
 
 def _seen(pixels: Tensor, mask: Tensor, config: RegionConfig, background: float) -> Windows:
     visible = grow(mask, config.context_px)
+    # A host under autocast makes half-precision images, in which one pixel's share of a logit would vanish.
+    pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
     inside = mask.to(pixels.dtype)
     if config.roi_mode == "concat":
         # The surroundings are shown but detached: the mask decides where the gradient may go.
@@ -209,5 +212,6 @@ def logit_weights(mask: Tensor, geometry: Sequence[tuple[int, int, int]]) -> Ten
         Weights ``[n, 1, h, w]`` of the shape of the discriminator's logits.
     """
     for kernel, stride, padding in geometry:
-        mask = F.avg_pool2d(mask, kernel, stride, padding)
+        # Padded by hand: pooling refuses more than half its kernel, which a convolution allows.
+        mask = F.avg_pool2d(F.pad(mask, (padding,) * 4), kernel, stride)
     return mask

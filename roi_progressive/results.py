@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError
+from .errors import DataError, MaskError
 from .evaluation.metrics import SliceScores, score
 from .evaluation.networks import load_inception, load_lpips
 from .evaluation.pairs import (
@@ -21,8 +21,9 @@ from .evaluation.pairs import (
     mean_image,
     pairs_from_folders,
 )
-from .evaluation.table import Results, aggregate
-from .run import Report, read_run
+from .evaluation.table import Results, aggregate, render_markdown
+from .run import Report
+from .run_folder import read_run, require_data, required_epoch, write_json, write_text
 from .translate import translate
 
 REFERENCES = ("constant_fill", "copy_source", "mean_image")
@@ -36,11 +37,13 @@ class RunScores:
         results: Aggregated, by arm: ``model`` and the references asked for.
         slices: Of every arm, one entry a slice and direction.
         images: The folder of generated images by direction.
+        region: The region of interest.
     """
 
     results: Mapping[str, Results]
     slices: Mapping[str, Sequence[SliceScores]]
     images: Mapping[str, Path]
+    region: str
 
 
 def evaluate_run(
@@ -67,15 +70,51 @@ def evaluate_run(
         CheckpointError: A network is missing or damaged.
     """
     root, _, _ = read_run(Path(run))
-    region = region or default_region(root)
+    required_epoch(Path(run))
+    require_data(root, Path(run))
+    if weights_dir is not None and not Path(weights_dir).is_dir():
+        raise DataError(f"`weights` must be a folder; {str(weights_dir)!r} is not one; give one, or leave it out")
+    chosen = region or default_region(root)
+    # Mistakes in the data come to light before anything is translated.
+    sources = {d: _sources(root, split, d, chosen) for d in DIRECTIONS}
     lpips, inception = load_lpips(weights_dir), load_inception(weights_dir)
     images = translate(run, split, report=report)
-    pairs = {d: pairs_from_folders(root, split, d, images[d], region) for d in DIRECTIONS}
+    pairs = {d: pairs_from_folders(root, split, d, images[d], chosen) for d in DIRECTIONS}
     shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
     for name in references:
-        shown[name] = [_reference(name, of_direction, root, region) for of_direction in pairs.values()]
-    slices = {arm: [one for p in chosen for one in score(p, lpips, inception)] for arm, chosen in shown.items()}
-    return RunScores({arm: aggregate(scored) for arm, scored in slices.items()}, slices, images)
+        shown[name] = [_reference(name, of_direction, root, chosen) for of_direction in sources.values()]
+    slices = {arm: [one for p in of_arm for one in score(p, lpips, inception)] for arm, of_arm in shown.items()}
+    return RunScores({arm: aggregate(scored) for arm, scored in slices.items()}, slices, images, chosen)
+
+
+def write_scores(run: str | Path, split: str, scores: RunScores) -> tuple[Path, Path]:
+    """Write ``table.md`` and ``metrics.json`` beside the translated images.
+
+    Returns:
+        The two files.
+    """
+    table, metrics = (Path(run) / split / name for name in ("table.md", "metrics.json"))
+    write_text(table, render_markdown(scores.results, scores.region))
+    slices = {arm: plain_scores(of_arm) for arm, of_arm in scores.slices.items()}
+    write_json(metrics, {"region": scores.region, "split": split, "arms": scores.results, "slices": slices})
+    return table, metrics
+
+
+def _sources(root: Path, split: str, direction: str, region: str) -> FolderPairs:
+    try:
+        return pairs_from_folders(root, split, direction, None, region)
+    except MaskError as error:
+        known = ", ".join(regions_of(root)) or "none"
+        raise MaskError(f"{error}; regions of the data: {known}") from error
+
+
+def regions_of(root: Path) -> list[str]:
+    """The regions that a data set names in its manifest or, without one, has mask folders of."""
+    try:
+        return [str(name) for name in json.loads((root / "manifest.json").read_text(encoding="utf-8"))["regions"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        folders = [path.name for split in ("train", "test") for path in root.glob(f"{split}A_*") if path.is_dir()]
+        return sorted({name.partition("A_")[2] for name in folders})
 
 
 def default_region(root: Path) -> str:
@@ -84,13 +123,13 @@ def default_region(root: Path) -> str:
     Raises:
         DataError: The data have no region.
     """
-    try:
-        regions = json.loads((root / "manifest.json").read_text(encoding="utf-8"))["regions"]
-    except (OSError, ValueError, KeyError):
-        regions = sorted(path.name.removeprefix("testA_") for path in root.glob("testA_*"))
+    regions = regions_of(root)
     if not regions:
-        raise DataError(f"`data` must have a region to evaluate; {str(root)!r} has no mask folder such as testA_tumor")
-    return "tumor" if "tumor" in regions else str(regions[-1])
+        raise DataError(
+            f"`data` must have a region; {str(root)!r} has no mask folder such as trainA_tumor; "
+            f"prepare masks, or train with --no-regions"
+        )
+    return "tumor" if "tumor" in regions else regions[-1]
 
 
 def plain_scores(slices: Sequence[SliceScores]) -> list[dict[str, Any]]:

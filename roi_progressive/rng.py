@@ -35,8 +35,9 @@ class RandomState:
         random.setstate(self.python)
         np.random.set_state(self.numpy)
         torch.set_rng_state(self.torch_cpu)
-        if self.torch_cuda:
-            torch.cuda.set_rng_state_all(list(self.torch_cuda))
+        if self.torch_cuda:  # from a file it may be of a machine with more devices
+            for device, state in enumerate(self.torch_cuda[: torch.cuda.device_count()]):
+                torch.cuda.set_rng_state(state, device)
 
     def to_plain(self) -> dict[str, Any]:
         """Tensors, numbers and strings only, so that ``torch.load(weights_only=True)`` reads it back."""
@@ -63,12 +64,13 @@ class RandomState:
             python=(python["version"], tuple(python["words"].tolist()), python["gauss"]),
             numpy={
                 "bit_generator": numpy_state["bit_generator"],
-                "state": {"key": numpy_state["key"].numpy().astype(np.uint32), "pos": numpy_state["pos"]},
+                "state": {"key": numpy_state["key"].cpu().numpy().astype(np.uint32), "pos": numpy_state["pos"]},
                 "has_gauss": numpy_state["has_gauss"],
                 "gauss": numpy_state["gauss"],
             },
-            torch_cpu=plain["torch_cpu"],
-            torch_cuda=tuple(plain["torch_cuda"]),
+            # Generators take their states from the CPU, wherever the file was mapped to.
+            torch_cpu=plain["torch_cpu"].cpu(),
+            torch_cuda=tuple(state.cpu() for state in plain["torch_cuda"]),
         )
 
 
@@ -87,7 +89,10 @@ class ForkedStream:
             if self._state is None:
                 random.seed(self._seed)
                 np.random.seed(self._seed % 2**32)
-                torch.manual_seed(self._seed)
+                torch.default_generator.manual_seed(self._seed)
+                if torch.cuda.is_initialized():
+                    # Otherwise CUDA would keep our seed for its start, which is the host's.
+                    torch.cuda.manual_seed_all(self._seed)
             else:
                 self._state.restore()
             yield

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from .config import Config
@@ -83,7 +85,9 @@ class StageController:
             raise ConfigError(
                 f"`plan` must number its stages 1, 2, 3, ...; got {[stage.number for stage in self.plan]}"
             )
+        _check_rising(self.plan)
         self._config = config.stages
+        self._regions = frozenset(region.name for region in config.regions)
         self.first_epoch: int | None = None
         self.epoch: int | None = None
         self._early: dict[int, int] = {}
@@ -94,8 +98,12 @@ class StageController:
         """Move to an epoch and return its stage.
 
         Raises:
-            ConfigError: The epoch lies before the one the run already stood at.
+            ConfigError: The epoch is no whole number, or lies before the one the run already stood at.
         """
+        try:
+            epoch = operator.index(epoch)  # a plain int, whatever the host counts with: it goes into the checkpoint
+        except TypeError as error:
+            raise ConfigError(f"`epoch` must be a whole number, the host's own count; got {epoch!r}") from error
         if self.epoch is not None and epoch < self.epoch:
             raise ConfigError(
                 f"`epoch` must not go back: this run already stood at epoch {self.epoch}; got {epoch}; "
@@ -103,9 +111,13 @@ class StageController:
             )
         if self.first_epoch is None:
             self.first_epoch = epoch
+        before = self.stage
         self.epoch = epoch
-        if self._stale_epochs >= self._config.patience_epochs:
-            self._move_on(epoch)
+        if self._stale_epochs >= self._config.patience_epochs and before.number < len(self.plan):
+            # Counted from the stage that stalled: one that begins here by plan must not be skipped.
+            self._early.setdefault(before.number + 1, epoch)
+        if self.stage != before:
+            self._best, self._stale_epochs = None, 0
         return self.stage
 
     @property
@@ -126,31 +138,34 @@ class StageController:
         return min(planned, self._early.get(stage.number, planned))
 
     def weights(self) -> dict[str, float]:
-        """Every active term's weight in the current epoch: rising from its stage's first epoch on, then 1."""
+        """Every active term's weight in the current epoch: rising from its stage's first epoch on, then 1.
+
+        A term that a plan drops in a later stage is no longer active there.
+        """
         fade_epochs = max(1.0, self._config.fade_fraction * self.n_epochs)
         weights: dict[str, float] = {}
         for stage in self.plan[: self.stage.number]:
             since = 0 if self.epoch is None else self.epoch - self.first_epoch_of(stage) + 1
             for term in stage.terms:
                 weights.setdefault(term, 1.0 if stage.number == 1 else min(1.0, since / fade_epochs))
-        return weights
+        return {term: weights[term] for term in self.stage.terms}
 
     def observe(self, losses: Mapping[str, float]) -> None:
-        """Tell the plateau trigger the last epoch's mean loss of every term."""
-        newest = self.stage.terms[-1:] if self.stage.terms else ()
-        if self._config.trigger != "plateau" or not newest or newest[0] not in losses:
+        """Tell the plateau trigger the last epoch's mean loss of every term.
+
+        It looks at the regions that joined with the current stage; an epoch without any of them does not count, and
+        a stage that brings none lasts as planned.
+        """
+        stage = self.stage
+        earlier = self.plan[stage.number - 2].terms if stage.number > 1 else ()
+        newest = [losses[t] for t in stage.terms if t in self._regions and t not in earlier and t in losses]
+        if self._config.trigger != "plateau" or not newest:
             return
-        loss = losses[newest[0]]
+        loss = sum(newest) / len(newest)
         if self._best is None or loss < self._best - abs(self._best) * self._config.min_improvement:
             self._best, self._stale_epochs = loss, 0
         else:
             self._stale_epochs += 1
-
-    def _move_on(self, epoch: int) -> None:
-        self._best, self._stale_epochs = None, 0
-        following = self.stage_at(epoch).number + 1
-        if following <= len(self.plan):
-            self._early[following] = epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands; plain values only."""
@@ -167,3 +182,11 @@ class StageController:
         self.first_epoch, self.epoch = state["first_epoch"], state["epoch"]
         self._early = dict(state["early"])
         self._best, self._stale_epochs = state["best"], state["stale_epochs"]
+
+
+def _check_rising(plan: Sequence[Stage]) -> None:
+    later = plan[1:]
+    for kind in ([s.from_epoch for s in later], [s.from_fraction for s in later if s.from_epoch is None]):
+        known = [begin for begin in kind if begin is not None]
+        if any(begin > following for begin, following in pairwise(known)):
+            raise ConfigError(f"`plan` must begin its stages one after another; got {known}; put them in order")

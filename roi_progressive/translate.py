@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from .data.layout import new_folder
 from .errors import DataError
+from .evaluation.pairs import DIRECTIONS, list_images, read_grey
 from .host import CycleGANModel, create_model
-from .run import INERT, Report, read_run, saved_epoch, write_image
+from .run import INERT, Report
+from .run_folder import SPLITS, read_run, require_data, required_epoch, write_image
 from .session import Session, attach
 
 
@@ -21,7 +23,8 @@ def translate(
 ) -> dict[str, Path]:
     """Translate a split both ways with a trained run; 8-bit PNGs under ``<run>/<split>/``.
 
-    Where the run has uncertainty heads, sigma is written too, in grey levels.
+    Where the run has uncertainty heads, sigma is written too, in grey levels. The folders appear when all images are
+    done and replace those of an earlier translation.
 
     Args:
         run: A run's folder.
@@ -36,31 +39,39 @@ def translate(
         DataError: The run or the images are missing.
         CheckpointError: A network is missing or damaged.
     """
+    if split not in SPLITS:
+        raise DataError(f"`split` must be one of {', '.join(SPLITS)}; got {split!r}")
     folder = Path(run)
     root, options, settings = read_run(folder)
-    chosen = saved_epoch(folder) if epoch is None else epoch
-    host_options = options.host_options(root, folder).for_test(
-        phase=split, epoch=str(chosen), checkpoints_dir=str(folder)
-    )
+    chosen = required_epoch(folder) if epoch is None else epoch
+    require_data(root, folder)
+    names = {direction: list_images(root / f"{split}{direction[0]}", "data") for direction in DIRECTIONS}
+    host_options = options.host_options(root, folder).for_test(phase=split, epoch=str(chosen))
     model = create_model(host_options)
     model.setup(host_options)
     model.eval()
-    folders: dict[str, Path] = {}
-    session_settings = settings if settings.ggd is not None else INERT
-    with attach(model, None, replace(session_settings, resume="networks" if settings.ggd else "fresh")) as session:
-        names = {d: _images(root / f"{split}{d[0]}") for d in ("A2B", "B2A")}
-        total, done = sum(map(len, names.values())), 0
-        for direction, paths in names.items():
-            folders[direction] = folder / split / direction
-            for path in paths:
-                image, sigma = _translated(model, session, direction, _read(path, model.device))
-                write_image(folders[direction] / f"{path.stem}.png", image)
+    with_sigma = settings.ggd is not None
+    settings = replace(settings, resume="networks") if with_sigma else replace(INERT, resume="fresh")
+    with ExitStack() as stack:
+        session = stack.enter_context(attach(model, None, settings))
+        out = {
+            name: stack.enter_context(new_folder(folder / split / name, force=True))
+            for direction in DIRECTIONS
+            for name in ((direction, f"{direction}_sigma") if with_sigma else (direction,))
+        }
+        done, total = 0, sum(map(len, names.values()))
+        for direction in DIRECTIONS:
+            for name in names[direction]:
+                grey = torch.from_numpy(read_grey(root / f"{split}{direction[0]}" / name))
+                source = (grey.to(model.device).float() / 127.5 - 1.0)[None, None]
+                image, sigma = _translated(model, session, direction, source)
+                write_image(out[direction] / name, image)
                 if sigma is not None:
-                    write_image(folder / split / f"{direction}_sigma" / f"{path.stem}.png", sigma - 1.0)
+                    write_image(out[f"{direction}_sigma"] / name, sigma - 1.0)  # 127.5 sigma: in grey levels
                 done += 1
                 if report is not None:
                     report(done, total, f"translating {direction}")
-    return folders
+    return {direction: folder / split / direction for direction in DIRECTIONS}
 
 
 def _translated(model: CycleGANModel, session: Session, direction: str, source: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -70,20 +81,3 @@ def _translated(model: CycleGANModel, session: Session, direction: str, source: 
     generator = model.netG_A if direction == "A2B" else model.netG_B
     with torch.no_grad():
         return generator(source)[0], None
-
-
-def _images(folder: Path) -> list[Path]:
-    paths = sorted(folder.glob("*.png")) if folder.is_dir() else []
-    if not paths:
-        raise DataError(
-            f"`data` must hold images to translate; {str(folder)!r} has none; run `roi-progressive prepare`"
-        )
-    return paths
-
-
-def _read(path: Path, device: torch.device) -> Tensor:
-    try:
-        pixels = np.asarray(Image.open(path).convert("L"), dtype=np.float32)
-    except OSError as error:
-        raise DataError(f"`data` must hold readable images; {str(path)!r} is not: {error}") from error
-    return torch.from_numpy(pixels / 127.5 - 1.0)[None, None].to(device)

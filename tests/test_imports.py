@@ -39,7 +39,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "learner",
         "guidance",
         "session",
-        "host data evaluation testing",
+        "host data evaluation testing inspection parallel progress command_line",
+        "train_options",
+        "run_folder",
         "run",
         "translate",
         "results",
@@ -283,7 +285,7 @@ def test_a_wrong_import_in_the_core_is_seen(module: str, source: str, word: str)
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("session", "from . import __version__, plugins\nfrom .heads import Heads"),
+        ("session", "from . import __version__, plugins\nfrom .guidance import Guidance"),
         ("session", "from roi_progressive import Config"),
         ("hookspecs", "if TYPE_CHECKING:\n    from .session import Session"),
         ("hookspecs", "import typing\nif typing.TYPE_CHECKING:\n    from .session import Session"),

@@ -221,7 +221,7 @@ def test_phantom_contrasts_are_those_of_version_one():
     tumor = patient.masks["tumor"]
     liver = patient.masks["liver"] & ~tumor
     grey = [(image[mask].mean() + 1) * 127.5 for image in (patient.ct, patient.mr) for mask in (liver, tumor)]
-    assert grey == pytest.approx([171.9, 123.4, 149.3, 166.8], abs=1.0)
+    assert grey == pytest.approx([171.9, 152.1, 149.3, 193.2], abs=1.0)
     assert [liver.sum(), tumor.sum()] == pytest.approx([4416, 491], rel=0.02)
 
 
@@ -232,13 +232,12 @@ def _contrast(tissue: str, modality: str) -> np.ndarray[Any, Any]:
     return np.subtract(getattr(TISSUES[tissue], modality), getattr(TISSUES["liver"], modality))
 
 
-def test_phantom_tumours_alike_in_ct_part_ways_in_mr():
-    assert (_contrast("hypodense", "ct") < -20).all()
-    assert (_contrast("hypodense", "mr") > 20).all()
-    assert (_contrast("rim", "ct") > 20).all()
-    assert (_contrast("rim", "mr") < -20).all()
-    assert (_contrast("cyst", "ct") < -20).all()
-    assert (_contrast("cyst", "mr") < -20).all()
+def test_phantom_tumours_barely_darker_in_ct_are_bright_in_mr_and_rims_the_reverse():
+    for tissue in ("hypodense", "necrosis", "cyst"):
+        assert (_contrast(tissue, "ct") < -15).all()
+        assert (_contrast(tissue, "mr") > 45).all()
+    assert (_contrast("rim", "ct") > 15).all()
+    assert (_contrast("rim", "mr") < -40).all()
 
 
 def test_phantom_texture_keeps_its_sign_in_one_tumour_type_and_turns_it_in_another(cohort):
@@ -247,8 +246,8 @@ def test_phantom_texture_keeps_its_sign_in_one_tumour_type_and_turns_it_in_anoth
         alone = [p for p in cohort if set(p.lesions) == {lesion}]
         assert alone
         ranks[lesion] = np.mean([stats.spearmanr(p.ct[p.masks["tumor"]], p.mr[p.masks["tumor"]])[0] for p in alone])
-    assert ranks["hypodense"] < -0.4
-    assert ranks["cyst"] > 0.4
+    assert ranks["hypodense"] < -0.25
+    assert ranks["cyst"] > 0.25
 
 
 @pytest.mark.parametrize("tissue", ["hypodense", "necrosis", "cyst", "spleen", "muscle", "marrow", "pancreas"])
@@ -266,7 +265,7 @@ def test_no_monotonic_grey_level_map_translates_phantom_tumours(cohort):
     for x, y in ((ct, mr), (mr, ct)):
         order = np.argsort(x, kind="stable")
         fits = [optimize.isotonic_regression(y[order], increasing=up).x for up in (True, False)]
-        assert min(np.mean((y[order] - fit) ** 2) for fit in fits) > 0.7 * y.var()
+        assert min(np.mean((y[order] - fit) ** 2) for fit in fits) > 0.35 * y.var()
 
 
 @pytest.fixture
@@ -343,5 +342,5 @@ def test_a_small_network_trained_on_phantom_pairs_beats_constant_fill(cohort, di
         network.eval()
         with torch.no_grad():
             trained = _tpsnr(network(test[0]).clamp(-1, 1), test[1], test[2])
-    assert 14 < fill < 20
+    assert 14 < fill < 21
     assert trained > fill + 4

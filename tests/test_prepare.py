@@ -288,6 +288,14 @@ def test_a_bad_volume_is_reported_in_one_line_and_the_others_go_on(volumes, tmp_
     assert ("p2", "MR") in written and ("p2", "CT") not in written and len(written) == 7
 
 
+def test_the_report_reads_as_lines_with_counts_notes_and_problems(volumes, tmp_path):
+    volumes.write_text(volumes.read_text().replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
+    report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=16))
+    lines = str(report).splitlines()
+    assert lines[0].startswith("wrote 63 slices") and len(lines) == 4 + len(report.notes) + 1
+    assert "lost.nii.gz" in lines[-1] and "{" not in str(report)
+
+
 def test_a_missing_label_is_an_empty_mask(volumes, tmp_path):
     volumes.write_text(
         volumes.read_text().replace("p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz", "p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz#7")

@@ -16,6 +16,8 @@ from .splits import SPLITS, checked_split, split_by_modality
 from .volume_list import VolumeList, VolumeRow, read_volume_list
 from .volumes import simpleitk
 
+__all__ = ["PrepareOptions", "PrepareReport", "prepare"]
+
 
 @dataclass(frozen=True)
 class PrepareReport:
@@ -36,6 +38,16 @@ class PrepareReport:
     notes: list[str] = field(default_factory=list)
     slice_counts: dict[str, int] = field(default_factory=dict)
     patient_counts: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """What to show at the end: the counts, then notes and problems, one a line."""
+        lines = [f"wrote {sum(self.slice_counts.values())} slices to {self.out}"]
+        for split in SPLITS:
+            slices = ", ".join(f"{self.slice_counts.get(f'{split}{domain}', 0)} {domain}" for domain in DOMAINS)
+            lines.append(f"  {split:<5} {self.patient_counts.get(split, 0)} patients, slices: {slices}")
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"left out: {problem}" for problem in self.problems]
+        return "\n".join(lines)
 
 
 def prepare(

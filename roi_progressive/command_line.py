@@ -1,0 +1,147 @@
+"""What can be typed after ``roi-progressive``: commands, options, their help and defaults."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"roi-progressive: error: {message}; see `{self.prog} --help`\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; ``command`` of its result is the command's name.
+
+    ``train`` leaves out what was not given, under the names of ``TrainOptions``.
+    """
+    top = _Parser(
+        prog="roi-progressive", description="Make the regions that matter right in CT-to-MR image translation."
+    )
+    top.add_argument("--version", action="version", version=f"roi-progressive {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    _add_demo(commands)
+    _add_prepare(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    return top
+
+
+def _add(commands: Any, name: str, text: str, epilog: str) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=epilog)
+    return added
+
+
+def _add_demo(commands: Any) -> None:
+    text = "Show on a phantom what guiding by regions does to the tumour, in minutes."
+    demo = _add(commands, "demo", text, "It ends with five lines; then look at figure.png and report.md in the folder.")
+    demo.add_argument(
+        "--out", type=Path, default=Path("roi-progressive-demo"), help="folder to fill, new or empty (%(default)s)"
+    )
+    demo.add_argument("--seed", type=int, default=0, help="of the phantom and the networks (%(default)s)")
+    demo.add_argument("--epochs", type=int, default=20, help="of each of the three trainings (%(default)s)")
+    demo.add_argument("--processes", type=int, default=2, help="trainings at a time, one thread each (%(default)s)")
+    demo.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS and FID")
+    demo.add_argument("--force", action="store_true", help="replace an earlier demo in that folder")
+
+
+def _add_prepare(commands: Any) -> None:
+    text = "Turn NIfTI volumes and masks into slices to train on."
+    prepare = _add(commands, "prepare", text, "Then: roi-progressive train --data OUT --out RUN")
+    prepare.add_argument("manifest", type=Path, help="CSV: patient, phase, modality, image, one column a region")
+    prepare.add_argument("out", type=Path, help="folder to write, new or empty")
+    prepare.add_argument("--size", type=int, default=256, metavar="PX", help="side of the slices (%(default)s)")
+    prepare.add_argument(
+        "--ct-window",
+        type=float,
+        nargs=2,
+        default=(400.0, 40.0),
+        metavar=("WIDTH", "LEVEL"),
+        help="in HU (400 40)",
+    )
+    prepare.add_argument(
+        "--mr-percentiles",
+        type=float,
+        nargs=2,
+        default=(0.5, 99.5),
+        metavar=("LOW", "HIGH"),
+        help="of the foreground, to which an MR is clipped (0.5 99.5)",
+    )
+    prepare.add_argument(
+        "--mr-clean", action="store_true", help="denoise every MR and correct its bias field first, as the paper does"
+    )
+    prepare.add_argument(
+        "--slices-each-side",
+        type=int,
+        default=4,
+        metavar="N",
+        help="slices on each side of the one with the largest tumour (%(default)s)",
+    )
+    prepare.add_argument(
+        "--split",
+        type=float,
+        nargs=3,
+        default=(0.6, 0.2, 0.2),
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="shares of patients (0.6 0.2 0.2)",
+    )
+    prepare.add_argument("--seed", type=int, default=0, help="of the split (%(default)s)")
+    prepare.add_argument("--align", action="store_true", help="resample a patient's MR onto the CT grid")
+    prepare.add_argument(
+        "--field-of-view", type=float, metavar="MM", help="side of the square that is cut out (the body's longer side)"
+    )
+    prepare.add_argument("--force", action="store_true", help="replace an earlier data set in that folder")
+
+
+def _add_train(commands: Any) -> None:
+    text = "Train the bundled CycleGAN on prepared slices, guided by regions."
+    train = _add(commands, "train", text, "Then: roi-progressive evaluate RUN")
+    train.add_argument("--data", type=Path, help="folder that `prepare` wrote")
+    train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run, new or empty")
+    train.add_argument("--config", type=Path, metavar="TOML", help="regions, stages, uncertainty (one region)")
+    train.add_argument("--no-regions", action="store_true", help="train the plain CycleGAN, for comparison")
+    train.add_argument("--resume", action="store_true", help="continue an interrupted run exactly")
+    train.add_argument("--force", action="store_true", help="replace an earlier run in that folder")
+    train.add_argument("--threads", type=int, metavar="N", help="threads of torch (as many as cores)")
+    host = train.add_argument_group("the CycleGAN")
+    absent = argparse.SUPPRESS
+    host.add_argument(
+        "--generator",
+        choices=("unet", "resnet"),
+        default=absent,
+        help="the paper's UNet, or a small ResNet (unet)",
+    )
+    for name, kind, shown in (
+        ("channels", int, "of the generators at full resolution (32)"),
+        ("depth", int, "how often the UNet halves the image (4)"),
+        ("discriminator-channels", int, "of the whole-image discriminators' first layer (32)"),
+        ("discriminator-layers", int, "their layers of stride 2 (3)"),
+        ("epochs", int, "at the full learning rate (100)"),
+        ("decay-epochs", int, "over which it falls to zero (100)"),
+        ("batch-size", int, "images of each domain a step (1)"),
+        ("learning-rate", float, "Adam's (0.0002)"),
+        ("cycle", float, "weight of the cycle terms (10)"),
+        ("identity", float, "weight of the identity terms, as a share of the cycle's (0.5)"),
+        ("seed", int, "of networks and data order (0)"),
+        ("workers", int, "processes that load images (0)"),
+        ("save-every-epochs", int, "how often networks are saved (10)"),
+    ):
+        host.add_argument(f"--{name}", type=kind, metavar="N", default=absent, help=shown)
+    host.add_argument(
+        "--no-flip", dest="flip", action="store_false", default=absent, help="do not mirror images at random"
+    )
+
+
+def _add_evaluate(commands: Any) -> None:
+    text = "Translate a run's test slices and print the table."
+    evaluate = _add(commands, "evaluate", text, "Images, table and numbers are written into RUN/test.")
+    evaluate.add_argument("run", type=Path, metavar="RUN", help="folder that `train` wrote")
+    evaluate.add_argument("--region", help="the region of interest (tumor, or the data's last)")
+    evaluate.add_argument("--split", choices=("test", "val"), default="test", help="which slices (%(default)s)")
+    evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS and FID")

@@ -1,0 +1,125 @@
+"""Several trainings at once, each in a process of its own; when one fails or the user stops, all of them end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from .errors import DataError, RoiProgressiveError
+
+Report = Callable[[float, str], None]
+"""Told of the share done, 0 to 1, and of what is being done."""
+Task = Callable[[Report], None]
+
+
+def run_parallel(tasks: Mapping[str, Task], processes: int, report: Callable[[str, float, str], None]) -> None:
+    """Run tasks, some at a time, one thread each.
+
+    Args:
+        tasks: By name, picklable; each is given its own report.
+        processes: How many at a time.
+        report: Told of a task's name, the share of it done, and of what it is doing.
+
+    Raises:
+        RoiProgressiveError: What a task raised; the others are ended.
+        OSError: The same.
+        RuntimeError: A task failed otherwise; the message holds its traceback.
+    """
+    waiting = list(tasks.items())
+    running: dict[Connection, tuple[str, SpawnProcess]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                name, task = waiting.pop(0)
+                channel, process = _start(task)
+                running[channel] = name, process
+            for ready in wait(list(running)):
+                assert isinstance(ready, Connection)
+                name, process = running[ready]
+                if _hear(ready, name, process, report):
+                    del running[ready]
+    finally:
+        for channel, (_, process) in running.items():
+            process.terminate()
+            process.join()
+            channel.close()
+
+
+def _start(task: Task) -> tuple[Connection, SpawnProcess]:
+    context = get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(task, theirs), daemon=True)
+    with _single_threaded(), _deaf_to_interrupts():
+        process.start()
+    theirs.close()  # so that the pipe ends with the process
+    return ours, process
+
+
+def _hear(channel: Connection, name: str, process: SpawnProcess, report: Callable[[str, float, str], None]) -> bool:
+    """Take one message; whether it was the last."""
+    try:
+        message = channel.recv()
+    except (EOFError, ConnectionResetError):
+        process.join()
+        raise DataError(
+            f"`{name}` must run to its end; its process was killed (status {process.exitcode}), "
+            f"most often for want of memory; use --processes 1"
+        ) from None
+    if isinstance(message, BaseException):
+        raise message
+    if message is not None:
+        report(name, *message)
+        return False
+    process.join()
+    channel.close()
+    return True
+
+
+def _work(task: Task, channel: Connection) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C too, and ends this process
+    torch.set_num_threads(1)
+    try:
+        task(lambda share, text: channel.send((share, text)))
+        channel.send(None)
+    except BrokenPipeError:  # the parent is gone
+        return
+    except (RoiProgressiveError, OSError) as error:
+        channel.send(error)
+    except BaseException:
+        channel.send(RuntimeError(traceback.format_exc()))
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """OMP_NUM_THREADS is read by torch when a process starts."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """A process started inside ignores Ctrl-C from its first moment, also while it is still importing."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,54 @@
+"""The command line's progress bar: what is being done, and the time left."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+_FORM = "{desc}: {percentage:3.0f}%|{bar:24}| {elapsed}, {remaining} left {postfix}"
+
+
+class ProgressBar:
+    """A bar on standard error that appears with the first report; a context manager that closes it.
+
+    Args:
+        title: Stands before the bar.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._bar: Any = None
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    @property
+    def started(self) -> bool:
+        """Whether anything was reported."""
+        return self._bar is not None
+
+    def share(self, share: float, text: str) -> None:
+        """Report a share done, 0 to 1, and what is being done."""
+        self.step(round(1000 * share), 1000, text)
+
+    def step(self, done: int, total: int, text: str) -> None:
+        """Report steps done, steps in all, and what is being done."""
+        if self._bar is None:
+            from tqdm import tqdm
+
+            # A log file gets a line every ten seconds; a resumed run's time left counts from where it goes on.
+            every_s = 0.3 if sys.stderr.isatty() else 10.0
+            self._bar = tqdm(
+                total=total,
+                initial=max(0, done - 1),
+                desc=self._title,
+                bar_format=_FORM,
+                mininterval=every_s,
+                maxinterval=every_s,
+            )
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update(done - self._bar.n)

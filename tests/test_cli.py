@@ -1,0 +1,504 @@
+"""The command line: every user's mistake is one line and status 2, and nothing of the user's is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from roi_progressive.cli import main
+from roi_progressive.command_line import parser
+from roi_progressive.data.options import PrepareOptions
+from roi_progressive.data.phantom import make_phantom
+from roi_progressive.train_options import TrainOptions
+
+SMALL = "--channels 2 --depth 2 --discriminator-channels 2 --discriminator-layers 1 --epochs 1 --decay-epochs 0".split()
+TOML = '[[regions]]\nname = "tumor"\nscales = 2\nwindows_px = [24]\nbase_channels = 2\n[ggd]\nhidden_channels = 2\n'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    make_phantom(folder, n_train=2, n_val=0, n_test=3, slices_per_patient=2, size_px=32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["train", "--data", str(phantom), "--out", str(out), "--no-regions", *SMALL]) == 0
+    return out
+
+
+@pytest.fixture
+def data(phantom: Path, tmp_path: Path) -> Path:
+    """A phantom to spoil."""
+    return Path(shutil.copytree(phantom, tmp_path / "data"))
+
+
+@pytest.fixture
+def run(trained: Path, data: Path, tmp_path: Path) -> Path:
+    """A run to spoil, on data to spoil."""
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    described = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**described, "data": str(data)}))
+    return folder
+
+
+def _snapshot(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def _fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command fails with."""
+    capsys.readouterr()
+    try:
+        status = main(arguments)
+    except SystemExit as error:  # argparse's own
+        status = int(error.code or 0)
+    shown = capsys.readouterr()
+    assert status == 2, shown
+    assert shown.err.startswith("roi-progressive: error: ") and shown.err.count("\n") == 1, shown.err
+    assert shown.out == ""
+    return shown.err
+
+
+def _first(folder: Path) -> Path:
+    return sorted(folder.glob("*.png"))[0]
+
+
+def _grey(path: Path, width_px: int, height_px: int) -> None:
+    Image.fromarray(np.zeros((height_px, width_px), dtype=np.uint8)).save(path)
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def _shrink(data: Path, side_px: int) -> None:
+    for path in data.rglob("*.png"):
+        Image.open(path).resize((side_px, side_px), Image.Resampling.NEAREST).save(path)
+
+
+SPOILT_DATA: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no training folder of a domain": (lambda d: shutil.rmtree(d / "trainB"), "trainB' is missing"),
+    "empty training folder": (lambda d: [p.unlink() for p in (d / "trainA").iterdir()], "trainA' is empty"),
+    "a folder without images": (
+        lambda d: [p.rename(p.with_suffix(".txt")) for p in (d / "trainA").iterdir()],
+        "must hold images in",
+    ),
+    "no mask folder": (lambda d: shutil.rmtree(d / "trainB_tumor"), "no mask folder"),
+    "no mask of one image": (lambda d: _first(d / "trainB_tumor").unlink(), "no mask file"),
+    "a mask of another size": (lambda d: _grey(_first(d / "trainA_tumor"), 32, 30), "must be of its image's size"),
+    "a truncated mask": (lambda d: _truncate(_first(d / "trainB_tumor")), "cannot be read"),
+    "a mask that is no picture": (lambda d: _first(d / "trainB_tumor").write_text("mask"), "cannot be read"),
+    "a truncated image": (lambda d: _truncate(_first(d / "trainB")), "readable images"),
+    "an image that is no picture": (lambda d: _first(d / "trainA").write_text("image"), "readable images"),
+    "an image of 16 bits": (
+        lambda d: Image.fromarray(np.zeros((32, 32), dtype=np.uint16)).save(_first(d / "trainA")),
+        "8 bits",
+    ),
+    "an image of another size": (
+        lambda d: [_grey(_first(d / f"trainA{s}"), 40, 32) for s in ("", "_tumor")],
+        "images of one size",
+    ),
+    "no region at all": (
+        lambda d: [(d / "manifest.json").unlink(), *(shutil.rmtree(p) for p in d.glob("*_*"))],
+        "must have a region",
+    ),
+    "images too small": (lambda d: _shrink(d, 8), "8 x 8 px do not suit"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT_DATA)
+def test_train_says_in_one_line_what_is_wrong_with_the_data(
+    what: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, said = SPOILT_DATA[what]
+    spoil(data)
+    before = _snapshot(tmp_path)
+    arguments = ["train", "--data", str(data), "--out", str(tmp_path / "run"), *SMALL, "--depth", "4"]
+    assert said in _fails(arguments, capsys)
+    assert _snapshot(tmp_path) == before and not (tmp_path / "run").exists()
+
+
+WRONG_TOML = {
+    'regions = ["tumor"]': "`regions[0]` must be a table",
+    "[[region]]\nname = 'tumor'": "did you mean `regions`?",
+    "[[regions]]\nname = 'tumor'\nwieght = 2": "did you mean `weight`?",
+    "[[regions]]\nname = 'tumor'\nroi_mode = 'crops'": "did you mean 'crop'?",
+    "[[regions]]\nname = 'tumor'\nweight = -1": "must be a number of at least 0",
+    "[[regions]]\nname = 'tumor'\nscales = 'three'": "must be a whole number",
+    "[[regions]]\nname = 'tumour'": "trainA_tumour",
+    "[stages]\nfrom_epochs = [1, 2, 3]": "from_epochs",
+    "[ggd]\nshape_range = [3, 1]": "rising",
+    "ggd = true": "`ggd` must be a table",
+    "regions = tumor": "must be a TOML file",
+    "\x00\xff": "must be a TOML file",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_TOML)
+def test_train_says_in_one_line_what_is_wrong_with_the_configuration(
+    text: str, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "roi.toml").write_text(text, encoding="latin-1")
+    arguments = ["train", "--data", str(phantom), "--out", str(tmp_path / "run"), *SMALL]
+    assert WRONG_TOML[text] in _fails([*arguments, "--config", str(tmp_path / "roi.toml")], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+WRONG_OPTIONS = {
+    "train --data DATA": "required: --out",
+    "train --out OUT": "`--data` must be given",
+    "train --data NOWHERE --out OUT": "does not exist",
+    "train --data FILE --out OUT": "is a file",
+    "train --data DATA --out FILE": "must be a new or empty folder",
+    "train --data DATA --out FILE --force": "must be a new or empty folder",
+    "train --data DATA --out FILE/run --no-regions": "must be a folder that can be written",
+    "train --data DATA --out FULL": "must be a new or empty folder",
+    "train --data DATA --out OUT --config NOWHERE": "readable TOML file",
+    "train --data DATA --out OUT --config DATA": "readable TOML file",
+    "train --data DATA --out OUT --config TOML --no-regions": "must not be given together",
+    "train --data DATA --out OUT --epochs -1": "`epochs` must be a whole number between 0",
+    "train --data DATA --out OUT --epochs five": "invalid int value",
+    "train --data DATA --out OUT --epochs 1.5": "invalid int value",
+    "train --data DATA --out OUT --epochs 0 --decay-epochs 0": "must not both be 0",
+    "train --data DATA --out OUT --batch-size 0": "`batch_size` must be a whole number between 1",
+    "train --data DATA --out OUT --channels 0": "`channels` must be",
+    "train --data DATA --out OUT --depth 0": "`depth` must be",
+    "train --data DATA --out OUT --depth 99": "`depth` must be",
+    "train --data DATA --out OUT --discriminator-layers -2": "`discriminator_layers` must be",
+    "train --data DATA --out OUT --save-every-epochs 0": "`save_every_epochs` must be",
+    "train --data DATA --out OUT --learning-rate -1": "`learning_rate` must be",
+    "train --data DATA --out OUT --learning-rate nan": "`learning_rate` must be",
+    "train --data DATA --out OUT --learning-rate fast": "invalid float value",
+    "train --data DATA --out OUT --identity inf": "`identity` must be",
+    "train --data DATA --out OUT --cycle -1": "`cycle` must be",
+    "train --data DATA --out OUT --seed -1": "`seed` must be",
+    "train --data DATA --out OUT --seed 99999999999999999999": "`seed` must be",
+    "train --data DATA --out OUT --workers -1": "`workers` must be",
+    "train --data DATA --out OUT --threads 0": "`threads` must be",
+    "train --data DATA --out OUT --generator vgg": "invalid choice",
+    "train --data DATA --out OUT --regions tumor": "unrecognized arguments",
+    "train --out NOWHERE --resume": "is no folder",
+    "train --out FULL --resume": "has no run.json",
+    "train --out FILE --resume": "is no folder",
+    "train --out RUN --resume --data DATA": "got --data too",
+    "train --out RUN --resume --epochs 9 --no-flip": "got --no-flip, --epochs too",
+    "evaluate": "required: RUN",
+    "evaluate NOWHERE": "is no folder",
+    "evaluate FILE": "is no folder",
+    "evaluate FULL": "has no run.json",
+    "evaluate RUN --region kidney": "regions of the data: liver, tumor",
+    "evaluate RUN --split val": "no",
+    "evaluate RUN --split train": "invalid choice",
+    "evaluate RUN --weights NOWHERE": "`weights` must be a folder",
+    "evaluate RUN --weights FILE": "`weights` must be a folder",
+    "demo --out FULL": "must be a new or empty folder",
+    "demo --out FILE": "must be a new or empty folder",
+    "demo --out FILE/demo": "FILE",
+    "demo --out DATA --force": "must not hold other data",
+    "demo --out OUT --epochs 0": "`epochs` must be",
+    "demo --out OUT --processes 0": "`processes` must be",
+    "demo --out OUT --seed -3": "`seed` must be",
+    "demo --out OUT --seed one": "invalid int value",
+    "demo --out OUT --weights NOWHERE": "`weights` must be a folder",
+    "prepare": "required: manifest, out",
+    "prepare NOWHERE OUT": "NOWHERE",
+    "prepare DATA OUT": "DATA",
+    "prepare FILE OUT": "FILE",
+    "prepare FILE OUT --size 0": "`size_px` must be",
+    "prepare FILE OUT --size big": "invalid int value",
+    "prepare FILE OUT --ct-window 0 40": "`ct_window` must be",
+    "prepare FILE OUT --ct-window 400": "expected 2 arguments",
+    "prepare FILE OUT --split 0.5 0.5 -1": "split",
+    "prepare FILE OUT --field-of-view -1": "`field_of_view_mm` must be",
+    "play": "invalid choice",
+    "": "required: COMMAND",
+}
+
+
+@pytest.mark.parametrize("typed", WRONG_OPTIONS)
+def test_a_wrong_option_is_said_in_one_line_and_nothing_is_touched(
+    typed: str, data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {name: tmp_path / name.lower() for name in ("DATA", "RUN", "OUT", "NOWHERE", "FULL", "FILE", "TOML")}
+    places["FULL"].mkdir()
+    (places["FULL"] / "letter.txt").write_text("mine")
+    places["FILE"].write_text("mine")
+    places["TOML"].write_text(TOML)
+    before = _snapshot(tmp_path)
+    said = WRONG_OPTIONS[typed]
+    arguments = [str(places[first]) + slash + rest if first in places else word for word in typed.split()
+                 for first, slash, rest in [word.partition("/")]]  # fmt: skip
+    if arguments[:1] == ["train"] and "--resume" not in arguments:
+        arguments[1:1] = SMALL
+    assert (str(places[said]) if said in places else said) in _fails(arguments, capsys)
+    assert _snapshot(tmp_path) == before and not places["OUT"].exists()
+
+
+def _edit_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+SPOILT_RUNS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no data any more": (lambda r: shutil.rmtree(r.parent / "data"), "must still be there"),
+    "run.json that is no JSON": (lambda r: (r / "run.json").write_text("{"), "run.json' cannot be used"),
+    "run.json that is a list": (lambda r: (r / "run.json").write_text("[1]"), "run.json' cannot be used"),
+    "run.json without options": (lambda r: (r / "run.json").write_text("{}"), "run.json' cannot be used"),
+    "run.json of wrong options": (lambda r: _edit_json(r / "run.json", options={"depth": "x"}), "`depth` must be"),
+    "other networks": (lambda r: _edit_json(r / "run.json", options={"channels": 3}), "same networks"),
+    "no checkpoint": (lambda r: shutil.rmtree(r / "networks"), "must hold a saved epoch"),
+    "no networks": (lambda r: [p.unlink() for p in r.glob("networks/*_net_*")], "must name a saved checkpoint"),
+    "a damaged network": (lambda r: _truncate(r / "networks" / "1_net_G_A.pth"), "is damaged"),
+    "a wrong pointer": (lambda r: (r / "networks" / "latest.json").write_text('{"epoch": 7}'), "saved checkpoint"),
+    "a damaged pointer": (lambda r: (r / "networks" / "latest.json").write_text("7"), "must hold a saved epoch"),
+}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "resume"])
+@pytest.mark.parametrize("what", SPOILT_RUNS)
+def test_a_spoilt_run_is_said_in_one_line_and_nothing_is_touched(
+    what: str, command: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, said = SPOILT_RUNS[what]
+    _edit_json(run / "run.json", options={**json.loads((run / "run.json").read_text())["options"], "epochs": 9})
+    if what == "other networks":
+        spoil = lambda r: _edit_json(  # noqa: E731
+            r / "run.json", options={**json.loads((r / "run.json").read_text())["options"], "channels": 3}
+        )
+    spoil(run)
+    before = _snapshot(run.parent)
+    arguments = ["evaluate", str(run)] if command == "evaluate" else ["train", "--out", str(run), "--resume"]
+    assert said in _fails(arguments, capsys)
+    assert _snapshot(run.parent) == before
+
+
+def test_a_damaged_checkpoint_of_ours_is_said_when_the_run_goes_on(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _edit_json(run / "run.json", options={**json.loads((run / "run.json").read_text())["options"], "epochs": 9})
+    _truncate(run / "networks" / "1_roi_progressive.pth")
+    assert "is damaged" in _fails(["train", "--out", str(run), "--resume"], capsys)
+    (run / "networks" / "1_roi_progressive.pth").unlink()
+    assert "there is no" in _fails(["train", "--out", str(run), "--resume"], capsys)
+
+
+SPOILT_TESTS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "an unpaired test set": (lambda d: _first(d / "testB").unlink(), "lacks"),
+    "no test folder": (lambda d: shutil.rmtree(d / "testB"), "testB, which is missing"),
+    "a missing test mask": (lambda d: _first(d / "testA_tumor").unlink(), "lacks"),
+    "a truncated test image": (lambda d: _truncate(_first(d / "testB")), "cannot be read"),
+    "a damaged manifest": (lambda d: (d / "manifest.json").write_text("{"), "manifest"),
+    "no training images for the references": (lambda d: shutil.rmtree(d / "trainB"), "trainB"),
+    "a test image of another size": (lambda d: _grey(_first(d / "testB"), 36, 32), "must have the size"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT_TESTS)
+def test_evaluate_says_in_one_line_what_is_wrong_with_the_test_data(
+    what: str, run: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, said = SPOILT_TESTS[what]
+    spoil(data)
+    before = _snapshot(run)
+    capsys.readouterr()
+    assert main(["evaluate", str(run)]) == 2
+    shown = capsys.readouterr()
+    line = shown.err.splitlines()[-1]  # some faults come to light after the bar has begun
+    assert line.startswith("roi-progressive: error: ") and said in line and "Traceback" not in shown.err
+    assert shown.out == ""
+    left = _snapshot(run)
+    assert {name: left[name] for name in before} == before
+    assert not any(name.startswith("test/") and name.endswith((".md", ".json")) for name in left)
+
+
+def test_from_data_to_table(phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "roi.toml").write_text(TOML)
+    run = tmp_path / "run"
+    train = ["train", "--data", str(phantom), "--out", str(run), *SMALL, "--config", str(tmp_path / "roi.toml")]
+    assert main([*train, "--no-flip", "--cycle", "5"]) == 0
+    shown = capsys.readouterr()
+    assert f"roi-progressive evaluate {run}" in shown.out
+    assert "100%" in shown.err and "stage 2 (whole + ggd + tumor)" in shown.err.replace("tumor + ggd", "ggd + tumor")
+    described = json.loads((run / "run.json").read_text())
+    assert described["options"]["flip"] is False and described["options"]["cycle"] == 5.0
+    assert described["config"]["regions"][0]["windows_px"] == [24]
+    assert main(["evaluate", str(run)]) == 0
+    shown = capsys.readouterr()
+    for word in ("model", "constant_fill", "copy_source", "mean_image", "A2B", "B2A", "ART", "PV", "NC", "n/a"):
+        assert word in shown.out
+    assert "alexnet" in shown.out  # why LPIPS is not there
+    assert (run / "test" / "table.md").is_file() and (run / "test" / "metrics.json").is_file()
+
+
+def test_without_a_configuration_the_tumour_is_guided(phantom: Path, tmp_path: Path) -> None:
+    assert main(["train", "--data", str(phantom), "--out", str(tmp_path / "run"), *SMALL]) == 0
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [region["name"] for region in described["config"]["regions"]] == ["tumor"]
+
+
+def test_the_defaults_in_the_help_are_the_options_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for field in fields(TrainOptions):
+        if field.name != "flip":
+            flag, default = f"--{field.name.replace('_', '-')} ", field.default
+            number = f"{default:g}" if isinstance(default, float) and default >= 1 else str(default)
+            text = shown.rpartition(flag)[2].partition(" --")[0]
+            assert f"({number.replace('2e-04', '0.0002')})" in text, field.name
+    chosen, options = parser().parse_args(["prepare", "list.csv", "out"]), PrepareOptions()
+    assert (chosen.size, chosen.seed, chosen.align) == (options.size_px, options.split_seed, options.align)
+    assert (chosen.ct_window, chosen.mr_percentiles) == (options.ct_window, options.mr_percentiles)
+    assert (chosen.slices_each_side, chosen.split) == (options.slices_each_side, options.split)
+    assert (chosen.field_of_view, chosen.mr_clean) == (options.field_of_view_mm, options.mr_clean)
+
+
+def test_prepare_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr("roi_progressive.data.prepare.prepare", lambda *args, **kwargs: seen.append((args, kwargs)))
+    typed = "prepare list.csv out --size 64 --ct-window 300 50 --mr-percentiles 1 99 --slices-each-side 2 --split 8 1 1"
+    assert main([*typed.split(), "--seed", "4", "--align", "--mr-clean", "--field-of-view", "300", "--force"]) == 0
+    ((_, _, chosen), keywords) = seen[0]
+    assert chosen == PrepareOptions(64, (300, 50), (1, 99), 2, (8, 1, 1), 4, None, True, 300, True)
+    assert keywords["force"] is True
+
+
+@pytest.mark.parametrize("command", ["", "demo", "prepare", "train", "evaluate"])
+def test_help_names_every_argument(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([*command.split(), "--help"])
+    shown = capsys.readouterr().out
+    assert done.value.code == 0 and "None" not in shown and "False" not in shown
+
+
+def test_too_little_memory_is_one_line_and_other_faults_of_ours_are_not_hidden(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: Exception) -> Callable[..., None]:
+        def run(*_: Any, **__: Any) -> None:
+            raise error
+
+        return run
+
+    text = "DefaultCPUAllocator: can't allocate memory\nmore"
+    monkeypatch.setattr("roi_progressive.results.evaluate_run", fail(RuntimeError(text)))
+    assert "not enough memory" in _fails(["evaluate", "run"], capsys)
+    monkeypatch.setattr("roi_progressive.results.evaluate_run", fail(RuntimeError("a defect")))
+    with pytest.raises(RuntimeError, match="a defect"):
+        main(["evaluate", "run"])
+
+
+def _command(*arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    code = "import sys; from roi_progressive.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def test_a_mistake_shows_no_traceback_in_a_terminal_either(tmp_path: Path) -> None:
+    process = _command("evaluate", str(tmp_path / "nowhere"))
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith("roi-progressive: error: ") and err.count("\n") == 1
+
+
+def test_an_interrupted_training_says_how_to_go_on_and_goes_on(
+    phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    small = [*SMALL, "--epochs", "5000", "--save-every-epochs", "1", "--no-regions"]
+    process = _command("train", "--data", str(phantom), "--out", str(run), *small)
+    deadline = time.monotonic() + 60
+    while not (run / "networks" / "latest.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert f"roi-progressive train --out {run} --resume" in err and "Traceback" not in err
+    saved = json.loads((run / "networks" / "latest.json").read_text())["epoch"]
+    _edit_json(
+        run / "run.json", options={**json.loads((run / "run.json").read_text())["options"], "epochs": saved + 1}
+    )
+    capsys.readouterr()
+    assert main(["train", "--out", str(run), "--resume"]) == 0
+    assert json.loads((run / "networks" / "latest.json").read_text())["epoch"] == saved + 1
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_an_interruption_before_anything_is_saved_says_so(
+    written: bool, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, report: Callable[..., None], **__: Any) -> None:
+        if written:
+            report(1, 10, "stage 1")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("roi_progressive.run.train", interrupted)
+    assert main(["train", "--data", str(phantom), "--out", str(tmp_path / "run")]) == 130
+    said = "nothing was saved yet; start again with --force" if written else "nothing was written"
+    assert said in capsys.readouterr().err
+
+
+def _alive(group: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, pgrp = (folder / "stat").read_text().rpartition(") ")[2].split()[:3]
+        except (OSError, ValueError):
+            continue
+        if int(pgrp) == group and state != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_an_interrupted_demo_ends_all_its_processes(whole_group: bool, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    process = _command("demo", "--out", str(out), "--epochs", "500")
+    deadline = time.monotonic() + 60
+    while not (whole_group or (out / "regions" / "history.jsonl").is_file()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    while whole_group and len(_alive(process.pid)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)  # the trainings are still importing
+    if whole_group:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "roi-progressive: interrupted; start again with: " in err and "Traceback" not in err
+    deadline = time.monotonic() + 10
+    while _alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _alive(process.pid) == []
