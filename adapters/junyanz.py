@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,7 +62,11 @@ class CycleGANAdapter(Adapter):
 
         def optimize_parameters(original: Any, *args: Any, **kwargs: Any) -> Any:
             session.step_started()
-            result = original(*args, **kwargs)
+            try:
+                result = original(*args, **kwargs)
+            except BaseException:
+                session.step_abandoned()
+                raise
             session.step_finished()
             return result
 
@@ -91,12 +96,12 @@ class CycleGANAdapter(Adapter):
 
     def dataset_layout(self, dataset: Any) -> DatasetLayout | None:
         loader = getattr(dataset, "dataloader", dataset)
-        inner = loader.dataset
+        inner = getattr(loader, "dataset", None)
         paths = [str(path) for name in ("A_paths", "B_paths") for path in getattr(inner, name, ())]
-        modules = (type(inner).__module__,)
-        if not paths or not all(hasattr(importlib.import_module(module), "Image") for module in modules):
-            return None
-        return DatasetLayout(loader, modules, ("A", "B"), tuple(paths))
+        # A fork's data set may inherit the method that opens images from the module of its parent.
+        modules = dict.fromkeys(kind.__module__ for kind in type(inner).__mro__)
+        opening = tuple(name for name in modules if hasattr(importlib.import_module(name), "Image"))
+        return DatasetLayout(loader, opening, ("A", "B"), tuple(paths)) if paths and opening else None
 
     def resume_file(self) -> Path | None:
         opt = self._model.opt
@@ -107,15 +112,19 @@ class CycleGANAdapter(Adapter):
 
     def host_state(self) -> dict[str, Any]:
         model = self._model
+        if not model.isTrain:
+            return {}
         moments = [optimizer.state_dict()["state"] for optimizer in model.optimizers]
         pools = {name: list(getattr(model, name).images) if getattr(model, name).pool_size else [] for name in _POOLS}
         return {"moments": moments, "pools": pools}
 
     def load_host_state(self, state: Mapping[str, Any]) -> None:
         model = self._model
+        if not model.isTrain or not state:
+            return
         for optimizer, moments in zip(model.optimizers, state["moments"], strict=True):
             # Moments only: rates and groups belong to the host's own schedule.
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
         for name in _POOLS:
             pool, images = getattr(model, name), [_moved(image, model.device) for image in state["pools"][name]]
             if pool.pool_size:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,10 @@ def roi_adapter(host: Any, config: Config) -> Adapter | None:
 
 
 class ManualAdapter(Adapter):
-    """Generators by direction, and the optimizer that trains them, found by its parameters.
+    """Generators by direction, and the optimizers that train them, found by their parameters.
+
+    Rate and betas are those of the first generator that has one. The script's discriminators are not known here:
+    ``resume = "exact"`` restores the generators' optimizers only.
 
     Args:
         generators: By direction.
@@ -45,7 +49,7 @@ class ManualAdapter(Adapter):
             if not isinstance(generator, nn.Module):
                 raise ConfigError(f"`host[{direction!r}]` must be a torch module; got {type(generator).__name__}")
         self._generators = dict(generators)
-        self._optimizer = _optimizer_of(next(iter(generators.values())))
+        self._optimizers = _optimizers_of(generators.values())
 
     def generators(self) -> Mapping[str, nn.Module]:
         return self._generators
@@ -57,29 +61,50 @@ class ManualAdapter(Adapter):
         session.step_started()
 
     def learning_rates(self) -> Mapping[str, float]:
-        rate = float(self._optimizer.param_groups[0]["lr"])
+        rate = float(self._group()["lr"])
         return {"generator": rate, "discriminator": rate}
 
     def betas(self) -> tuple[float, float]:
-        first, second = self._optimizer.param_groups[0].get("betas", super().betas())
+        first, second = self._group().get("betas", super().betas())
         return (float(first), float(second))
 
+    def _group(self) -> dict[str, Any]:
+        # Asked for anew each time: an optimizer that loads a state makes new groups.
+        groups = (_group_of(self._optimizers[0], generator) for generator in self._generators.values())
+        return next(group for group in groups if group)
+
     def host_state(self) -> dict[str, Any]:
-        return {"moments": [self._optimizer.state_dict()["state"]]}
+        return {"moments": [optimizer.state_dict()["state"] for optimizer in self._optimizers]}
 
     def load_host_state(self, state: Mapping[str, Any]) -> None:
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state["moments"][0]})
+        for optimizer, moments in zip(self._optimizers, state["moments"], strict=True):
+            # Moments only: rates and groups belong to the script's own schedule.
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
 
 
-def _optimizer_of(generator: nn.Module) -> torch.optim.Optimizer:
-    """The script's optimizer of a generator: a script gives us its networks only, and made its optimizers before."""
-    known = {id(parameter) for parameter in generator.parameters()}
-    for thing in gc.get_objects():
-        if isinstance(thing, torch.optim.Optimizer) and any(
-            id(parameter) in known for group in thing.param_groups for parameter in group["params"]
-        ):
-            return thing
-    raise ConfigError(
-        "`host` must hold generators that an optimizer trains; found none in this process; "
-        "make the optimizers before calling `attach`, so that our learning rate can follow theirs"
-    )
+def _optimizers_of(generators: Iterable[nn.Module]) -> list[torch.optim.Optimizer]:
+    """The script's optimizers of its generators: a script gives us its networks only, and made its optimizers before.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    # `isinstance` would ask every object for its `__class__`, which dead weak proxies answer with an error.
+    living = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.optim.Optimizer)]
+    found: list[torch.optim.Optimizer] = []
+    for generator in generators:
+        own = (optimizer for optimizer in living if _group_of(optimizer, generator))
+        found += [optimizer for optimizer in own if not any(optimizer is known for known in found)]
+    if not found:
+        raise ConfigError(
+            "`host` must hold generators that an optimizer trains; found none in this process; "
+            "make the optimizers before calling `attach`, so that our learning rate can follow theirs"
+        )
+    return found
+
+
+def _group_of(optimizer: torch.optim.Optimizer, generator: nn.Module) -> dict[str, Any]:
+    """The optimizer's first group with parameters of a generator; empty where there is none."""
+    # An uncertainty head is also held by our own optimizer, which an earlier session may have left alive.
+    known = {id(parameter) for name, parameter in generator.named_parameters() if "ggd_head" not in name.split(".")}
+    groups: list[dict[str, Any]] = optimizer.param_groups
+    return next((group for group in groups if any(id(parameter) in known for parameter in group["params"])), {})

@@ -71,7 +71,8 @@ class Adapter(abc.ABC):
 
     @abc.abstractmethod
     def generators(self) -> Mapping[str, nn.Module]:
-        """The generators by direction, freed of wrappers such as DataParallel; asked at the first step."""
+        """The generators by direction, as the host calls them, wrappers such as DataParallel included; asked at the
+        first step."""
 
     @abc.abstractmethod
     def translations(self, masks: DomainMasks) -> Sequence[Translation]:
@@ -83,8 +84,9 @@ class Adapter(abc.ABC):
 
     @abc.abstractmethod
     def install(self, session: Session, patches: Patches) -> None:
-        """Patch the host so that it calls ``session.step_started``, ``masks_arrived``, ``translated`` and
-        ``step_finished`` around its own work; every change goes through ``patches``."""
+        """Patch the host so that it calls ``session.masks_arrived``, ``step_started``, ``translated`` and
+        ``step_finished`` around its own work, and ``step_abandoned`` where that fails; every change goes through
+        ``patches``."""
 
     @abc.abstractmethod
     def learning_rates(self) -> Mapping[str, float]:
@@ -103,7 +105,7 @@ class Adapter(abc.ABC):
         return 1.0
 
     def dataset_layout(self, dataset: Any) -> DatasetLayout | None:
-        """How the host's data set reads images; ``None`` where masks do not come from its files."""
+        """How the host's data set reads images; ``None`` where masks cannot follow its files."""
         return None
 
     def resume_file(self) -> Path | None:
@@ -116,10 +118,3 @@ class Adapter(abc.ABC):
 
     def load_host_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - optional, and nothing to do by default
         """Restore what ``host_state`` described."""
-
-
-def unwrapped(network: nn.Module) -> nn.Module:
-    """The module inside DataParallel or DistributedDataParallel wrappers."""
-    while isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        network = network.module
-    return network

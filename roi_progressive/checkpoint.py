@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .config import Config
 from .errors import CheckpointError
 
 FORMAT = 1
@@ -80,6 +81,20 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             f"use the version of roi-progressive that wrote it"
         )
     return dict(state)
+
+
+def check_config(saved: Config, current: Config) -> None:
+    """Refuse a checkpoint of other regions or another adversarial loss; anything else may change in a run.
+
+    Raises:
+        CheckpointError: It was trained for something else.
+    """
+    for name in ("regions", "adversarial"):
+        if getattr(saved, name) != getattr(current, name):
+            raise CheckpointError(
+                f"`config` must be the one the checkpoint was trained with; `{name}` differs: saved "
+                f'{getattr(saved, name)!r}; train with the saved configuration or set resume = "fresh"'
+            )
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from .evaluation.figures import ComparisonRow, comparison_figure, curves_figure,
 from .evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders, read_grey
 from .evaluation.table import Results, render_markdown
 from .results import RunScores
-from .run_folder import history
+from .run_folder import history, write_json, write_text
 
 REGION = "tumor"
 REFERENCES = ("constant_fill", "copy_source")
@@ -45,10 +44,10 @@ def write(folder: Path, scores: Mapping[str, RunScores], *, seed: int, epochs: i
         "placebo_gain": _difference(results["placebo"], results["plain"]),
         "to_constant_fill": _difference(results["regions"], results["constant_fill"]),
     }
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "metrics.json", metrics)
     _draw_comparison(folder, scores)
-    _draw_curves(folder)
-    (folder / "report.md").write_text(_report(metrics), encoding="utf-8")
+    draw_curves(folder)
+    write_text(folder / "report.md", _report(metrics))
     return metrics
 
 
@@ -86,12 +85,16 @@ def _difference(these: Results, those: Results) -> dict[str, dict[str, float | N
 
 
 def _both(gain: Mapping[str, Mapping[str, float | None]], name: str, digits: int = 1) -> str:
-    return " and ".join(f"{gain[d][name]:+.{digits}f} ({WAYS[d]})" for d in DIRECTIONS)
+    return " and ".join(f"{_shown(gain[d][name], f'+.{digits}f')} ({WAYS[d]})" for d in DIRECTIONS)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "n/a" if value is None else f"{value:{form}}"
 
 
 def _texture(metrics: Mapping[str, Any]) -> str:
     ratios = (metrics["arms"]["regions"][d]["mean"]["texture_ratio"] for d in DIRECTIONS)
-    return " and ".join(f"{ratio:.2f}" for ratio in ratios)
+    return " and ".join(_shown(ratio, ".2f") for ratio in ratios)
 
 
 def _pairs(folder: Path, scores: Mapping[str, RunScores], arm: str, direction: str) -> FolderPairs:
@@ -114,18 +117,43 @@ def _draw_comparison(folder: Path, scores: Mapping[str, RunScores]) -> None:
     comparison_figure(rows, folder / "figure.png")
 
 
-def _draw_curves(folder: Path) -> None:
+def draw_curves(folder: Path) -> None:
+    """Write ``curves.png`` from the arms' histories: every loss, averaged over the two directions, by epoch."""
     arms = {arm: history(folder / arm) for arm in ("plain", "regions", "placebo")}
-    names = sorted({name for epochs in arms.values() for epoch in epochs for name in epoch["losses"]})
-    shown = [name for name in names if not name.startswith("idt_")]
+    names = dict.fromkeys(name for epochs in arms.values() for epoch in epochs for name in epoch["losses"])
+    terms: dict[str, list[str]] = {}
+    for name in names:
+        if not name.startswith("idt_"):  # the demo trains without
+            terms.setdefault(_title(name), []).append(name)
     curves = {
-        arm: {name: [epoch["losses"].get(name) for epoch in epochs] for name in shown} for arm, epochs in arms.items()
+        arm: {title: [_mean(epoch["losses"], terms[title]) for epoch in epochs] for title in sorted(terms, key=_rank)}
+        for arm, epochs in arms.items()
     }
     starts: dict[str, float] = {}
     for epoch in arms["regions"]:
         if epoch["stage"] > 1:
-            starts.setdefault(f"stage {epoch['stage']}", epoch["epoch"])
+            starts.setdefault(f"S{epoch['stage']}", epoch["epoch"])
     curves_figure(curves, starts, folder / "curves.png")
+
+
+def _title(name: str) -> str:
+    """``G_tumor_A2B`` and ``G_tumor_B2A``: generator, tumor; the host's ``G_A`` and ``G_B``: whole image."""
+    term = name.rpartition("_")[0]
+    kind, _, region = term.partition("_")
+    network = {"G": "generator", "D": "discriminator"}.get(kind)
+    if network is None:
+        return {"ggd": "uncertainty (GGD)"}.get(term, term)
+    return f"{network}, {region or 'whole image'}"
+
+
+def _rank(title: str) -> tuple[bool, bool, bool]:
+    """The whole image first, then what has no region, then the regions in the order in which they joined."""
+    return "whole image" not in title, ", " in title, title == "discriminator, whole image"
+
+
+def _mean(losses: Mapping[str, float | None], names: Sequence[str]) -> float | None:
+    values = [value for name in names if (value := losses.get(name)) is not None]
+    return sum(values) / len(values) if values else None
 
 
 def _report(metrics: Mapping[str, Any]) -> str:
@@ -145,6 +173,8 @@ predicted standard deviation in grey levels.
 
 {render_markdown(metrics["arms"], REGION)}
 ![losses](curves.png)
+
+Losses by epoch, averaged over both directions; at the dashed lines stage 2 (S2) and stage 3 (S3) begin.
 """
 
 
@@ -158,6 +188,6 @@ def _gains(metrics: Mapping[str, Any]) -> str:
         ("tumour PSNR, regions − constant fill (dB)", "to_constant_fill", "tpsnr", 2),
     )
     for title, table, name, digits in rows:
-        values = " | ".join(f"{metrics[table][d][name]:+.{digits}f}" for d in DIRECTIONS)
+        values = " | ".join(_shown(metrics[table][d][name], f"+.{digits}f") for d in DIRECTIONS)
         lines.append(f"| {title} | {values} |")
     return "\n".join(lines)

@@ -82,14 +82,17 @@ def patch_geometry(layers: int, all_strided: bool = False) -> tuple[tuple[int, i
 
 
 def min_size_px(layers: int, all_strided: bool = False) -> int:
-    """The smallest input side: every normalised map keeps more than one pixel, the last at least one."""
+    """The smallest input side whose map of logits is not empty.
+
+    Every normalised map then has the two pixels a side that InstanceNorm asks for, since the 4 x 4 convolution after it
+    needs them too.
+    """
     geometry = patch_geometry(layers, all_strided)
 
     def fits(side: int) -> bool:
-        for level, (kernel, stride, padding) in enumerate(geometry):
+        for kernel, stride, padding in geometry:
             side = (side + 2 * padding - kernel) // stride + 1
-            normalised = 0 < level < len(geometry) - 1
-            if side < (2 if normalised else 1):
+            if side < 1:
                 return False
         return True
 

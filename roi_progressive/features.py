@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ class FeatureCapture:
 
     The layer is found at the first call with gradients by the output's ancestry in the autograd graph, not by
     registration order. A generator is called several times a step (fake, reconstruction, identity), so features are
-    kept per call and looked up by the very output tensor.
+    kept per call and looked up by the very output tensor, for as long as somebody holds that output.
 
     Args:
         generator: Any module from images to images; its class, output, parameters and state-dict keys stay as they are.
@@ -60,7 +61,7 @@ class FeatureCapture:
         self.layer: nn.Module | None = None
         self.recording = False
         self.only_with_gradients = True
-        self._calls: list[tuple[Tensor, Tensor]] = []
+        self._calls: list[tuple[weakref.ref[Tensor], Tensor]] = []
         self._convolutions: list[_ConvolutionCall] = []
         self._handles = [generator.register_forward_hook(_Hook(self, "_generator_returned"))]
         self._candidates = [
@@ -69,21 +70,25 @@ class FeatureCapture:
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
         ]
 
+    @property
+    def layer_is_known(self) -> bool:
+        """Whether calls can be recorded without gradients: the layer was found, or there is none to find."""
+        return self.layer is not None or not self._candidates
+
     def features_of(self, output: Tensor) -> Tensor | None:
         """The features ``[N, C, h, w]`` behind a recorded output; ``None`` where the output is not of this generator
         or no convolution was found."""
-        return next((features for made, features in reversed(self._calls) if made is output), None)
+        return next((features for made, features in reversed(self._calls) if made() is output), None)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Record every call inside the block, without gradients too; forget them afterwards."""
-        before, known = (self.recording, self.only_with_gradients), len(self._calls)
-        self.recording, self.only_with_gradients = True, False
+        before = self.recording, self.only_with_gradients, self._calls
+        self.recording, self.only_with_gradients, self._calls = True, False, []
         try:
             yield
         finally:
-            self.recording, self.only_with_gradients = before
-            del self._calls[known:]
+            self.recording, self.only_with_gradients, self._calls = before
 
     @property
     def _listening(self) -> bool:
@@ -114,8 +119,10 @@ class FeatureCapture:
                 return
             self._settle(nearest.layer)
             calls = [nearest]
+        # A script that never ends its step must not pile up the graphs of all earlier ones.
+        self._calls = [call for call in self._calls if call[0]() is not None]
         if calls:
-            self._calls.append((output, calls[-1].features))
+            self._calls.append((weakref.ref(output), calls[-1].features))
 
     def _settle(self, layer: nn.Module) -> None:
         self.layer = layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from .config import Config
 from .learner import Learner
 from .plugins import Plugins
 from .rng import ForkedStream
-from .tap import Injection, surrogate
+from .tap import Injection, leaf, surrogate
 from .uncertainty import GGDWrapper
 
 
@@ -60,14 +61,16 @@ class Guidance:
         Returns:
             A scalar with our value; zero where no term is active.
         """
-        self.losses = {}
+        if {t.direction for t in translations} & {t.direction for t in self._translations}:
+            self._begin_again(from_script=not host_scale)
+        if not self._translations:
+            self.losses = {}
         if not translations or not (weights or self._plugins.names("roi_generator_losses")):
             return translations[0].fake.new_zeros(()) if translations else torch.zeros(())
         contribution = self._built(translations).contribution(translations, weights)
-        self.losses = dict(contribution.losses)
-        # Detached, so that the host's graph is freed as soon as the host lets go of it.
-        self._translations = [dataclasses.replace(t, fake=t.fake.detach()) for t in translations]
-        self._injections = [
+        self.losses.update(contribution.losses)
+        self._translations += [_for_discriminators(translation) for translation in translations]
+        injections = [
             Injection(
                 gradient.tensor,
                 gradient.gradient,
@@ -77,9 +80,22 @@ class Guidance:
             )
             for gradient in contribution.gradients
         ]
-        if host_scale or not self._injections:
+        self._injections += injections
+        if host_scale or not injections:
             return contribution.value
-        return surrogate(contribution.value, self._injections, [g.tensor for g in contribution.gradients if g.is_image])
+        return surrogate(contribution.value, injections, [g.tensor for g in contribution.gradients if g.is_image])
+
+    def _begin_again(self, *, from_script: bool) -> None:
+        """A direction came twice: its step was never finished, or the host's forward ran a second time."""
+        self._drop_injections(warn=from_script)
+        self._translations = []
+        if from_script and self._config.regions:
+            warnings.warn(
+                "discriminator_step() was not called since the last generator_loss(...), so that the region "
+                "discriminators do not learn; call it after your own discriminator's step",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def finish(self, weights: Mapping[str, float]) -> bool:
         """The step is done: check that our gradient was collected, and move our discriminators.
@@ -91,19 +107,30 @@ class Guidance:
         active = bool(self._translations) and self._learner is not None
         if active and self._learner is not None:
             self.losses.update(self._learner.discriminator_step(self._translations, weights))
+        self.abandon()
+        return active
+
+    def abandon(self) -> None:
+        """Forget the step at hand: nothing of it is collected, learnt or recorded any more."""
+        self._drop_injections(warn=False)
         self._translations = []
         for head in (self._heads or {}).values():
             head.stop_recording()
-        return active
 
     def heads(self) -> dict[str, GGDWrapper]:
         """The uncertainty heads by direction; the host's networks are looked up at the first call."""
         if self._heads is None:
             ggd = self._config.ggd
             networks = self._adapter.generators() if ggd is not None else {}
-            self._heads = {d: GGDWrapper(network, ggd) for d, network in networks.items() if ggd is not None}
-            for direction, state in ((self._pending or {}).get("learner") or {"heads": {}})["heads"].items():
-                self._heads[direction].load_head(state)
+            self._heads = {
+                direction: GGDWrapper(network, ggd, seed=self._config.seed + place)
+                for place, (direction, network) in enumerate(networks.items())
+                if ggd is not None
+            }
+            saved = ((self._pending or {}).get("learner") or {"heads": {}})["heads"]
+            for direction, head in self._heads.items():
+                if direction in saved and head.owns_head:
+                    head.load_head(saved[direction])
         return self._heads
 
     def state_dict(self) -> dict[str, Any]:
@@ -120,21 +147,30 @@ class Guidance:
             CheckpointError: The state belongs to other networks.
         """
         self._pending = {"learner": state["learner"], "stream": state["stream"]}
-        if self._learner is not None:
+        if state["learner"] is None:
+            self._start_over()
+        elif self._learner is not None:
             self._restore(self._learner)
+
+    def _start_over(self) -> None:
+        """Back to before the first step: networks are drawn anew when they are needed, from the stream as it stood."""
+        self._learner = None
+        for head in (self._heads or {}).values():
+            head.head = None if head.owns_head else head.head
+        if self._pending is not None:
+            self._stream.load_state_dict(self._pending["stream"])
+            self._pending = None
 
     def _built(self, translations: Sequence[Translation]) -> Learner:
         if self._learner is None:
-            self._learner = Learner(
-                self._config, self._adapter, self._plugins, self.heads(), self._stream, translations
-            )
-            self._restore(self._learner)
+            learner = Learner(self._config, self._adapter, self._plugins, self.heads(), self._stream, translations)
+            self._restore(learner)
+            self._learner = learner
         return self._learner
 
     def _restore(self, learner: Learner) -> None:
         if self._pending is not None:
-            if self._pending["learner"] is not None:
-                learner.load_state_dict(self._pending["learner"])
+            learner.load_state_dict(self._pending["learner"])
             self._stream.load_state_dict(self._pending["stream"])
             self._pending = None
 
@@ -145,8 +181,13 @@ class Guidance:
 
     def close(self) -> None:
         """Take every hook off the host's tensors and generators."""
-        self._drop_injections(warn=False)
+        self.abandon()
         for head in (self._heads or {}).values():
             head.remove()
         self._heads = None
-        self._translations = []
+
+
+def _for_discriminators(translation: Translation) -> Translation:
+    """What the discriminators' step needs, without the host's graph, so that nothing of it outlives the host's step."""
+    fake, real = leaf(translation.fake).detach(), leaf(translation.real).detach()
+    return dataclasses.replace(translation, fake=fake, real=real, reconstruction=None, identity=None)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .config import RegionConfig
 from .errors import DataError
 from .rng import RandomState
+
+SMALLEST_SCALE_PX = 6
+"""The least side of an image that a region discriminator of one layer takes."""
 
 
 def check_folder(data: Path) -> None:
@@ -27,6 +32,21 @@ def check_folder(data: Path) -> None:
             )
 
 
+def check_size(size_px: tuple[int, int], regions: Sequence[RegionConfig]) -> None:
+    """Check that regions whose discriminators see whole images can; they join late, and would fail late.
+
+    Raises:
+        DataError: The images are too small for one.
+    """
+    for region in regions:
+        smallest_px = SMALLEST_SCALE_PX * 2 ** (region.scales - 1)
+        if region.roi_mode == "mask" and min(size_px) < smallest_px:
+            raise DataError(
+                f"`data` must hold images of at least {smallest_px} px for {region.scales} scales of region "
+                f"{region.name!r}; got {size_px[0]} x {size_px[1]} px; lower `scales` or prepare larger slices"
+            )
+
+
 def read_everything(loader: Any) -> tuple[int, int]:
     """Read every image of both domains once, and its masks where the session's wrapper brings them.
 
@@ -42,7 +62,7 @@ def read_everything(loader: Any) -> tuple[int, int]:
         DataError: An image cannot be read, or images differ in size.
         MaskError: A mask cannot be read, or has another size than its image.
     """
-    dataset, streams, serial = loader.dataset, RandomState.now(), loader.opt.serial_batches
+    dataset, streams, serial = loader.dataloader.dataset, RandomState.now(), loader.opt.serial_batches
     size_px: tuple[int, int] | None = None
     first = ""
     loader.opt.serial_batches = True  # at random, some images of B would not come up

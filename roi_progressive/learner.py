@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from .adapter import Adapter, Translation
 from .config import Config, RegionConfig
 from .discriminators import DiscriminatorBank, patch_discriminator_for
 from .errors import CheckpointError
-from .objective import Contribution, GeneratorObjective, masks_of
+from .objective import REVERSE, Contribution, GeneratorObjective, masks_of
 from .plugins import Plugins
 from .rng import ForkedStream
+from .tap import leaf
 from .uncertainty import GGDWrapper
 
 
@@ -27,7 +29,7 @@ class Learner:
         plugins: Asked for networks and extra terms.
         heads: The uncertainty wrappers by direction.
         stream: Our random stream; all drawing happens in it.
-        first: The first step's translations: they show channels and device.
+        first: The first step's translations: they show channels, device and precision.
     """
 
     def __init__(
@@ -43,28 +45,47 @@ class Learner:
         self._adapter = adapter
         self._stream = stream
         self._heads = dict(heads)
-        device = first[0].fake.device
+        image = leaf(first[0].fake)
         with stream.active():
-            channels = {translation.direction: translation.fake.shape[1] for translation in first}
-            self.bank = DiscriminatorBank(config, channels, _factory(plugins)).to(device)
-            for translation in first:
-                if translation.direction in self._heads:
-                    self._heads[translation.direction].build_head(translation.fake)
-        betas = adapter.betas()
-        self._bank_optimizer = _adam(self.bank.parameters, betas)
-        self._head_optimizer = _adam(self._head_parameters, betas)
+            bank = DiscriminatorBank(config, _channels(adapter.generators(), first), _factory(plugins))
+        self.bank = bank.to(image.device, image.dtype)
+        self._bank_optimizer = self._adam(self.bank)
+        # One a head: a direction that joins later brings its head, and its optimizer, then.
+        self._head_optimizers: dict[str, torch.optim.Adam] = {}
         self._objective = GeneratorObjective(config, self.bank, self._heads, plugins)
-
-    def _head_parameters(self) -> list[nn.Parameter]:
-        return [p for head in self._heads.values() if head.head is not None for p in head.head.parameters()]
 
     def contribution(self, translations: Sequence[Translation], weights: Mapping[str, float]) -> Contribution:
         """Our losses and gradients for the generators; the heads are moved one step on the way."""
+        for translation in translations:
+            self._build_heads(translation)
         with self._stream.active():
             contribution = self._objective.contribution(translations, weights)
         factor = self._config.ggd.learning_rate_factor if self._config.ggd is not None else 1.0
-        _step(self._head_optimizer, factor * self._adapter.learning_rates()["generator"])
+        for optimizer in self._head_optimizers.values():
+            _step(optimizer, factor * self._adapter.learning_rates()["generator"])
         return contribution
+
+    def _build_heads(self, translation: Translation) -> None:
+        direction = translation.direction
+        outputs = (
+            (direction, translation.fake),
+            (REVERSE[direction], translation.reconstruction),
+            (direction, translation.identity),
+        )
+        for made_by, output in outputs:
+            if output is not None and made_by in self._heads:
+                self._heads[made_by].build_head(output)
+                self._optimize_head(made_by)
+
+    def _optimize_head(self, direction: str) -> None:
+        head = self._heads[direction].head
+        optimizer = None if head is None or direction in self._head_optimizers else self._adam(head)
+        if optimizer is not None:
+            self._head_optimizers[direction] = optimizer
+
+    def _adam(self, network: nn.Module) -> torch.optim.Adam | None:
+        parameters = list(network.parameters())
+        return torch.optim.Adam(parameters, lr=0.0, betas=self._adapter.betas()) if parameters else None
 
     def discriminator_step(
         self, translations: Sequence[Translation], weights: Mapping[str, float]
@@ -105,7 +126,7 @@ class Learner:
             "bank": self.bank.state_dict(),
             "heads": {d: h.head.state_dict() for d, h in self._heads.items() if h.owns_head and h.head is not None},
             "bank_optimizer": None if self._bank_optimizer is None else self._bank_optimizer.state_dict(),
-            "head_optimizer": None if self._head_optimizer is None else self._head_optimizer.state_dict(),
+            "head_optimizers": {d: optimizer.state_dict() for d, optimizer in self._head_optimizers.items()},
             "pools": self.bank.pools_state_dict(),
         }
 
@@ -117,14 +138,10 @@ class Learner:
         """
         try:
             self.bank.load_state_dict(state["bank"])
-            for direction, head in state["heads"].items():
-                self._heads[direction].load_head(head)
-            for optimizer, saved in (
-                (self._bank_optimizer, state["bank_optimizer"]),
-                (self._head_optimizer, state["head_optimizer"]),
-            ):
-                if optimizer is not None and saved is not None:
-                    optimizer.load_state_dict(saved)
+            if self._bank_optimizer is not None:
+                self._bank_optimizer.load_state_dict(copy.deepcopy(state["bank_optimizer"]))
+            if self._config.ggd is not None:  # switched off, a saved head is left behind
+                self._load_heads(state["heads"], state["head_optimizers"])
             self.bank.load_pools_state_dict(state["pools"])
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -132,6 +149,22 @@ class Learner:
                 f"`state` must belong to the same regions and networks; it does not fit: {reason}; "
                 f"use the configuration it was trained with"
             ) from error
+
+    def _load_heads(self, heads: Mapping[str, Any], optimizers: Mapping[str, Any]) -> None:
+        for direction, head in heads.items():
+            self._heads[direction].load_head(head)
+        for direction, saved in optimizers.items():
+            self._optimize_head(direction)
+            # An optimizer goes on with the very tensors it is given.
+            self._head_optimizers[direction].load_state_dict(copy.deepcopy(saved))
+
+
+def _channels(generators: Iterable[str], first: Sequence[Translation]) -> dict[str, int]:
+    """Image channels of every direction that trains, also of those that the first step does not show."""
+    channels = {REVERSE[translation.direction]: translation.source.shape[1] for translation in first}
+    channels.update({translation.direction: translation.fake.shape[1] for translation in first})
+    training = {*generators, *(translation.direction for translation in first)}
+    return {direction: channels[direction] for direction in REVERSE if direction in training}
 
 
 def _factory(plugins: Plugins) -> Callable[[RegionConfig, int, int], nn.Module]:
@@ -142,11 +175,6 @@ def _factory(plugins: Plugins) -> Callable[[RegionConfig, int, int], nn.Module]:
         return patch_discriminator_for(region, in_channels, smallest_px) if network is None else network
 
     return build
-
-
-def _adam(parameters: Callable[[], Any], betas: tuple[float, float]) -> torch.optim.Adam | None:
-    trainable = [parameter for parameter in parameters() if parameter.requires_grad]
-    return torch.optim.Adam(trainable, lr=0.0, betas=betas) if trainable else None
 
 
 def _step(optimizer: torch.optim.Adam | None, learning_rate: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .adapter import DomainMasks
+from .adapter import DatasetLayout, DomainMasks
 from .config import RegionConfig
 from .errors import MaskError
 from .hookspecs import hookimpl
@@ -26,6 +26,8 @@ from .regions import RegionMask
 from .rng import RandomState
 
 BATCH_KEY = "roi_masks"
+MID_GREY = 127
+"""The largest 8-bit value that counts as outside a region."""
 MaskFiles = Mapping[str, Mapping[str, str | None]]
 """For every image file, its mask file by region; ``None`` where it does not hold the region."""
 
@@ -60,6 +62,19 @@ def find_masks(
     return found
 
 
+def masked_dataset(layout: DatasetLayout, regions: Sequence[RegionConfig], lookup: Lookup) -> MaskedDataset:
+    """A host's data set with its masks, to be put in its place.
+
+    Raises:
+        MaskError: A mask is missing, or the data set carries masks of another session.
+    """
+    dataset = layout.loader.dataset
+    if isinstance(dataset, MaskedDataset):
+        raise MaskError("`dataset` must be the host's own; got one that serves another session; close that one first")
+    found = find_masks(layout.paths, regions, lookup)
+    return MaskedDataset(dataset, layout.image_modules, layout.domains, found, [region.name for region in regions])
+
+
 def _existing(image: Path, region: RegionConfig, files: Mapping[str, Path | None]) -> str | None:
     file = files.get(region.name)
     if file is None:
@@ -82,30 +97,57 @@ class _Opener:
         self._masks = masks
         self._sizes = sizes
         self._region = region
+        self.opened: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(Image, name)
 
     def open(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         key = str(path)
-        if self._region is None or key not in self._masks:
+        if key not in self._masks:
+            return Image.open(path, *args, **kwargs)
+        self.opened.append(key)
+        if self._region is None:
             image = Image.open(path, *args, **kwargs)
             self._sizes[key] = image.size
             return image
+        if key not in self._sizes:  # another image than the first time, which `MaskedDataset` reports
+            return Image.open(path, *args, **kwargs)
         file = self._masks[key][self._region]
-        if file is None:
-            return Image.new("L", self._sizes[key], 0)
-        try:
-            mask = Image.open(file)
-            mask.load()
-        except OSError as error:
-            raise MaskError(f"`{self._region}` mask {file!r} cannot be read: {error}; write it anew") from error
-        if mask.size != self._sizes[key]:
-            raise MaskError(
-                f"`{self._region}` mask {file!r} must be of its image's size {self._sizes[key]} (width, height); "
-                f"got {mask.size}; export both on one grid"
-            )
-        return mask
+        return Image.new("L", self._sizes[key], 0) if file is None else _mask(file, self._region, self._sizes[key])
+
+
+def _mask(file: str, region: str, size: tuple[int, int]) -> Image.Image:
+    """A mask of its image's size, white inside, in a mode that every host reads.
+
+    Raises:
+        MaskError: The file is unreadable, of another size, or has values that would all count as outside.
+    """
+    try:
+        opened = Image.open(file)
+        opened.load()
+        mask: Image.Image = opened if opened.mode in ("L", "RGB") else opened.convert("L")
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise MaskError(f"`{region}` mask {file!r} must be a readable image: {reason}; write it anew") from error
+    if mask.size != size:
+        raise MaskError(
+            f"`{region}` mask {file!r} must be of its image's size {size} (width, height); "
+            f"got {mask.size}; export both on one grid"
+        )
+    largest = max(high for _, high in _extrema(mask))
+    if 0 < largest <= MID_GREY:
+        raise MaskError(
+            f"`{region}` mask {file!r} must be above mid-grey ({MID_GREY}) inside; its largest value is {largest}, "
+            f"which would be outside everywhere; write 0 and 255"
+        )
+    return mask
+
+
+def _extrema(image: Image.Image) -> tuple[tuple[int, int], ...]:
+    """Smallest and largest value of every band; Pillow drops the outer tuple where there is one band."""
+    found: Any = image.getextrema()
+    return tuple(found) if isinstance(found[0], tuple) else (found,)
 
 
 class MaskedDataset(Dataset[Any]):
@@ -143,29 +185,45 @@ class MaskedDataset(Dataset[Any]):
 
     def __getitem__(self, index: Any) -> dict[str, Any]:
         before, sizes = RandomState.now(), dict[str, tuple[int, int]]()
-        with self._opening(sizes, None):
+        with self._opening(sizes, None) as opened:
             sample = self.dataset[index]
         after = RandomState.now()
         masks: dict[str, dict[str, Tensor]] = {domain: {} for domain in self._domains}
         try:
             for region in self._regions:
                 before.restore()
-                with self._opening(sizes, region):
+                with self._opening(sizes, region) as opened_again:
                     replay = self.dataset[index]
+                self._check_replay(opened, opened_again)
                 for domain in self._domains:
                     masks[domain][region] = replay[domain][:1] > 0
         finally:
             after.restore()
         return {**sample, BATCH_KEY: masks}
 
+    def _check_replay(self, opened: list[str], opened_again: list[str]) -> None:
+        """Masks follow their image only where a sample read twice reads the same files twice."""
+        kind = type(self.dataset).__name__
+        if not opened:
+            raise MaskError(
+                f"`dataset` must open its image files for every sample, so that masks can follow; {kind} opened none "
+                f"of the files it lists; switch its cache off, or bring the masks in the batch (`batch_key`)"
+            )
+        if opened_again != opened:
+            raise MaskError(
+                f"`dataset` must read the same files again when Python's, NumPy's and torch's random states are put "
+                f"back; {kind} read {opened} and then {opened_again}; draw from one of these streams"
+            )
+
     @contextmanager
-    def _opening(self, sizes: dict[str, tuple[int, int]], region: str | None) -> Iterator[None]:
-        with ExitStack() as stack:
+    def _opening(self, sizes: dict[str, tuple[int, int]], region: str | None) -> Iterator[list[str]]:
+        opener, patches = _Opener(self._masks, sizes, region), Patches()
+        try:
             for name in self._image_modules:
-                patches = Patches()
-                stack.callback(patches.undo)
-                patches.set(importlib.import_module(name), "Image", _Opener(self._masks, sizes, region))
-            yield
+                patches.set(importlib.import_module(name), "Image", opener)
+            yield opener.opened
+        finally:
+            patches.undo()
 
 
 def masks_in_batch(

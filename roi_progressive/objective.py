@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from .discriminators import DiscriminatorBank
 from .errors import ConfigError, MaskError, PluginError
 from .plugins import Plugins
 from .regions import RegionMask
+from .tap import leaf as leaf_of
 from .uncertainty import GGDWrapper
 
 REVERSE = {"A2B": "B2A", "B2A": "A2B"}
@@ -61,7 +63,7 @@ class _Leaves:
         for known, leaf, _, _ in self.pairs:
             if known is tensor:
                 return leaf
-        return self.add(tensor, tensor.detach().requires_grad_(), name, is_image=True)
+        return self.add(tensor, leaf_of(tensor), name, is_image=True)
 
     def add(self, tensor: Tensor, leaf: Tensor, name: str, *, is_image: bool) -> Tensor:
         self.pairs.append((tensor, leaf, name, is_image))
@@ -104,8 +106,11 @@ class GeneratorObjective:
                     terms.append(weight * loss)
         if not terms:
             return Contribution(translations[0].fake.new_zeros(()), losses=losses)
-        total = torch.stack([term.float() for term in terms]).sum()
-        head_parameters = [p for head in self._heads.values() if head.head is not None for p in head.head.parameters()]
+        total = reduce(torch.add, terms)
+        if not total.requires_grad:  # a plugin's constant, where the region it speaks of is absent
+            return Contribution(total, losses=losses)
+        heads = [head.head for head in self._heads.values() if head.head is not None]
+        head_parameters = [p for head in heads for p in head.parameters() if p.requires_grad]
         inputs = [leaf for _, leaf, _, _ in leaves.pairs]
         found = torch.autograd.grad(total, [*inputs, *head_parameters], allow_unused=True)
         for parameter, gradient in zip(head_parameters, found[len(inputs) :], strict=True):
@@ -113,7 +118,8 @@ class GeneratorObjective:
         gradients = [
             Gradient(tensor, gradient, name, is_image)
             for (tensor, _, name, is_image), gradient in zip(leaves.pairs, found, strict=False)
-            if gradient is not None
+            # A frozen generator's image takes no gradient, and neither do features that are the source itself.
+            if gradient is not None and tensor.requires_grad
         ]
         return Contribution(total.detach(), gradients, losses)
 
@@ -139,34 +145,51 @@ class GeneratorObjective:
             terms[f"{name}_{direction}"] = (loss, 1.0)
         return terms
 
-    def _ggd(self, translation: Translation, target: str, leaves: _Leaves) -> Tensor:
+    def _ggd(self, translation: Translation, configured: str, leaves: _Leaves) -> Tensor:
         direction = translation.direction
-        if target == "auto":
-            cycle = "cycle" if translation.reconstruction is not None else "identity"
-            target = "paired" if translation.paired else cycle
+        target = self._target(translation) if configured == "auto" else configured
         output, truth, made_by = {
             "paired": (translation.fake, translation.real, direction),
             "cycle": (translation.reconstruction, translation.source, REVERSE[direction]),
             "identity": (translation.identity, translation.real, direction),
         }[target]
-        if output is None:
-            missing = "reconstruction" if target == "cycle" else "identity image"
+        if output is None or made_by not in self._heads:
+            missing = {"cycle": "a reconstruction", "identity": "an identity image"}.get(target, "a generated image")
+            missing = missing if configured != "auto" else "a paired truth, a reconstruction or an identity image"
+            missing = missing if output is None else f"generator {made_by}"
             raise ConfigError(
-                f"`ggd.target` is {target!r}, but this host makes no {missing} for {direction}; "
+                f"`ggd.target` is {configured!r} and needs {missing} for {direction}; the host gave none; "
                 f"choose another target or set ggd = false"
             )
         name = {"paired": "generated", "cycle": "reconstructed", "identity": "identity"}[target]
-        residual = leaves.of(output, f"the {name} image of {direction}") - truth.detach()
-        term = self._heads[made_by].term(output, residual)
+        leaf = leaves.of(output, f"the {name} image of {direction}")
+        term = self._heads[made_by].term(output, leaf - truth.detach(), leaf)
         if term.features is not output:
             leaves.add(term.features, term.leaf, f"the features of generator {made_by}", is_image=False)
         return term.loss
 
+    def _target(self, translation: Translation) -> str:
+        """What ``auto`` stands for: the data decide."""
+        if translation.paired:
+            return "paired"
+        cycled = translation.reconstruction is not None and REVERSE[translation.direction] in self._heads
+        return "cycle" if cycled else "identity"
+
     def _extra(self, translation: Translation, leaves: _Leaves) -> dict[str, Tensor]:
         if not self._plugins.names("roi_generator_losses"):
             return {}
-        fake = leaves.of(translation.fake, f"the generated image of {translation.direction}")
-        extra = self._plugins.merged("roi_generator_losses", translation=replace(translation, fake=fake))
+        direction = translation.direction
+
+        def cut_off(image: Tensor | None, kind: str) -> Tensor | None:
+            return None if image is None else leaves.of(image, f"the {kind} image of {direction}")
+
+        seen = replace(
+            translation,
+            fake=leaves.of(translation.fake, f"the generated image of {direction}"),
+            reconstruction=cut_off(translation.reconstruction, "reconstructed"),
+            identity=cut_off(translation.identity, "identity"),
+        )
+        extra = self._plugins.merged("roi_generator_losses", translation=seen)
         for name, loss in extra.items():
             if not isinstance(loss, Tensor) or loss.ndim != 0:
                 came = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__

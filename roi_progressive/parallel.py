@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -56,7 +56,7 @@ def _start(task: Task) -> tuple[Connection, SpawnProcess]:
     context = get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(task, theirs), daemon=True)
-    with _single_threaded(), _deaf_to_interrupts():
+    with _single_threaded(), _interrupts_later():
         process.start()
     theirs.close()  # so that the pipe ends with the process
     return ours, process
@@ -83,10 +83,8 @@ def _hear(channel: Connection, name: str, process: SpawnProcess, report: Callabl
 
 
 def _work(task: Task, channel: Connection) -> None:
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C too, and ends this process
-    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         task(lambda share, text: channel.send((share, text)))
         channel.send(None)
@@ -96,6 +94,14 @@ def _work(task: Task, channel: Connection) -> None:
         channel.send(error)
     except BaseException:
         channel.send(RuntimeError(traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    """However the parent ends, also when it is killed: nobody would take the result."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager
@@ -113,13 +119,13 @@ def _single_threaded() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """A process started inside ignores Ctrl-C from its first moment, also while it is still importing."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signals
+def _interrupts_later() -> Iterator[None]:
+    """A Ctrl-C waits until the block ends; a process started in it is deaf to it from its first moment on."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

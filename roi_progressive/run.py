@@ -16,10 +16,11 @@ import torch
 from .config import Config
 from .errors import DataError, ShapeError
 from .host import CycleGANModel, create_dataset, create_model
-from .inspection import check_folder, read_everything
+from .inspection import check_folder, check_size, read_everything
 from .run_folder import (
     append_json,
     clear,
+    make_folder,
     read_run,
     require_data,
     required_epoch,
@@ -76,9 +77,11 @@ def train(
     model.setup(host_options)
     with attach(model, dataset, settings, plugins=plugins) as session:
         size_px = read_everything(dataset)
+        check_size(size_px, settings.regions)
         described = {"data": str(root), "options": asdict(options), "config": settings.to_mapping()}
 
         def begin() -> None:
+            make_folder(folder)
             clear(folder)
             write_json(folder / "run.json", {"format": 1, "size_px": list(size_px), **described})
 

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,21 @@ def required_epoch(folder: Path) -> int:
             f"`run` must hold a saved epoch; {str(folder)!r} has none yet; train it from the beginning with --force"
         )
     return epoch
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder to write into.
+
+    Raises:
+        DataError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"`out` must be a folder that can be written; {str(folder)!r} cannot be made: {error.strerror}; "
+            f"choose another"
+        ) from error
 
 
 def clear(folder: Path) -> None:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from . import masks as mask_files
-from .adapter import Adapter, DomainMasks, Translation
-from .checkpoint import load_checkpoint, save_checkpoint
+from .adapter import Adapter, Translation
+from .checkpoint import check_config, load_checkpoint, save_checkpoint
 from .config import Config
-from .errors import CheckpointError, ConfigError, HostNotSupportedError
-from .guidance import Guidance
+from .errors import CheckpointError, ConfigError, HostNotSupportedError, MaskError
 from .patching import Patches
 from .plugins import Plugins
 from .regions import RegionMask
 from .rng import RandomState
 from .stages import Stage, StageController
+from .steps import Steps
 from .uncertainty import Uncertainty
+
+_MARK = "_roi_progressive_attached"
 
 
 def attach(
@@ -48,8 +48,8 @@ def attach(
 
     Raises:
         HostNotSupportedError: No adapter understands the host.
-        ConfigError: The configuration or ``n_epochs`` is wrong.
-        MaskError: Masks are missing.
+        ConfigError: The configuration or ``n_epochs`` is wrong, or the host has an open session already.
+        MaskError: Masks are missing, or cannot follow the images of ``dataset``.
         CheckpointError: The host continues a run, and our file of it is missing or damaged.
         PluginError: A plugin cannot be registered.
     """
@@ -67,7 +67,7 @@ def attach(
         raise ConfigError("`n_epochs` must be given for this host; got none; give the length of the run in epochs")
     session = Session(adapter, settings, manager, length)
     try:
-        session._connect(dataset)
+        session._connect(host, dataset)
     except BaseException:
         session.close()
         raise
@@ -82,7 +82,7 @@ def _as_config(config: Config | Mapping[str, Any] | str | Path | None) -> Config
     return Config.from_toml(config) if isinstance(config, (str, Path)) else Config.from_mapping(config)
 
 
-class Session:
+class Session(Steps):
     """A host under guidance. Made by ``attach``; a context manager that closes itself.
 
     Scripts call ``start_epoch``, ``generator_loss`` and ``discriminator_step``; hosts with an adapter only
@@ -90,35 +90,38 @@ class Session:
     """
 
     def __init__(self, adapter: Adapter, config: Config, plugins: Plugins, n_epochs: int) -> None:
-        self.config = config
-        self._adapter = adapter
-        self._plugins = plugins
+        super().__init__(adapter, config, plugins, n_epochs)
         self._patches = Patches()
-        plan = plugins.call("roi_stages", config=config, n_epochs=n_epochs)
-        self._stages = StageController(config, n_epochs, plan)
-        self._guidance = Guidance(config, adapter, plugins)
         self._host_random: RandomState | None = None
-        self._masks: DomainMasks = {"A": {}, "B": {}}
-        self._epoch_sums: dict[str, tuple[Tensor, int]] = {}
-        self._in_step = False
-        self._steps = 0
+        self._closed = False
 
-    def _connect(self, dataset: Any) -> None:
-        layout = None if dataset is None else self._adapter.dataset_layout(dataset)
-        from_files = [region for region in self.config.regions if region.batch_key is None]
-        if layout is not None and from_files:
-            found = mask_files.find_masks(
-                layout.paths, from_files, lambda path, names: self._plugins.call("roi_masks", path=path, regions=names)
-            )
-            names = [region.name for region in from_files]
-            wrapped = mask_files.MaskedDataset(
-                layout.loader.dataset, layout.image_modules, layout.domains, found, names
-            )
-            self._patches.set(layout.loader, "dataset", wrapped)
+    def _connect(self, host: Any, dataset: Any) -> None:
+        if hasattr(host, "__dict__"):
+            if _MARK in vars(host):
+                raise ConfigError("`host` has an open session already; got a second `attach`; close the first one")
+            self._patches.set(host, _MARK, True)
+        self._follow_masks(dataset)
         self._adapter.install(self, self._patches)
         file = self._adapter.resume_file()
         if file is not None and self.config.resume != "fresh":
             self.load_state_dict(load_checkpoint(file))
+
+    def _follow_masks(self, dataset: Any) -> None:
+        """Have the samples of ``dataset`` carry the masks that lie in files."""
+        regions = [region for region in self.config.regions if region.batch_key is None]
+        if dataset is None or not regions:
+            return
+        layout = self._adapter.dataset_layout(dataset)
+        if layout is None:
+            raise MaskError(
+                f"`dataset` must be one whose image files the adapter for a {self._adapter.name} can follow; got "
+                f"{type(dataset).__name__}; give the loader that is trained on, or bring the masks in the batch "
+                f"(`batch_key`; for scripts: `generator_loss`)"
+            )
+        masked = mask_files.masked_dataset(
+            layout, regions, lambda path, names: self._plugins.call("roi_masks", path=path, regions=names)
+        )
+        self._patches.set(layout.loader, "dataset", masked)
 
     # -- the two calls of a user's script -------------------------------------------------------------------------
 
@@ -136,8 +139,7 @@ class Session:
             self._host_random = None
         before = self._stages.stage if self._stages.epoch is not None else None
         if self.config.stages.trigger == "plateau":
-            self._stages.observe(self._epoch_means())
-        self._epoch_sums.clear()
+            self._stages.observe(self._epoch_means.take())
         stage = self._stages.start_epoch(epoch)
         if stage != before:
             self._plugins.call("roi_stage_started", stage=stage, session=self)
@@ -160,7 +162,8 @@ class Session:
     ) -> Tensor:
         """Our terms for a script's generator loss; add the result to it, just before its backward.
 
-        The discriminators get no gradient from it, and a loss scaled by a GradScaler scales ours alike.
+        The discriminators get no gradient from it, and a loss scaled by a GradScaler scales ours alike. Called once a
+        step and direction: both at once, or one after the other.
 
         Args:
             real_A: Images of domain A, ``[N, C, H, W]`` in [-1, 1].
@@ -179,13 +182,21 @@ class Session:
             A scalar with our value, to be backpropagated with the loss; zero where no term is active.
 
         Raises:
-            ConfigError: Neither direction is complete.
+            ConfigError: Neither direction is complete, an image is cut off from its generator, or the session is
+                closed.
             MaskError: An active region has no masks.
         """
+        self._check_open()
         if real_A is None or real_B is None or (fake_B is None and fake_A is None):
             raise ConfigError(
                 "`real_A`, `real_B` and at least one of `fake_B`, `fake_A` must be given; give the step's own tensors"
             )
+        for name, fake in (("fake_B", fake_B), ("fake_A", fake_A)):
+            if fake is not None and not fake.requires_grad:
+                raise ConfigError(
+                    f"`{name}` must be the generator's own output, with its graph; got a tensor without gradient; give "
+                    f"it before any detach(), and leave it out where its generator does not train"
+                )
         a, b = _region_masks(masks_A, real_A), _region_masks(masks_B, real_B)
         translations = []
         if fake_B is not None:
@@ -196,36 +207,9 @@ class Session:
 
     def discriminator_step(self) -> None:
         """After the script's own discriminator step: move the region discriminators one step."""
-        self.step_finished()
-        self.step_started()
-
-    # -- what an adapter calls ------------------------------------------------------------------------------------
-
-    def step_started(self) -> None:
-        """The host's training step begins: its forwards count from here on."""
-        self._in_step = True
-        self._guidance.start()
-
-    def masks_arrived(self, batch: Mapping[str, Any], device: torch.device | str) -> None:
-        """The host takes a batch: keep its masks for the step.
-
-        Raises:
-            MaskError: The batch carries none.
-        """
-        self._masks = mask_files.masks_in_batch(batch, self.config.regions, device)
-
-    def translated(self) -> None:
-        """The host's forward is done, its backward to come: lay our gradient on the generated images."""
-        if self._in_step and torch.is_grad_enabled():
-            self._guidance.contribute(self._adapter.translations(self._masks), self._weights(), host_scale=True)
-
-    def step_finished(self) -> None:
-        """The host's step is done: move our discriminators."""
-        self._in_step = False
-        if self._guidance.finish(self._weights()):
-            self._steps += 1
-            self._sum_up()
-            self._plugins.call("roi_step_finished", step=self._steps, losses=dict(self._guidance.losses))
+        if not self._closed:
+            self.step_finished()
+            self.step_started()
 
     # -- what a user may look at ----------------------------------------------------------------------------------
 
@@ -251,8 +235,10 @@ class Session:
             direction: ``A2B`` or ``B2A``.
 
         Raises:
-            ConfigError: The configuration has no uncertainty head, or the host no such direction.
+            ConfigError: The configuration has no uncertainty head, the host no such direction, or the session is
+                closed.
         """
+        self._check_open()
         if self.config.ggd is None:
             raise ConfigError("`ggd` must be configured for uncertainty maps; got none; set a GGDConfig")
         heads = self._guidance.heads()
@@ -278,6 +264,7 @@ class Session:
             "config": json.dumps(self.config.to_mapping()),
             "guidance": self._guidance.state_dict(),
             "stages": self._stages.state_dict(),
+            "epoch_means": self._epoch_means.state_dict(),
             "steps": self._steps,
             "host": self._adapter.host_state() if exact else None,
             "host_random": RandomState.now().to_plain() if exact else None,
@@ -290,35 +277,26 @@ class Session:
             CheckpointError: The state belongs to other regions, or lacks what ``resume = "exact"`` needs.
         """
         try:
-            self._check_config(Config.from_mapping(json.loads(state["config"])))
+            check_config(Config.from_mapping(json.loads(state["config"])), self.config)
             if self.config.resume == "exact" and state["host"] is None:
                 raise CheckpointError(
                     '`resume` is "exact", but the checkpoint was saved without it and lacks the host\'s state; '
                     'continue with resume = "networks"'
                 )
             self._stages.load_state_dict(state["stages"])
+            self._epoch_means.load_state_dict(state["epoch_means"])
             self._steps = state["steps"]
             self._guidance.load_state_dict(state["guidance"])
             if self.config.resume == "exact":
                 self._adapter.load_host_state(state["host"])
                 self._host_random = RandomState.from_plain(state["host_random"])
-        except (KeyError, TypeError, ConfigError) as error:
-            raise CheckpointError(f"`state` must come from `state_dict`; it does not: {error}") from error
-
-    def _check_config(self, saved: Config) -> None:
-        differing = [
-            f.name
-            for f in dataclasses.fields(Config)
-            if f.name in ("regions", "adversarial") and getattr(saved, f.name) != getattr(self.config, f.name)
-        ]
-        if differing:
-            raise CheckpointError(
-                f"`config` must be the one the checkpoint was trained with; `{differing[0]}` differs: saved "
-                f'{getattr(saved, differing[0])!r}; train with the saved configuration or set resume = "fresh"'
-            )
+        except (KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"`state` must come from `state_dict`; it does not fit: {reason}") from error
 
     def close(self) -> None:
         """Take every patch and hook off the host again (promise 2); a second call does nothing."""
+        self._closed = True
         self._guidance.close()
         self._patches.undo()
 
@@ -330,22 +308,9 @@ class Session:
     ) -> None:
         self.close()
 
-    # -- inside ---------------------------------------------------------------------------------------------------
-
-    def _weights(self) -> dict[str, float]:
-        return {term: weight for term, weight in self._stages.weights().items() if weight > 0}
-
-    def _sum_up(self) -> None:
-        for name, loss in self._guidance.losses.items():
-            total, count = self._epoch_sums.get(name, (torch.zeros_like(loss), 0))
-            self._epoch_sums[name] = total + loss, count + 1
-
-    def _epoch_means(self) -> dict[str, float]:
-        means: dict[str, list[float]] = {}
-        for name, (total, count) in self._epoch_sums.items():
-            term = name.removeprefix("G_").rsplit("_", 1)[0]
-            means.setdefault(term, []).append(float(total) / count)
-        return {term: sum(values) / len(values) for term, values in means.items()}
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConfigError("`session` must be open; got a closed one; `attach` anew")
 
 
 def _region_masks(masks: Mapping[str, Tensor] | None, images: Tensor) -> dict[str, RegionMask]:

@@ -15,6 +15,15 @@ import torch
 from torch import Tensor
 
 
+def leaf(tensor: Tensor) -> Tensor:
+    """A copy of a host's tensor, cut off its graph, on which our terms are computed and differentiated.
+
+    Half-precision tensors become float32, so that small gradients survive until the host's scale is applied.
+    """
+    copy = tensor.detach()
+    return (copy.float() if copy.dtype in (torch.float16, torch.bfloat16) else copy).requires_grad_()
+
+
 class Injection:
     """Adds one fixed gradient to a tensor's gradient, once.
 

@@ -18,7 +18,6 @@ _WHOLE = {
 }
 
 
-
 @dataclass(frozen=True)
 class TrainOptions:
     """How the bundled CycleGAN trains.

@@ -14,6 +14,8 @@ from .config import GGDConfig
 from .errors import ShapeError
 from .features import FeatureCapture
 from .ggd import GGDHead, ggd_nll, ggd_variance
+from .rng import ForkedStream, RandomState
+from .tap import leaf as leaf_of
 
 
 class Uncertainty(NamedTuple):
@@ -45,22 +47,25 @@ class GGDWrapper:
 
     A generator that brings a ``ggd_head`` of its own (``UNetGenerator``) keeps it; any other gets one, built at its
     first recorded call when its features are known. Over several DataParallel devices, and where no convolution
-    leads to the output, the head reads the output image itself.
+    leads to the output, a head of ours reads the output image itself.
 
     Args:
         generator: The module the host calls, DataParallel or DDP wrappers included.
         config: The head's width and bounds, and the loss's epsilon.
+        seed: Of the head's first weights, which are drawn in a stream of their own: they depend neither on the
+            moment at which the head is built nor on the host's random state.
     """
 
-    def __init__(self, generator: nn.Module, config: GGDConfig) -> None:
+    def __init__(self, generator: nn.Module, config: GGDConfig, *, seed: int = 0) -> None:
         self.config = config
+        self._seed = seed
         self._generator = generator
         self._module = generator
         replicated = False
         while isinstance(self._module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             replicated |= isinstance(self._module, nn.DataParallel) and len(self._module.device_ids) > 1
             self._module = self._module.module
-        own = getattr(self._module, "ggd_head", None)
+        own = None if replicated else getattr(self._module, "ggd_head", None)
         self.head: GGDHead | None = own if isinstance(own, GGDHead) else None
         self.owns_head = self.head is None
         self._capture = None if replicated else FeatureCapture(self._module)
@@ -76,38 +81,58 @@ class GGDWrapper:
             self._capture.recording = False
             self._capture.clear()
 
-    def term(self, output: Tensor, residual: Tensor) -> GGDTerm:
+    def term(self, output: Tensor, residual: Tensor, leaf: Tensor | None = None) -> GGDTerm:
         """The loss of an output under the maps predicted for it (paper eq. 1), with its features cut off the graph.
 
         Args:
             output: An image the generator made while recording.
             residual: Predicted minus true image; a leaf, or made from one.
+            leaf: The leaf that ``residual`` was made from; the head reads it where the image is all it has.
         """
         features = self._features(output)
-        leaf = features.detach().requires_grad_()
-        scale, shape = self._maps(leaf, output.shape)
+        cut_off = leaf if leaf is not None and features is output else leaf_of(features)
+        scale, shape = self._maps(cut_off, output.shape)
         loss = ggd_nll(residual, scale, shape, epsilon=self.config.epsilon)
-        return GGDTerm(loss, features, leaf)
+        return GGDTerm(loss, features, cut_off)
 
     @torch.no_grad()
     def uncertainty(self, source: Tensor) -> Uncertainty:
-        """Translate images and say how sure.
+        """Translate images and say how sure; weights, running statistics and random streams stay as they are.
 
         Args:
             source: ``[N, C, H, W]`` in [-1, 1], on the generator's device.
+
+        Raises:
+            ShapeError: The generator returns anything but images.
         """
-        known = self._capture is None or self._capture.layer is not None
+        random_state = RandomState.now()
+        statistics = [(buffer, buffer.clone()) for buffer in self._module.buffers()]
         listening = nullcontext() if self._capture is None else self._capture.listening()
-        with listening, torch.set_grad_enabled(not known):
-            image = self._generator(source)
-            if not isinstance(image, Tensor) or image.ndim != 4:
-                raise ShapeError(
-                    f"`generator` must return images [N, C, H, W]; {type(self._module).__name__} returned "
-                    f"{list(image.shape) if isinstance(image, Tensor) else type(image).__name__}"
-                )
-            scale, shape = self._maps(self._features(image).detach(), image.shape)
+        try:
+            with listening:
+                image = self._image(source)
+                scale, shape = self._maps(leaf_of(self._features(image)), image.shape)
+        finally:
+            random_state.restore()
+            for buffer, before in statistics:
+                buffer.copy_(before)
         sigma = ggd_variance(scale, shape).sqrt()
         return Uncertainty(image.detach(), scale.detach(), shape.detach(), sigma.detach())
+
+    def _image(self, source: Tensor) -> Tensor:
+        if self._capture is None or self._capture.layer_is_known:
+            image = self._generator(source)
+        else:
+            # The layer is found by the graph, so this once there must be one, even in inference mode or where
+            # all parameters are frozen.
+            with torch.inference_mode(False), torch.enable_grad():
+                image = self._generator(source.detach().clone().requires_grad_())
+        if not isinstance(image, Tensor) or image.ndim != 4:
+            raise ShapeError(
+                f"`generator` must return images [N, C, H, W]; {type(self._module).__name__} returned "
+                f"{list(image.shape) if isinstance(image, Tensor) else type(image).__name__}"
+            )
+        return image
 
     def build_head(self, output: Tensor) -> None:
         """Make the head where the generator brings none; a second call changes nothing.
@@ -116,24 +141,27 @@ class GGDWrapper:
             output: An image this generator made while recording.
         """
         if self.head is None:
-            self.head = self._head(self._features(output).shape[1], output.shape[1]).to(output.device)
+            self.head = self._head_for(leaf_of(self._features(output)), output.shape[1])
 
     def load_head(self, state: Mapping[str, Tensor]) -> None:
         """Restore a head that this class made; it is built to the sizes of its weights where there is none yet."""
         if self.head is None:
             first = state.get("trunk.0.weight", state["scale.weight"])
-            device = next(self._module.parameters()).device
-            self.head = self._head(first.shape[1], state["scale.weight"].shape[0]).to(device)
+            like = next(self._module.parameters(), first).new_empty(0, first.shape[1], dtype=first.dtype)
+            self.head = self._head_for(like, state["scale.weight"].shape[0])
         self.head.load_state_dict(dict(state))
 
-    def _head(self, in_channels: int, out_channels: int) -> GGDHead:
-        return GGDHead(
-            in_channels,
-            out_channels,
-            hidden_channels=self.config.hidden_channels,
-            min_scale=self.config.min_scale,
-            shape_range=self.config.shape_range,
-        )
+    def _head_for(self, features: Tensor, out_channels: int) -> GGDHead:
+        # What is made in inference mode could never be trained.
+        with ForkedStream(self._seed).active(), torch.inference_mode(False):
+            head = GGDHead(
+                features.shape[1],
+                out_channels,
+                hidden_channels=self.config.hidden_channels,
+                min_scale=self.config.min_scale,
+                shape_range=self.config.shape_range,
+            )
+            return head.to(features.device, features.dtype)
 
     def _features(self, output: Tensor) -> Tensor:
         found = None if self._capture is None else self._capture.features_of(output)
@@ -141,7 +169,7 @@ class GGDWrapper:
 
     def _maps(self, features: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         if self.head is None:
-            self.head = self._head(features.shape[1], shape[1]).to(features.device)
+            self.head = self._head_for(features, shape[1])
         scale, beta = self.head(features)
         return _fit(scale, shape), _fit(beta, shape)
 

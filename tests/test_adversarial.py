@@ -7,13 +7,16 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from roi_progressive.adversarial import AdversarialLoss, reduce_logits
 from roi_progressive.config import ADVERSARIAL_LOSSES
 from roi_progressive.errors import ConfigError
+
+# A busy machine is no finding.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 LOGITS = torch.linspace(-60, 60, 241, dtype=torch.float64)
 
@@ -67,6 +70,7 @@ def test_an_unknown_loss_is_refused_in_one_line() -> None:
         AdversarialLoss.named("wasserstein")
 
 
+@UNHURRIED
 @given(st.integers(0, 1000))
 def test_the_weighted_mean_is_numpys(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from roi_progressive import checkpoint
-from roi_progressive.checkpoint import FORMAT, checkpoint_name, load_checkpoint, save_checkpoint
+from roi_progressive.checkpoint import FORMAT, check_config, checkpoint_name, load_checkpoint, save_checkpoint
+from roi_progressive.config import Config, RegionConfig, StageConfig
 from roi_progressive.errors import CheckpointError
 
 STATE = {"weights": torch.arange(6.0).view(2, 3), "nested": {"epoch": 3, 4: [1.5, None, "text", True]}}
@@ -202,3 +203,20 @@ def test_a_file_of_another_format_is_refused_in_one_line(tmp_path: Path, content
     with pytest.raises(CheckpointError, match=ONE_LINE) as caught:
         load_checkpoint(tmp_path / "a.pth")
     assert found in str(caught.value)
+
+
+# -- whose checkpoint it is -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"regions": (RegionConfig("tumor", scales=2),)}, {"regions": ()}, {"adversarial": "hinge"}],
+    ids=["scales", "no regions", "loss"],
+)
+def test_a_checkpoint_of_other_networks_is_refused_in_one_line(other: dict[str, object]) -> None:
+    with pytest.raises(CheckpointError, match=rf"\A`config` must [^\n]+; `{next(iter(other))}` differs: [^\n]+\Z"):
+        check_config(Config(**other), Config())
+
+
+def test_what_does_not_belong_to_the_networks_may_change_in_a_run() -> None:
+    check_config(Config(pool_size=3, seed=9, resume="exact", stages=StageConfig(fade_fraction=0.5)), Config())

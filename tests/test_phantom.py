@@ -221,8 +221,8 @@ def test_phantom_contrasts_are_those_of_version_one():
     tumor = patient.masks["tumor"]
     liver = patient.masks["liver"] & ~tumor
     grey = [(image[mask].mean() + 1) * 127.5 for image in (patient.ct, patient.mr) for mask in (liver, tumor)]
-    assert grey == pytest.approx([171.9, 152.1, 149.3, 193.2], abs=1.0)
-    assert [liver.sum(), tumor.sum()] == pytest.approx([4416, 491], rel=0.02)
+    assert grey == pytest.approx([173.3, 93.9, 141.1, 201.4], abs=1.0)
+    assert [liver.sum(), tumor.sum()] == pytest.approx([4430, 474], rel=0.02)
 
 
 # ------------------------------------------------------------------------------------------ what it asks of a network
@@ -232,22 +232,24 @@ def _contrast(tissue: str, modality: str) -> np.ndarray[Any, Any]:
     return np.subtract(getattr(TISSUES[tissue], modality), getattr(TISSUES["liver"], modality))
 
 
-def test_phantom_tumours_barely_darker_in_ct_are_bright_in_mr_and_rims_the_reverse():
+def test_phantom_tumours_are_dark_in_ct_and_bright_in_mr_and_rims_and_benign_nodules_the_reverse():
     for tissue in ("hypodense", "necrosis", "cyst"):
-        assert (_contrast(tissue, "ct") < -15).all()
-        assert (_contrast(tissue, "mr") > 45).all()
+        assert (_contrast(tissue, "ct") < -40).all()
+        assert (_contrast(tissue, "mr") > 40).all()
+        assert (_contrast(f"benign {tissue}", "ct") > 40).all()
+        assert (_contrast(f"benign {tissue}", "mr") < -40).all()
     assert (_contrast("rim", "ct") > 15).all()
-    assert (_contrast("rim", "mr") < -40).all()
+    assert (_contrast("rim", "mr") < -30).all()
 
 
-def test_phantom_texture_keeps_its_sign_in_one_tumour_type_and_turns_it_in_another(cohort):
+def test_phantom_texture_turns_its_sign_in_one_tumour_type_and_not_in_another(cohort):
     ranks = {}
     for lesion in LESION_TYPES:
         alone = [p for p in cohort if set(p.lesions) == {lesion}]
         assert alone
         ranks[lesion] = np.mean([stats.spearmanr(p.ct[p.masks["tumor"]], p.mr[p.masks["tumor"]])[0] for p in alone])
     assert ranks["hypodense"] < -0.25
-    assert ranks["cyst"] > 0.25
+    assert ranks["cyst"] > ranks["hypodense"] + 0.25
 
 
 @pytest.mark.parametrize("tissue", ["hypodense", "necrosis", "cyst", "spleen", "muscle", "marrow", "pancreas"])
@@ -259,13 +261,17 @@ def test_phantom_mr_turns_round_over_the_range_of_a_tissues_ct(tissue):
     assert (slope < 0).mean() > 0.1
 
 
-def test_no_monotonic_grey_level_map_translates_phantom_tumours(cohort):
-    ct = np.concatenate([p.ct[p.masks["tumor"]] for p in cohort])
-    mr = np.concatenate([p.mr[p.masks["tumor"]] for p in cohort])
+def test_the_best_monotonic_grey_level_map_of_whole_phantom_images_is_worse_in_tumours_than_flat_paint(cohort):
+    ct, mr, tumor = (
+        np.concatenate([values(p).ravel() for p in cohort[:9]])
+        for values in (lambda p: p.ct, lambda p: p.mr, lambda p: p.masks["tumor"])
+    )
     for x, y in ((ct, mr), (mr, ct)):
         order = np.argsort(x, kind="stable")
-        fits = [optimize.isotonic_regression(y[order], increasing=up).x for up in (True, False)]
-        assert min(np.mean((y[order] - fit) ** 2) for fit in fits) > 0.35 * y.var()
+        target, inside = y[order], tumor[order]
+        fits = [optimize.isotonic_regression(target, increasing=up).x for up in (True, False)]
+        fit = min(fits, key=lambda fit: np.mean((target - fit) ** 2))
+        assert np.mean((target - fit)[inside] ** 2) > 2 * target[inside].var()
 
 
 @pytest.fixture

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from roi_progressive.pools import WindowPool
 from roi_progressive.regions import Windows
+
+# A busy machine is no finding.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def stamped(numbers: list[int], side: int) -> Windows:
@@ -25,7 +28,7 @@ def numbers_of(groups: list[Windows]) -> list[int]:
     return [int(pixels[0, 0, 0]) for windows in groups for pixels in windows.pixels]
 
 
-@settings(deadline=None)
+@UNHURRIED
 @given(
     size=st.integers(0, 6),
     seed=st.integers(0, 50),

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from roi_progressive.regions import (
     pyramid,
     window_side,
 )
+
+# A busy machine is no finding.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 RUNGS = (12, 16, 24)
 
@@ -70,6 +73,7 @@ def disc(height: int, width: int, centre: tuple[int, int], radius: float) -> Ten
 # -- masks and boxes --------------------------------------------------------------------------------------------------
 
 
+@UNHURRIED
 @given(masks(count=3))
 def test_boxes_are_those_of_scipy(mask: Tensor) -> None:
     expected = []
@@ -103,6 +107,7 @@ def test_an_image_that_its_mask_does_not_fit_is_refused_in_one_line(shape: tuple
         extract_windows(torch.zeros(shape), region, RegionConfig("tumor"))
 
 
+@UNHURRIED
 @given(masks(count=1), st.integers(0, 4))
 def test_growing_is_scipys_dilation_by_a_square(mask: Tensor, by_px: int) -> None:
     square = np.ones((2 * by_px + 1, 2 * by_px + 1), dtype=bool)
@@ -112,6 +117,7 @@ def test_growing_is_scipys_dilation_by_a_square(mask: Tensor, by_px: int) -> Non
 # -- the ladder of windows --------------------------------------------------------------------------------------------
 
 
+@UNHURRIED
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),
@@ -132,7 +138,7 @@ def test_a_window_is_the_smallest_rung_that_holds_region_and_margin(
     assert window_side((3, 4, 3 + height, 4 + width), config) == next(side for side in endless if side >= needed)
 
 
-@settings(deadline=None)
+@UNHURRIED
 @given(mask=masks(), margin=st.integers(0, 5), mode=st.sampled_from(("crop", "concat")))
 def test_a_window_holds_its_whole_region_and_lies_in_the_image_where_it_fits(
     mask: Tensor, margin: int, mode: str
@@ -221,7 +227,7 @@ def test_beyond_the_images_border_there_is_background() -> None:
 # -- promise 8 --------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(UNHURRIED, max_examples=60)
 @given(
     mask=masks(),
     mode=st.sampled_from(ROI_MODES),

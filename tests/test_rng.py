@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from roi_progressive.rng import ForkedStream, RandomState
+
+# A busy machine is no finding.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def draw() -> tuple[float, float, float, float, float]:
@@ -34,6 +37,7 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+@UNHURRIED
 @given(st.integers(0, 100), st.integers(0, 3))
 def test_the_hosts_streams_stand_where_they_stood(seed: int, drawn: int) -> None:
     seed_all(seed)
@@ -103,6 +107,7 @@ def test_a_stream_read_from_a_file_goes_on_where_it_was_left(tmp_path: Path, ent
             assert draw() == expected
 
 
+@UNHURRIED
 @given(st.integers(0, 1000), st.integers(0, 2))
 def test_a_snapshot_restores_every_stream_also_through_plain_values(seed: int, drawn: int) -> None:
     seed_all(seed)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from roi_progressive.tap import Injection, balance_factor, surrogate
+from roi_progressive.tap import Injection, balance_factor, leaf, surrogate
 
 
 class Generator(nn.Module):
@@ -49,8 +49,8 @@ def feature_term(features: Tensor) -> Tensor:
 
 
 def gradient_of(term: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
-    leaf = tensor.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(term(leaf), leaf)
+    copy = leaf(tensor)
+    (gradient,) = torch.autograd.grad(term(copy), copy)
     return gradient
 
 
@@ -174,6 +174,26 @@ def test_a_half_precision_image_gets_a_half_precision_gradient() -> None:
     assert image.grad.dtype == torch.float16
     # 2e-9 is nothing in half precision; scaled before it is cast, it is not.
     torch.testing.assert_close(image.grad, torch.full((3,), 1 + 2e-9 * 2.0**16, dtype=torch.float16))
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_our_terms_are_computed_beside_the_graph_and_at_least_in_single_precision(
+    given: torch.dtype, used: torch.dtype
+) -> None:
+    image = torch.ones(3, dtype=given, requires_grad=True) * 2
+    copy = leaf(image)
+    assert (copy.dtype, copy.is_leaf, copy.requires_grad) == (used, True, True)
+    assert torch.equal(copy, image.to(used))
+    (gradient,) = torch.autograd.grad((copy * 1e-9).sum(), copy)
+    assert (gradient != 0).all(), "the gradient is gone before the host's scale could save it"
 
 
 # -- once, and never unasked ------------------------------------------------------------------------------------------

@@ -170,26 +170,42 @@ def _paint_vessels(rng: np.random.Generator, canvas: Canvas, liver: FloatArray) 
 def _paint_tumours(
     rng: np.random.Generator, canvas: Canvas, liver: BoolArray, lesion: str
 ) -> tuple[BoolArray, tuple[str, ...]]:
-    """The main tumour, present in every slice, and up to two smaller ones, apart from each other."""
+    """Tumours and benign nodules, apart from each other; the main one of either is in every slice."""
     free = np.pad(liver.all(axis=0), 1)
     tumor = np.zeros_like(liver)
-    wanted_types = [lesion, *map(str, rng.choice(LESION_TYPES, size=rng.choice(3, p=_EXTRA_TUMOURS)))]
     types: list[str] = []
-    for number, kind in enumerate(wanted_types):
+    for kind, is_main, is_tumor in _lesions(rng, lesion):
         room_px = ndimage.distance_transform_edt(free)[1:-1, 1:-1]
-        wanted = rng.uniform(0.14, 0.225) if number == 0 else rng.uniform(0.10, 0.15)
+        wanted = rng.uniform(0.12, 0.19) if is_main else rng.uniform(0.09, 0.13)
         radius = min(wanted, float(room_px.max()) / canvas.px / 1.22)
-        if number > 0 and radius < 0.08:
+        if not is_main and radius < 0.08:
             continue  # no room left beside the others
         spots = np.argwhere(room_px >= min(radius * canvas.px * 1.2, float(room_px.max())))
         row, column = spots[rng.integers(len(spots))]
-        z0, reach = (0.0, rng.uniform(1.3, 1.6)) if number == 0 else (rng.uniform(-0.6, 0.6), rng.uniform(0.7, 1.2))
+        z0, reach = (0.0, rng.uniform(1.3, 1.6)) if is_main else (rng.uniform(-0.6, 0.6), rng.uniform(0.7, 1.2))
         centre = (float(canvas.x[0, 0, column]), float(canvas.y[0, row, 0]))
         depth = _lump(rng, canvas, centre, radius, z0, reach)
-        tumor |= _paint_lesion(canvas, kind, np.where(liver, depth, np.minimum(depth, -0.5)), radius)
-        types.append(kind)
+        prefix = "" if is_tumor else "benign "
+        painted = _paint_lesion(canvas, kind, np.where(liver, depth, np.minimum(depth, -0.5)), radius, prefix)
+        if is_tumor:
+            tumor |= painted
+            types.insert(0, kind) if is_main else types.append(kind)
         free &= np.pad(np.hypot(canvas.x[0] - centre[0], canvas.y[0] - centre[1]) > 1.25 * radius, 1)
     return tumor, tuple(types)
+
+
+def _lesions(rng: np.random.Generator, lesion: str) -> list[tuple[str, bool, bool]]:
+    """Type, whether it is a main one, whether it is a tumour: tumours and benign nodules in equal chances.
+
+    A nodule has a tumour's contrasts reversed, in CT and in MR; nothing but the region tells which is which.
+    """
+    main = [(lesion, True, True), (str(rng.choice(LESION_TYPES)), True, False)]
+    more = [
+        (str(rng.choice(LESION_TYPES)), False, is_tumor)
+        for is_tumor in (True, False)
+        for _ in range(rng.choice(3, p=_EXTRA_TUMOURS))
+    ]
+    return [group[i] for group in (main, more) for i in rng.permutation(len(group))]
 
 
 def _lump(
@@ -206,10 +222,8 @@ def _lump(
     return inside
 
 
-def _paint_lesion(canvas: Canvas, kind: str, depth_px: FloatArray, radius: float) -> BoolArray:
+def _paint_lesion(canvas: Canvas, kind: str, depth_px: FloatArray, radius: float, prefix: str) -> BoolArray:
+    canvas.paint(prefix + kind, depth_px, canvas.fine)
     if kind == "rim":
-        canvas.paint("rim", depth_px, canvas.fine)
-        canvas.paint("necrosis", depth_px - 0.30 * radius * canvas.px, canvas.fine)
-    else:
-        canvas.paint(kind, depth_px, canvas.fine)
+        canvas.paint(f"{prefix}necrosis", depth_px - 0.30 * radius * canvas.px, canvas.fine)
     return depth_px > 0

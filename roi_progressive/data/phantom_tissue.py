@@ -2,8 +2,11 @@
 
 A tissue has one texture ``t`` (zero mean, unit variance, skewed to the bright side). CT shows it linearly. MR shows it
 through the tissue's own curve, which in most turns round: over one part of the range the MR brightens with the CT, over
-the rest it darkens, and the types of lesion do so in opposite senses. No monotonic grey-level map, and no flat paint,
-gets it right. What a grey value alone leaves open, its surroundings decide: each image still determines the other.
+the rest it darkens. Ordinary anatomy is dark where it is dark in CT. Tumours are the exception: dark in CT, bright in
+MR, with a rim that is the reverse; and every patient has benign nodules that are the exception to the exception, bright
+in CT and dark in MR. Whole images look as likely with the two swapped, and a cycle closes as well: this is how
+translators come to invert lesions. What a grey value alone leaves open, its surroundings decide, so that each image
+still determines the other.
 
 All numbers are grey levels of 0 to 255. They are frozen: change one and ``PHANTOM_VERSION`` must go up.
 """
@@ -57,25 +60,29 @@ class Tissue:
 
 
 TISSUES: dict[str, Tissue] = {
-    "fat": Tissue((42, 44, 40), (205, 208, 202), 3, ((-2, 6), (2, -6))),
-    "muscle": Tissue((122, 128, 116), (92, 98, 86), 4, ((-2, -8), (0, 6), (2, -8))),
-    "bone": Tissue((240, 240, 238), (45, 45, 42), 4, ((-2, 6), (2, -6))),
-    "marrow": Tissue((186, 190, 182), (128, 134, 122), 8, ((-2, 14), (0, -8), (2, 14))),
-    "cord": Tissue((100, 102, 98), (160, 164, 156)),
-    "aorta": Tissue((248, 206, 120), (236, 196, 34)),
-    "cava": Tissue((132, 200, 120), (70, 190, 38)),
-    "cortex": Tissue((226, 206, 116), (188, 196, 96), 5, ((-2, 9), (2, -9))),
-    "medulla": Tissue((140, 196, 114), (104, 182, 72), 5, ((-2, -9), (2, 9))),
-    "spleen": Tissue((192, 184, 128), (168, 160, 78), 6, ((-2, -12), (0, 8), (2, -12))),
-    "pancreas": Tissue((158, 146, 118), (150, 140, 112), 8, ((-2, -10), (0, 8), (2, -10))),
-    "stomach": Tissue((98, 100, 96), (58, 60, 56), 6, ((-2, 10), (2, -10))),
+    "fat": Tissue((42, 44, 40), (28, 30, 26), 3, ((-2, -4), (2, 4))),
+    "muscle": Tissue((122, 128, 116), (96, 102, 92), 4, ((-2, -8), (0, 6), (2, -8))),
+    "bone": Tissue((240, 240, 238), (236, 236, 234), 4, ((-2, -6), (2, 6))),
+    "marrow": Tissue((186, 190, 182), (150, 156, 146), 8, ((-2, -14), (0, 8), (2, -14))),
+    "cord": Tissue((110, 112, 108), (88, 90, 86)),
+    "aorta": Tissue((248, 206, 120), (178, 162, 98)),
+    "cava": Tissue((132, 200, 120), (104, 158, 96)),
+    "cortex": Tissue((226, 206, 116), (172, 164, 94), 5, ((-2, -9), (2, 9))),
+    "medulla": Tissue((140, 196, 114), (108, 156, 92), 5, ((-2, 9), (2, -9))),
+    "spleen": Tissue((192, 184, 128), (154, 150, 100), 6, ((-2, -12), (0, 8), (2, -12))),
+    "pancreas": Tissue((158, 146, 118), (128, 120, 98), 8, ((-2, -10), (0, 8), (2, -10))),
+    "stomach": Tissue((108, 110, 106), (80, 82, 78), 6, ((-2, 10), (2, -10))),
     "air": Tissue((4, 4, 4), (6, 6, 6)),
-    "liver": Tissue((148, 172, 138), (124, 142, 116), 5, ((-2, 10), (2, -10))),
-    "vessel": Tissue((164, 218, 118), (90, 196, 62)),
-    "hypodense": Tissue((126, 146, 118), (188, 200, 180), 15, ((-1.7, 26), (0.8, -22), (2.8, 2))),
-    "rim": Tissue((172, 200, 158), (76, 84, 70), 8, ((-1.7, 16), (2.8, -24))),
-    "necrosis": Tissue((122, 140, 114), (178, 188, 170), 14, ((-1.7, -18), (-0.9, -26), (2.0, 30), (2.8, 14))),
-    "cyst": Tissue((108, 122, 102), (212, 218, 206), 11, ((-1.7, -24), (0.8, 22), (2.8, 0))),
+    "liver": Tissue((148, 172, 138), (124, 142, 116), 5, ((-2, -10), (2, 10))),
+    "vessel": Tissue((176, 222, 152), (146, 172, 132)),
+    "hypodense": Tissue((84, 88, 80), (200, 206, 194), 9, ((-1.7, 26), (0.8, -22), (2.8, 2))),
+    "rim": Tissue((186, 206, 176), (88, 100, 80), 8, ((-1.7, 16), (2.8, -24))),
+    "necrosis": Tissue((76, 80, 72), (188, 194, 182), 9, ((-1.7, -18), (-0.9, -26), (2.0, 30), (2.8, 14))),
+    "cyst": Tissue((66, 68, 64), (212, 218, 206), 8, ((-1.7, -24), (0.8, 22), (2.8, 0))),
+    "benign hypodense": Tissue((226, 230, 222), (58, 64, 54), 9, ((-1.7, -24), (0.8, 20), (2.8, -2))),
+    "benign rim": Tissue((108, 126, 100), (160, 176, 150), 8, ((-1.7, -16), (2.8, 24))),
+    "benign necrosis": Tissue((232, 236, 228), (66, 72, 62), 9, ((-1.7, 18), (-0.9, 26), (2.0, -30), (2.8, -14))),
+    "benign cyst": Tissue((240, 244, 236), (48, 54, 44), 8, ((-1.7, 24), (0.8, -20), (2.8, 0))),
 }
 
 

@@ -1,0 +1,149 @@
+"""Shared by the tests of the session: a tiny phantom, a tiny host on it, and bit-for-bit comparison."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from roi_progressive import Config, RegionConfig, Session
+from roi_progressive.data.phantom import make_phantom
+from roi_progressive.host import CycleGANModel, HostOptions, ImageLoader, create_dataset, create_model
+
+
+@pytest.fixture(scope="session")
+def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six CT and six MR slices of 32 px to train on, each with a liver and a tumour; two paired ones to test on."""
+    root = tmp_path_factory.mktemp("phantom") / "data"
+    make_phantom(root, n_train=4, n_val=0, n_test=2, slices_per_patient=3, size_px=32, seed=7)
+    return root
+
+
+@pytest.fixture
+def host_options(phantom_root: Path, tmp_path: Path) -> Callable[..., HostOptions]:
+    """Options of a host that trains an epoch (three steps) in a blink; keywords change them."""
+
+    def options(**changes: Any) -> HostOptions:
+        tiny = {"ngf": 4, "ndf": 4, "unet_depth": 2, "n_layers_D": 2, "n_blocks": 1, "batch_size": 2, "pool_size": 2}
+        run = {"n_epochs": 2, "n_epochs_decay": 2, "lr": 2e-3, "seed": 0}
+        return HostOptions(
+            **{"dataroot": str(phantom_root), "checkpoints_dir": str(tmp_path / "runs"), **tiny, **run, **changes}
+        )
+
+    return options
+
+
+@pytest.fixture
+def build_host(host_options: Callable[..., HostOptions]) -> Callable[..., tuple[CycleGANModel, ImageLoader]]:
+    """A host ready to train, all random streams seeded; keywords are options."""
+
+    def build(**changes: Any) -> tuple[CycleGANModel, ImageLoader]:
+        options = host_options(**changes)
+        np.random.seed(0)
+        model = create_model(options)
+        loader = create_dataset(options)
+        model.setup(options)
+        return model, loader
+
+    return build
+
+
+@pytest.fixture
+def tiny_region() -> Callable[..., RegionConfig]:
+    """A region whose discriminator is as small as it gets; keywords change it."""
+
+    def region(name: str = "tumor", **changes: Any) -> RegionConfig:
+        tiny = {"scales": 2, "windows_px": (16, 32), "layers": 1, "base_channels": 2, "margin_px": 2, "stage": 1}
+        return RegionConfig(name, **{**tiny, **changes})
+
+    return region
+
+
+@pytest.fixture
+def tumor_config(tiny_region: Callable[..., RegionConfig]) -> Callable[..., Config]:
+    """Guidance of the tumour from the first step on, without uncertainty; keywords change it."""
+
+    def config(**changes: Any) -> Config:
+        return Config(**{"regions": (tiny_region(),), "ggd": None, "pool_size": 2, **changes})
+
+    return config
+
+
+@pytest.fixture
+def train() -> Callable[..., None]:
+    """The user's own loop: ``train(model, loader, session, epochs)``; ``session`` may be ``None``."""
+
+    def loop(model: CycleGANModel, loader: ImageLoader, session: Session | None, epochs: range) -> None:
+        for epoch in epochs:
+            if session is not None:
+                session.start_epoch(epoch)
+            for batch in loader:
+                model.set_input(batch)
+                model.optimize_parameters()
+            model.update_learning_rate()
+
+    return loop
+
+
+@pytest.fixture
+def state_of() -> Callable[[CycleGANModel], dict[str, Any]]:
+    """Everything of a host that training changes, random streams included, copied."""
+
+    def state(model: CycleGANModel) -> dict[str, Any]:
+        numpy_state: Any = np.random.get_state()
+        return copied(
+            {
+                "networks": {name: getattr(model, f"net{name}").state_dict() for name in model.model_names},
+                "optimizers": [optimizer.state_dict() for optimizer in model.optimizers],
+                "pools": [model.fake_A_pool.images, model.fake_B_pool.images],
+                "python": list(random.getstate()[1]),
+                "numpy": [numpy_state[1].tolist(), numpy_state[2]],
+                "torch": torch.get_rng_state(),
+            }
+        )
+
+    return state
+
+
+@pytest.fixture(name="differing")
+def _differing() -> Callable[[Any, Any], list[str]]:
+    """Where two nested states differ in a single bit: ``differing(a, b) == []`` says they are the same."""
+    return differing
+
+
+@pytest.fixture(name="copied")
+def _copied() -> Callable[[Any], Any]:
+    """A copy of a nested state that later training cannot change."""
+    return copied
+
+
+def differing(one: Any, other: Any, where: str = "") -> list[str]:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        same = one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
+        return [] if same else [where]
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        if list(one) != list(other):
+            return [f"{where}: keys {list(one)} and {list(other)}"]
+        return [line for key in one for line in differing(one[key], other[key], f"{where}.{key}")]
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        if len(one) != len(other):
+            return [f"{where}: {len(one)} and {len(other)} entries"]
+        pairs = enumerate(zip(one, other, strict=True))
+        return [line for place, (a, b) in pairs for line in differing(a, b, f"{where}[{place}]")]
+    return [] if type(one) is type(other) and one == other else [f"{where}: {one!r} and {other!r}"]
+
+
+def copied(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: copied(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [copied(value) for value in state]
+    return state

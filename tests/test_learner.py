@@ -1,0 +1,209 @@
+"""Our networks and their optimizers: rates and betas of the host, every direction, states that fit or say why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from roi_progressive import Adapter, CheckpointError, Config, GGDConfig, Translation
+from roi_progressive.learner import Learner
+from roi_progressive.plugins import Plugins
+from roi_progressive.regions import RegionMask
+from roi_progressive.rng import ForkedStream
+from roi_progressive.uncertainty import GGDWrapper
+
+
+class _Host(Adapter):
+    def __init__(self, channels: Mapping[str, int]) -> None:
+        other = {"A2B": "B2A", "B2A": "A2B"}
+        self.nets: dict[str, nn.Module] = {
+            d: nn.Sequential(nn.Conv2d(channels.get(other[d], 1), 3, 3, padding=1), nn.Conv2d(3, n, 1), nn.Tanh())
+            for d, n in channels.items()
+        }
+        self.rates = {"generator": 0.01, "discriminator": 0.02}
+
+    def generators(self) -> Mapping[str, nn.Module]:
+        return self.nets
+
+    def translations(self, masks: Any) -> Sequence[Translation]:
+        return ()
+
+    def install(self, session: Any, patches: Any) -> None:
+        pass
+
+    def learning_rates(self) -> Mapping[str, float]:
+        return self.rates
+
+    def betas(self) -> tuple[float, float]:
+        return (0.4, 0.99)
+
+
+def _masks(filled: bool = True) -> dict[str, RegionMask]:
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[:, :, 9:19, 9:19] = float(filled)
+    return {"tumor": RegionMask.from_tensor(mask)}
+
+
+class _Setup:
+    def __init__(self, config: Config, channels: Mapping[str, int] | None = None) -> None:
+        torch.manual_seed(0)
+        self.channels = {"A2B": 1, "B2A": 1} if channels is None else channels
+        self.host = _Host(self.channels)
+        self.heads = {d: GGDWrapper(net, config.ggd) for d, net in self.host.nets.items() if config.ggd is not None}
+        for head in self.heads.values():
+            head.start_recording()
+        self.config, self.stream = config, ForkedStream(config.seed)
+
+    def learner(self, first: Sequence[Translation]) -> Learner:
+        return Learner(self.config, self.host, Plugins(), self.heads, self.stream, first)
+
+    def translation(
+        self, direction: str = "A2B", cycle: bool = True, filled: bool = True, **changes: Any
+    ) -> Translation:
+        other = "B2A" if direction == "A2B" else "A2B"
+        sizes = [(2, self.channels.get(d, 1), 32, 32) for d in (other, direction)]
+        source, real = (torch.rand(size) * 2 - 1 for size in sizes)
+        fake = self.host.nets[direction](source)
+        rec = self.host.nets[other](fake) if cycle else None
+        masks = _masks(filled)
+        return Translation(direction, source, fake, real, rec, masks=masks, real_masks=masks, **changes)
+
+
+def _clone(module: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def _moved(module: nn.Module, before: list[Tensor]) -> bool:
+    return any(not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
+
+
+def test_rates_are_read_at_every_step_and_betas_copied(tumor_config: Any) -> None:
+    setup = _Setup(tumor_config(ggd=GGDConfig(hidden_channels=2, learning_rate_factor=3.0)))
+    step = [setup.translation(), setup.translation("B2A")]
+    learner = setup.learner(step)
+    for factor in (1.0, 0.5):
+        setup.host.rates = {"generator": 0.01 * factor, "discriminator": 0.02 * factor}
+        learner.contribution(step, {"tumor": 1.0, "ggd": 1.0})
+        learner.discriminator_step(step, {"tumor": 1.0})
+        state = learner.state_dict()
+        groups = [o["param_groups"][0] for o in (state["bank_optimizer"], *state["head_optimizers"].values())]
+        assert [g["lr"] for g in groups] == pytest.approx([0.02 * factor, 0.03 * factor, 0.03 * factor])
+        assert all(tuple(g["betas"]) == (0.4, 0.99) for g in groups)
+
+
+def test_a_step_moves_what_is_active_and_nothing_else(tumor_config: Any) -> None:
+    setup = _Setup(tumor_config(ggd=GGDConfig(hidden_channels=2)))
+    step = [setup.translation(), setup.translation("B2A")]
+    learner = setup.learner(step)
+    learner.contribution(step, {"tumor": 1.0})
+    heads = [setup.heads[d].head for d in ("A2B", "B2A")]
+    assert all(head is not None for head in heads)
+    before = [_clone(learner.bank), *(_clone(head) for head in heads if head is not None)]
+    learner.contribution(step, {"tumor": 1.0})
+    assert not any(_moved(m, b) for m, b in zip([learner.bank, *heads], before, strict=True) if m is not None)
+    learner.contribution(step, {"ggd": 1.0})
+    assert all(_moved(m, b) for m, b in zip(heads, before[1:], strict=True) if m is not None)
+    assert learner.discriminator_step(step, {}) == {}
+    assert not _moved(learner.bank, before[0])
+    losses = learner.discriminator_step(step, {"tumor": 1.0})
+    assert set(losses) == {"D_tumor_A2B", "D_tumor_B2A"} and not any(x.requires_grad for x in losses.values())
+    assert _moved(learner.bank, before[0])
+    assert all(p.grad is None for p in learner.bank.parameters()), "no gradient stays behind"
+
+
+def test_an_empty_region_moves_neither_weights_nor_moments(tumor_config: Any, copied: Any, differing: Any) -> None:
+    setup = _Setup(tumor_config())
+    full = [setup.translation(), setup.translation("B2A")]
+    learner = setup.learner(full)
+    learner.discriminator_step(full, {"tumor": 1.0})
+    before = copied(learner.state_dict())
+    empty = [setup.translation(filled=False), setup.translation("B2A", filled=False)]
+    assert learner.discriminator_step(empty, {"tumor": 1.0}) == {}
+    assert learner.contribution(empty, {"tumor": 1.0}).value == 0
+    assert differing(before, learner.state_dict()) == []
+
+
+def test_the_head_that_closes_the_cycle_learns_where_one_direction_is_trained(tumor_config: Any) -> None:
+    setup = _Setup(tumor_config(ggd=GGDConfig(hidden_channels=2)))
+    step = [setup.translation()]
+    learner = setup.learner(step)
+    learner.contribution(step, {"ggd": 1.0})
+    head = setup.heads["B2A"].head
+    assert head is not None
+    before = _clone(head)
+    learner.contribution([setup.translation()], {"ggd": 1.0})
+    assert _moved(head, before)
+    assert set(learner.state_dict()["head_optimizers"]) == {"A2B", "B2A"}
+
+
+def test_a_direction_may_join_in_a_later_step(tumor_config: Any) -> None:
+    setup = _Setup(tumor_config(), {"A2B": 3, "B2A": 1})
+    learner = setup.learner([setup.translation("A2B")])
+    for direction in ("A2B", "B2A"):
+        step = [setup.translation(direction)]
+        assert learner.contribution(step, {"tumor": 1.0}).value > 0
+        assert set(learner.discriminator_step(step, {"tumor": 1.0})) == {f"D_tumor_{direction}"}
+
+
+def test_one_generator_alone_makes_discriminators_of_one_direction(tumor_config: Any) -> None:
+    setup = _Setup(tumor_config(), {"A2B": 1})
+    learner = setup.learner([setup.translation(cycle=False)])
+    assert list(learner.bank.networks) == ["A2B_tumor"]
+
+
+def test_networks_take_the_precision_of_the_images(tumor_config: Any) -> None:
+    for dtype, expected in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
+        setup = _Setup(tumor_config(ggd=GGDConfig(hidden_channels=2)))
+        for net in setup.host.nets.values():
+            net.to(dtype)
+        source = torch.rand(2, 1, 32, 32, dtype=dtype)
+        fake = setup.host.nets["A2B"](source)
+        translation = Translation("A2B", source, fake, source, setup.host.nets["B2A"](fake), masks=_masks())
+        learner = setup.learner([translation])
+        found = learner.contribution([translation], {"tumor": 1.0, "ggd": 1.0})
+        assert {p.dtype for p in learner.bank.parameters()} == {expected}
+        assert {gradient.gradient.dtype for gradient in found.gradients} == {expected}
+        head = setup.heads["B2A"].head
+        assert head is not None and {p.dtype for p in head.parameters()} == {expected}
+
+
+def test_a_state_restores_networks_moments_and_pools(tumor_config: Any, copied: Any, differing: Any) -> None:
+    config = tumor_config(ggd=GGDConfig(hidden_channels=2))
+    setup = _Setup(config)
+    step = [setup.translation(), setup.translation("B2A")]
+    learner = setup.learner(step)
+    learner.contribution(step, {"tumor": 1.0, "ggd": 1.0})
+    learner.discriminator_step(step, {"tumor": 1.0})
+    state = copied(learner.state_dict())
+    other = _Setup(config)
+    fresh = other.learner([other.translation()])
+    assert differing(state, fresh.state_dict())
+    fresh.load_state_dict(state)
+    assert differing(state, fresh.state_dict()) == []
+
+
+def test_a_state_of_other_networks_is_refused_in_one_line(tumor_config: Any, tiny_region: Any, copied: Any) -> None:
+    setup = _Setup(tumor_config(ggd=GGDConfig(hidden_channels=2)))
+    step = [setup.translation()]
+    learner = setup.learner(step)
+    learner.contribution(step, {"ggd": 1.0})
+    state = copied(learner.state_dict())
+    others = [
+        tumor_config(regions=(tiny_region(base_channels=3),), ggd=GGDConfig(hidden_channels=2)),
+        tumor_config(regions=(tiny_region("liver"),), ggd=GGDConfig(hidden_channels=2)),
+        tumor_config(ggd=GGDConfig(hidden_channels=3)),
+    ]
+    for config in others:
+        other = _Setup(config)
+        first = [other.translation()]
+        target = other.learner(first)
+        target.contribution(first, {"ggd": 1.0})
+        with pytest.raises(CheckpointError, match="must belong to the same regions and networks") as caught:
+            target.load_state_dict(state)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(CheckpointError):
+        learner.load_state_dict({key: value for key, value in state.items() if key != "pools"})

@@ -1,0 +1,185 @@
+"""A run's table: the model beside what costs nothing, every empty cell with its reason, in JSON anybody can read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from roi_progressive.data.phantom import make_phantom
+from roi_progressive.errors import DataError, MaskError
+from roi_progressive.evaluation.networks import ALEXNET_FILE, INCEPTION_FILE
+from roi_progressive.results import REFERENCES, default_region, evaluate_run, write_scores
+from roi_progressive.run import TrainOptions, train
+
+METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_weights_in_torchs_cache(tmp_path: Path) -> Iterator[None]:
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(tmp_path / "hub"))
+    yield
+    torch.hub.set_dir(before)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a phantom, ``data``, and a run on it, ``run``."""
+    folder = tmp_path_factory.mktemp("made")
+    make_phantom(folder / "data", n_train=2, n_val=0, n_test=3, slices_per_patient=2, size_px=32)
+    small: dict[str, Any] = {"channels": 2, "depth": 2, "discriminator_channels": 2, "discriminator_layers": 1}
+    train(folder / "data", folder / "run", TrainOptions(**small, epochs=1, decay_epochs=0))
+    return folder
+
+
+@pytest.fixture
+def own(made: Path, tmp_path: Path) -> Path:
+    """The same, to spoil."""
+    folder = Path(shutil.copytree(made, tmp_path / "own"))
+    text = (folder / "run" / "run.json").read_text().replace(str(made.resolve()), str(folder.resolve()))
+    (folder / "run" / "run.json").write_text(text)
+    return folder
+
+
+def _strict(path: Path) -> Any:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_the_model_stands_beside_the_references_by_direction_and_phase(made: Path) -> None:
+    scores = evaluate_run(made / "run")
+    assert tuple(scores.results) == ("model", *REFERENCES)
+    assert scores.region == "tumor"
+    for results in scores.results.values():
+        assert list(results) == ["A2B", "B2A"]
+        for phases in results.values():
+            assert list(phases) == ["ART", "PV", "NC", "mean"]
+            for cell in phases.values():
+                assert all(isinstance(cell[metric], float) for metric in METRICS)
+                for metric in ("lpips", "fid"):
+                    assert cell[metric] is None and "no weights" in cell["reasons"][metric]
+    model, copied = (scores.results[arm]["A2B"]["mean"] for arm in ("model", "copy_source"))
+    assert model["tpsnr"] != copied["tpsnr"]
+
+
+def test_table_and_numbers_are_written_beside_the_images(made: Path) -> None:
+    scores = evaluate_run(made / "run", references=("copy_source",))
+    table, metrics = write_scores(made / "run", "test", scores)
+    text = table.read_text(encoding="utf-8")
+    assert "| model |" in text and "| copy_source |" in text and "n/a [1]" in text and ALEXNET_FILE in text
+    content = _strict(metrics)
+    assert content["arms"] == json.loads(json.dumps(scores.results)) and content["region"] == "tumor"
+    assert len(content["slices"]["model"]) == 2 * 6
+    assert content["slices"]["model"][0].keys() >= {"name", "patient", "phase", "direction", "region_px", *METRICS}
+    assert sorted(path.name for path in (made / "run" / "test").iterdir()) == ["A2B", "B2A", "metrics.json", "table.md"]
+
+
+def test_identical_pixels_are_infinite_decibels_and_still_json(own: Path) -> None:
+    for path in (own / "data" / "testA").iterdir():
+        shutil.copy(path, own / "data" / "testB" / path.name)
+    _, metrics = write_scores(own / "run", "test", evaluate_run(own / "run", references=("copy_source",)))
+    content = _strict(metrics)
+    first = content["slices"]["copy_source"][0]
+    assert first["psnr"] is None and first["reasons"]["psnr"] == "identical pixels"
+    assert content["arms"]["copy_source"]["A2B"]["mean"]["psnr"] == 100.0
+
+
+def test_the_region_asked_for_is_the_one_measured(made: Path) -> None:
+    tumour, liver = (evaluate_run(made / "run", region=region, references=()) for region in ("tumor", "liver"))
+    assert (tumour.region, liver.region) == ("tumor", "liver")
+    areas = [[one["region_px"] for one in scores.slices["model"]] for scores in (tumour, liver)]
+    assert all(inner < outer for inner, outer in zip(*areas, strict=True))
+    with pytest.raises(MaskError, match=r"'kidney'.*regions of the data: liver, tumor"):
+        evaluate_run(made / "run", region="kidney")
+
+
+def test_the_default_region_is_the_tumour_or_the_datas_last(own: Path) -> None:
+    data = own / "data"
+    assert default_region(data) == "tumor"
+    manifest = json.loads((data / "manifest.json").read_text())
+    (data / "manifest.json").write_text(json.dumps({**manifest, "regions": ["liver", "cyst"]}))
+    assert default_region(data) == "cyst"
+    (data / "manifest.json").unlink()
+    assert default_region(data) == "tumor"
+    for folder in data.glob("*_tumor"):
+        shutil.rmtree(folder)
+    assert default_region(data) == "liver"
+    for folder in data.glob("*_liver"):
+        shutil.rmtree(folder)
+    with pytest.raises(DataError, match="no mask folder such as trainA_tumor"):
+        default_region(data)
+
+
+@pytest.mark.parametrize("suffix", ["", ".png"])
+def test_patient_and_phase_are_read_from_a_manifest_with_or_without_endings(suffix: str, own: Path) -> None:
+    path = own / "data" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for entry in manifest["slices"]:
+        entry["name"] = entry["name"].removesuffix(".png") + suffix
+        entry["patient"] = f"Patient {entry['patient']}"  # not what the file is called
+        entry["phase"] = {"ART": "late"}.get(entry["phase"], entry["phase"])
+    path.write_text(json.dumps(manifest))
+    scores = evaluate_run(own / "run", references=())
+    assert {one["patient"] for one in scores.slices["model"]} == {"Patient p002", "Patient p003", "Patient p004"}
+    assert set(scores.results["model"]["A2B"]) == {"late", "PV", "NC", "mean"}
+
+
+def test_without_a_manifest_the_file_names_tell(own: Path) -> None:
+    (own / "data" / "manifest.json").unlink()
+    scores = evaluate_run(own / "run", references=())
+    assert set(scores.results["model"]["A2B"]) == {"ART", "PV", "NC", "mean"}
+
+
+def test_weights_that_are_not_there_are_an_error_and_broken_ones_a_reason(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="`weights` must be a folder"):
+        evaluate_run(made / "run", weights_dir=tmp_path / "nowhere")
+    (tmp_path / ALEXNET_FILE).write_bytes(b"no weights")
+    cell = evaluate_run(made / "run", references=(), weights_dir=tmp_path).results["model"]["A2B"]["mean"]
+    assert cell["lpips"] is None and "cannot be loaded" in cell["reasons"]["lpips"]
+    assert "no weights" in cell["reasons"]["fid"]
+
+
+def test_with_alexnets_weights_lpips_is_a_number(made: Path, tmp_path: Path) -> None:
+    lpips = pytest.importorskip("lpips")
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).net
+    weights = {f"features.{key.split('.', 1)[1]}": value for key, value in network.state_dict().items()}
+    torch.save(weights, tmp_path / ALEXNET_FILE)
+    results = evaluate_run(made / "run", references=("copy_source",), weights_dir=tmp_path).results
+    for arm in ("model", "copy_source"):
+        assert all(cell["lpips"] > 0 for phases in results[arm].values() for cell in phases.values())
+
+
+@pytest.mark.slow
+def test_with_inceptions_weights_fid_is_a_number(made: Path, tmp_path: Path) -> None:
+    module = pytest.importorskip("pytorch_fid.inception")
+    weights: dict[str, Any] = {}
+
+    def keep(self: torch.nn.Module, *_: Any) -> None:
+        weights.update(torch.nn.Module.state_dict(self))
+
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
+        patch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr("torchvision.models.Inception3.load_state_dict", keep, raising=False)
+        module.InceptionV3([0])
+    torch.save(weights, tmp_path / INCEPTION_FILE)
+    results = evaluate_run(made / "run", references=(), weights_dir=tmp_path).results
+    assert all(cell["fid"] > 0 for phases in results["model"].values() for cell in phases.values())

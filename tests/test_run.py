@@ -1,0 +1,296 @@
+"""A run in its folder: stopped anywhere it goes on as if it had not been, and nothing is lost or left half done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from roi_progressive import run as run_module
+from roi_progressive.config import Config, GGDConfig, RegionConfig
+from roi_progressive.data.phantom import make_phantom
+from roi_progressive.errors import ConfigError, DataError, MaskError
+from roi_progressive.host import CycleGANModel, HostOptions, create_dataset
+from roi_progressive.inspection import read_everything
+from roi_progressive.rng import RandomState
+from roi_progressive.run import TrainOptions, resume, train
+from roi_progressive.run_folder import history, read_run, saved_epoch
+
+SMALL: dict[str, Any] = {"channels": 2, "depth": 2, "discriminator_channels": 2, "discriminator_layers": 1}
+OPTIONS = TrainOptions(**SMALL, epochs=3, decay_epochs=3, batch_size=2, save_every_epochs=2, seed=5)
+LAST = 6
+GUIDED = Config(
+    regions=(
+        RegionConfig("liver", scales=1, windows_px=(24, 32), base_channels=2),
+        RegionConfig("tumor", scales=2, windows_px=(24, 32), base_channels=2),
+    ),
+    ggd=GGDConfig(hidden_channels=2),
+    pool_size=2,
+)
+CONFIGS = {"plain": None, "guided": GUIDED}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    make_phantom(folder, n_train=4, n_val=0, n_test=0, slices_per_patient=2, size_px=32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("straight")
+    for name, config in CONFIGS.items():
+        train(data, folder / name, OPTIONS, config)
+    return {name: folder / name for name in CONFIGS}
+
+
+def _networks(run: Path) -> dict[str, Any]:
+    return {path.name: torch.load(path, weights_only=True) for path in sorted((run / "networks").glob("*.pth"))}
+
+
+def _assert_equal(this: Any, that: Any, where: str = "") -> None:
+    assert type(this) is type(that), where
+    if isinstance(this, torch.Tensor):
+        assert torch.equal(this, that), where
+    elif isinstance(this, dict):
+        assert this.keys() == that.keys(), where
+        for key, value in this.items():
+            _assert_equal(value, that[key], f"{where}/{key}")
+    elif isinstance(this, (list, tuple)):
+        assert len(this) == len(that), where
+        for index, (one, other) in enumerate(zip(this, that, strict=True)):
+            _assert_equal(one, other, f"{where}/{index}")
+    else:
+        assert this == that, where
+
+
+def _stopping_at(step: int) -> Callable[[int, int, str], None]:
+    def report(done: int, total: int, text: str) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return report
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("stops", [(5,), (9, 11)], ids=["early", "twice late"])
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    name: str, stops: tuple[int, ...], data: Path, straight: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(data, run, OPTIONS, CONFIGS[name], report=_stopping_at(stops[0]))
+    for stop in stops[1:]:
+        torch.manual_seed(123)  # a new process has other random streams
+        with pytest.raises(KeyboardInterrupt):
+            resume(run, report=_stopping_at(stop))
+    torch.manual_seed(321)
+    resume(run)
+    _assert_equal(_networks(run), _networks(straight[name]))
+    assert history(run) == history(straight[name])
+
+
+def test_guidance_changes_the_run(straight: dict[str, Path]) -> None:
+    plain, guided = (_networks(straight[name])["6_net_G_A.pth"] for name in CONFIGS)
+    assert not torch.equal(plain["image_head.conv.weight"], guided["image_head.conv.weight"])
+
+
+def test_a_finished_run_is_left_as_it_is(straight: dict[str, Path]) -> None:
+    files = {path: path.stat().st_mtime_ns for path in straight["guided"].rglob("*")}
+    resume(straight["guided"])
+    assert {path: path.stat().st_mtime_ns for path in straight["guided"].rglob("*")} == files
+
+
+def test_the_folder_says_what_was_asked_for(data: Path, straight: dict[str, Path]) -> None:
+    described = json.loads((straight["guided"] / "run.json").read_text())
+    assert described["format"] == 1 and described["size_px"] == [32, 32]
+    assert described["data"] == str(data.resolve())
+    assert described["options"] == asdict(OPTIONS)
+    root, options, config = read_run(straight["guided"])
+    assert (root, options) == (data.resolve(), OPTIONS)
+    assert config.regions == GUIDED.regions and config.ggd == GUIDED.ggd and config.resume == "exact"
+
+
+def test_the_history_has_one_line_an_epoch_with_stage_and_losses(straight: dict[str, Path]) -> None:
+    epochs = history(straight["guided"])
+    assert [epoch["epoch"] for epoch in epochs] == list(range(1, LAST + 1))
+    assert [epoch["stage"] for epoch in epochs] == [1, 1, 2, 2, 3, 3]
+    assert "ggd_A2B" in epochs[0]["losses"] and "G_liver_A2B" not in epochs[0]["losses"]
+    assert {"G_liver_A2B", "D_liver_B2A"} <= epochs[2]["losses"].keys() and "G_tumor_A2B" not in epochs[2]["losses"]
+    assert {"G_tumor_A2B", "D_tumor_B2A", "G_A", "cycle_A"} <= epochs[4]["losses"].keys()
+    assert all(np.isfinite(loss) for epoch in epochs for loss in epoch["losses"].values())
+
+
+def test_only_the_last_saved_epoch_stays_and_every_save_left_a_picture(straight: dict[str, Path]) -> None:
+    networks = {path.name for path in (straight["guided"] / "networks").iterdir()}
+    ours = {f"6_net_{name}.pth" for name in ("G_A", "G_B", "D_A", "D_B")}
+    assert networks == {*ours, "6_roi_progressive.pth", "latest.json"}
+    samples = sorted((straight["guided"] / "samples").iterdir())
+    assert [path.name for path in samples] == ["epoch_0002.png", "epoch_0004.png", "epoch_0006.png"]
+    with Image.open(samples[-1]) as strip:
+        assert (strip.mode, strip.size) == ("L", (6 * 32, 32))
+        assert np.asarray(strip).std() > 1
+
+
+def test_the_last_epoch_is_saved_whatever_the_interval(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path / "run", TrainOptions(**SMALL, epochs=3, decay_epochs=0, save_every_epochs=100))
+    assert saved_epoch(tmp_path / "run") == 3
+
+
+def test_a_stop_while_saving_leaves_the_epoch_before(
+    data: Path, straight: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, save = tmp_path / "run", torch.save
+
+    def full_disk(content: Any, path: Any) -> None:
+        if "4_net_D_A" in str(path):
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device", str(path))
+        save(content, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            train(data, run, OPTIONS, GUIDED)
+    assert saved_epoch(run) == 2
+    resume(run)
+    _assert_equal(_networks(run), _networks(straight["guided"]))
+    assert history(run) == history(straight["guided"])
+
+
+def test_a_line_cut_off_in_the_history_is_written_anew(data: Path, straight: dict[str, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(data, run, OPTIONS, report=_stopping_at(7))
+    with open(run / "history.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"epoch": 4, "sta')
+    resume(run)
+    assert history(run) == history(straight["plain"])
+    assert len((run / "history.jsonl").read_text().splitlines()) == LAST
+
+
+def test_force_replaces_a_run_and_nothing_else(data: Path, tmp_path: Path) -> None:
+    run, one = tmp_path / "run", TrainOptions(**SMALL, epochs=1, decay_epochs=0)
+    train(data, run, OPTIONS, GUIDED)
+    for name in ("test/A2B/x.png", "test/table.md", "notes.txt", "test/mine.png", "samples/mine.png"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("x")
+    with pytest.raises(DataError, match="new or empty"):
+        train(data, run, one)
+    train(data, run, one, force=True)
+    left = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    networks = {f"networks/1_net_{name}.pth" for name in ("G_A", "G_B", "D_A", "D_B")}
+    networks |= {"networks/latest.json", "networks/1_roi_progressive.pth"}
+    assert left - networks == {
+        "run.json", "history.jsonl", "samples/epoch_0001.png", "notes.txt", "test/mine.png", "samples/mine.png"
+    }  # fmt: skip
+    assert networks <= left and len(history(run)) == 1
+
+
+def test_a_forced_run_that_fails_at_its_start_leaves_the_earlier_one(
+    data: Path, straight: dict[str, Path], tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in straight["plain"].rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match="32 x 32 px do not suit"):
+        train(data, straight["plain"], TrainOptions(**{**SMALL, "depth": 6}), force=True)
+    with pytest.raises(MaskError, match="kidney"):
+        train(data, straight["plain"], OPTIONS, Config(regions=(RegionConfig("kidney"),)), force=True)
+    assert {path: path.read_bytes() for path in straight["plain"].rglob("*") if path.is_file()} == before
+
+
+def test_images_too_small_for_a_region_are_found_before_it_joins(data: Path, tmp_path: Path) -> None:
+    region = RegionConfig("tumor", roi_mode="mask", scales=4, windows_px=(48,), base_channels=2)
+    with pytest.raises(DataError, match="at least 48 px for 4 scales of region 'tumor'; got 32 x 32 px"):
+        train(data, tmp_path / "run", OPTIONS, Config(regions=(region,)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_looking_at_the_data_first_changes_no_bit(
+    data: Path, straight: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "read_everything", lambda loader: (32, 32))
+    train(data, tmp_path / "run", OPTIONS, GUIDED)
+    _assert_equal(_networks(tmp_path / "run"), _networks(straight["guided"]))
+
+
+def test_every_image_of_both_domains_is_looked_at(data: Path) -> None:
+    loader = create_dataset(HostOptions(dataroot=str(data)))
+    seen: list[str] = []
+    transform = loader.dataset.transform_A
+    opened, real_open = seen, Image.open
+
+    def remember(path: Any, *args: Any, **kwargs: Any) -> Any:
+        opened.append(str(path))
+        return real_open(path, *args, **kwargs)
+
+    before = RandomState.now().to_plain()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "open", remember)
+        assert read_everything(loader) == (32, 32)
+    assert set(seen) == {*loader.dataset.A_paths, *loader.dataset.B_paths}
+    _assert_equal(RandomState.now().to_plain(), before)
+    assert loader.opt.serial_batches is False and loader.dataset.transform_A is transform
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epochs", -1),
+        ("epochs", 1.0),
+        ("batch_size", 0),
+        ("depth", 9),
+        ("depth", True),
+        ("seed", 2**63),
+        ("learning_rate", float("nan")),
+        ("identity", -0.1),
+        ("cycle", "10"),
+        ("flip", 1),
+        ("generator", "vgg"),
+    ],
+)
+def test_a_wrong_option_is_named(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"`{key}` must be"):
+        TrainOptions(**{key: value})
+
+
+def test_every_option_reaches_the_host() -> None:
+    changed: dict[str, Any] = {
+        "generator": "resnet", "channels": 3, "depth": 5, "discriminator_channels": 6, "discriminator_layers": 2,
+        "epochs": 7, "decay_epochs": 8, "batch_size": 9, "learning_rate": 0.1, "cycle": 11.0, "identity": 0.12,
+        "flip": False, "seed": 13, "workers": 14,
+    }  # fmt: skip
+    plain = TrainOptions().host_options(Path("d"), Path("r"))
+    options = TrainOptions(**changed).host_options(Path("d"), Path("r"))
+    differing = {key for key, value in asdict(options).items() if value != asdict(plain)[key]}
+    assert differing == {
+        "netG", "ngf", "unet_depth", "ndf", "n_layers_D", "n_epochs", "n_epochs_decay", "batch_size", "lr", "lambda_A",
+        "lambda_B", "lambda_identity", "no_flip", "seed", "num_threads",
+    }  # fmt: skip
+    assert (options.lambda_A, options.lambda_B, options.no_flip) == (11.0, 11.0, True)
+
+
+def test_a_loss_that_is_no_number_is_null_in_the_history(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = CycleGANModel.get_current_losses
+    monkeypatch.setattr(CycleGANModel, "get_current_losses", lambda self: {**losses(self), "G_A": float("nan")})
+    train(data, tmp_path / "run", TrainOptions(**SMALL, epochs=1, decay_epochs=0))
+    assert history(tmp_path / "run")[0]["losses"]["G_A"] is None
+    assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text()

@@ -1,0 +1,135 @@
+"""Translated images are the generator's own, under their sources' names, and come all together or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.special import gamma
+
+from roi_progressive.config import Config, GGDConfig
+from roi_progressive.data.phantom import make_phantom
+from roi_progressive.errors import CheckpointError, DataError
+from roi_progressive.generator import UNetGenerator
+from roi_progressive.run import TrainOptions, train
+from roi_progressive.translate import translate
+
+OPTIONS = TrainOptions(
+    channels=4, depth=2, discriminator_channels=2, discriminator_layers=1, epochs=2, decay_epochs=0, learning_rate=0.01
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    make_phantom(folder, n_train=2, n_val=1, n_test=2, slices_per_patient=2, size_px=32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sure(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with uncertainty heads and no region."""
+    run = tmp_path_factory.mktemp("runs") / "sure"
+    train(data, run, OPTIONS, Config(regions=(), ggd=GGDConfig(weight=1.0)))
+    return run
+
+
+@pytest.fixture(scope="module")
+def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "plain"
+    train(data, run, OPTIONS)
+    return run
+
+
+def _grey(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.mode == "L"
+        return np.asarray(image)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("direction", ["A2B", "B2A"])
+def test_images_and_maps_are_what_the_saved_generator_makes(direction: str, data: Path, sure: Path) -> None:
+    """The saved file in a generator of our own; sigma by the textbook's variance of a generalized Gaussian."""
+    folder = translate(sure)[direction]
+    net = UNetGenerator(1, 1, 4, 2)
+    name = {"A2B": "G_A", "B2A": "G_B"}[direction]
+    state = torch.load(sure / "networks" / f"2_net_{name}.pth", weights_only=True)
+    net.load_state_dict(state)
+    source = data / f"test{direction[0]}"
+    assert _names(folder) == _names(source) == _names(folder.with_name(f"{direction}_sigma"))
+    for path in source.iterdir():
+        x = torch.from_numpy(_grey(path) / np.float32(127.5) - 1)[None, None]
+        with torch.no_grad():
+            image, alpha, beta = (part[0, 0].double().numpy() for part in net.distribution(x))
+        np.testing.assert_allclose(_grey(folder / path.name), (image + 1) * 127.5, atol=0.51)
+        sigma = np.sqrt(alpha**2 * gamma(3 / beta) / gamma(1 / beta)) * 127.5
+        assert sigma.std() > 0
+        np.testing.assert_allclose(
+            _grey(folder.with_name(f"{direction}_sigma") / path.name), np.minimum(sigma, 255), atol=0.51
+        )
+
+
+def test_a_run_without_uncertainty_has_images_only(data: Path, plain: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    folders = translate(plain, "val", report=lambda done, total, _: seen.append((done, total)))
+    assert folders == {direction: plain / "val" / direction for direction in ("A2B", "B2A")}
+    assert _names(plain / "val") == ["A2B", "B2A"]
+    assert _names(folders["A2B"]) == _names(data / "valA")
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_stop_halfway_leaves_what_was_there_and_no_half(plain: Path) -> None:
+    def stop(done: int, total: int, text: str) -> None:
+        if done == total - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        translate(plain, "train", report=stop)
+    assert _names(plain / "train") == []
+    translate(plain, "train")
+    before = {path: path.read_bytes() for path in (plain / "train").rglob("*.png")}
+    with pytest.raises(KeyboardInterrupt):
+        translate(plain, "train", report=stop)
+    assert {path: path.read_bytes() for path in (plain / "train").rglob("*") if path.is_file()} == before
+
+
+def test_an_earlier_translation_is_replaced_whole(plain: Path) -> None:
+    folder = translate(plain)["A2B"]
+    (folder / "gone_PV_001.png").write_bytes(b"stale")
+    (plain / "test" / "mine.txt").write_text("mine")
+    translate(plain)
+    assert "gone_PV_001.png" not in _names(folder)
+    assert (plain / "test" / "mine.txt").read_text() == "mine"
+
+
+def test_what_is_missing_is_said(data: Path, plain: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="`split` must be one of test, val, train; got 'networks'"):
+        translate(plain, "networks")
+    with pytest.raises(CheckpointError, match="7_net_G_A"):
+        translate(plain, epoch=7)
+    with pytest.raises(DataError, match="is no folder"):
+        translate(tmp_path / "nowhere")
+    moved = data.with_name("moved")
+    data.rename(moved)
+    try:
+        with pytest.raises(DataError, match="must still be there"):
+            translate(plain)
+    finally:
+        shutil.move(moved, data)
