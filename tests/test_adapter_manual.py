@@ -297,9 +297,11 @@ def test_what_is_no_generator_or_has_no_optimizer_is_an_error(host: dict[str, An
 
 
 def test_the_optimizer_is_found_by_its_parameters_and_its_rate_followed(tumor_config: Any) -> None:
-    other = torch.optim.SGD(nn.Conv2d(1, 1, 1).parameters(), lr=0.7)
+    others = [torch.optim.SGD(nn.Conv2d(1, 1, 1).parameters(), lr=0.7) for _ in range(3)]
     script = _Script(lr=0.004)
+    others += [torch.optim.SGD(nn.Conv2d(1, 1, 1).parameters(), lr=0.7) for _ in range(3)]
     with attach(script.generators, config=_config(tumor_config), n_epochs=2) as session:
+        assert [id(optimizer) for optimizer in session._adapter._optimizers] == [id(script.optimizer)]
         session.start_epoch(0)
         for rate in (0.004, 0.001):
             script.optimizer.param_groups[0]["lr"] = rate
@@ -311,7 +313,7 @@ def test_the_optimizer_is_found_by_its_parameters_and_its_rate_followed(tumor_co
             for saved in (learner["bank_optimizer"], *learner["head_optimizers"].values()):
                 assert saved["param_groups"][0]["lr"] == rate
                 assert tuple(saved["param_groups"][0]["betas"]) == (0.5, 0.9)
-    assert other.param_groups[0]["lr"] == 0.7
+    assert all(other.param_groups[0]["lr"] == 0.7 for other in others)
 
 
 def test_the_generators_group_counts_where_an_optimizer_has_several() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from roi_progressive import Adapter, Config, GGDConfig, Translation
+from roi_progressive import Adapter, Config, GGDConfig, Translation, hookimpl
 from roi_progressive.guidance import Guidance
 from roi_progressive.plugins import Plugins
 from roi_progressive.regions import RegionMask
@@ -67,8 +67,17 @@ def host() -> _Host:
     return _Host()
 
 
-def _guidance(host: _Host, config: Config) -> Guidance:
-    return Guidance(config, host, Plugins())
+class _Dice:
+    """A plugin whose discriminators draw random numbers in every step."""
+
+    @hookimpl
+    def roi_discriminator(self, in_channels: int) -> nn.Module:
+        layers = [nn.Conv2d(in_channels, 2, 3, 2, 1), nn.Dropout(0.5), nn.Conv2d(2, 1, 3, 2, 1)]
+        return nn.Sequential(*layers)
+
+
+def _guidance(host: _Host, config: Config, *plugins: Any) -> Guidance:
+    return Guidance(config, host, Plugins(plugins))
 
 
 def test_networks_are_built_at_the_first_active_step_only(host: _Host, tumor_config: Any) -> None:
@@ -268,12 +277,12 @@ def test_a_state_waits_until_the_networks_are_built(
     host: _Host, tumor_config: Any, copied: Any, differing: Any
 ) -> None:
     config = tumor_config(ggd=GGDConfig(hidden_channels=2))
-    straight = _guidance(host, config)
+    straight = _guidance(host, config, _Dice())
     for seed in range(2):
         _step(straight, host, seed)
     state = copied(straight.state_dict())
     _step(straight, host, 2)
-    resumed = _guidance(host, config)
+    resumed = _guidance(host, config, _Dice())
     resumed.load_state_dict(state)
     assert differing(state, resumed.state_dict()) == [], "saved again before any step, it is the same"
     _step(resumed, host, 2)

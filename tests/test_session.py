@@ -412,7 +412,9 @@ def test_a_step_that_fails_leaves_nothing_behind_for_the_next(
             with pytest.raises(ZeroDivisionError):
                 _step(model, second)
         model.set_input(third)
+        losses = session.losses()
         model.forward()  # outside a step: must not count
+        assert session.losses() == losses
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             _step(model, third)
@@ -511,6 +513,23 @@ def test_two_and_two_epochs_are_four(
     model, ours_again = _trained(build_host, train, config, range(3, 5), netG=generator, **resumed)
     assert differing(straight, state_of(model)) == []
     assert differing({**ours, "host": None}, {**ours_again, "host": None}) == []
+
+
+def test_the_plateau_trigger_sees_the_last_epoch_of_a_run_that_was_stopped(
+    build_host: Any, tumor_config: Any, train: Any
+) -> None:
+    config = tumor_config(stages=StageConfig(trigger="plateau"))
+    model, loader = build_host()
+    with attach(model, loader, config) as session:
+        train(model, loader, session, range(1, 2))
+        model.save_networks(1)
+        session.start_epoch(2)
+        seen = session.stages.state_dict()
+    assert seen["best"] is not None
+    model, loader = build_host(continue_train=True, epoch="1", epoch_count=2)
+    with attach(model, loader, config) as session:
+        session.start_epoch(2)
+        assert session.stages.state_dict() == seen
 
 
 def test_our_checkpoint_lies_beside_the_hosts_and_loads_safely(

@@ -1,0 +1,135 @@
+"""The README's commands, blocks and tables, run and checked as printed."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roi_progressive import Config, hookspecs
+from roi_progressive.cli import main
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# What a command is shortened by, so that it runs in seconds; everything printed stays as it is.
+SHORTENED = {
+    "demo": ["--epochs", "3", "--out", "demo"],
+    "train": [
+        *("--epochs", "1", "--decay-epochs", "0", "--channels", "4", "--depth", "2"),
+        *("--discriminator-channels", "4", "--discriminator-layers", "2", "--threads", "1"),
+    ],
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = "".join(blocks("console")).splitlines()
+    return [shlex.split(part) for line in lines for part in line.split("&&")]
+
+
+def ours() -> list[list[str]]:
+    return [command[1:] for command in commands() if command[0] == "roi-progressive"]
+
+
+def test_the_two_set_up_commands_are_printed():
+    assert "pip install . && roi-progressive demo\n" in README
+    assert 'pip install ".[test]" && pytest\n' in README
+
+
+def test_every_printed_command_is_one_that_is_tested_here():
+    known = {("pip", "install"), ("pytest",), *(("roi-progressive", name) for name in ("demo", *MEDICAL))}
+    for command in commands():
+        assert tuple(command[:2] if command[0] != "pytest" else command[:1]) in known, command
+
+
+def test_the_continuous_integration_runs_the_printed_test_command():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert 'pip" install --quiet ".[test]"' in script
+    assert '"$bin/pytest"' in script
+
+
+def test_the_printed_demo_command_makes_what_is_promised(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (command,) = [command for command in ours() if command[0] == "demo"]
+    assert main([*command, *SHORTENED["demo"]]) == 0
+    for name in ("report.md", "metrics.json", "figure.png", "curves.png"):
+        assert f"`{name}`" in README or f"/{name}`" in README
+        assert (tmp_path / "demo" / name).stat().st_size > 0
+    assert len(capsys.readouterr().out.strip().splitlines()) == 5
+
+
+MEDICAL = ("prepare", "train", "evaluate")
+
+
+def test_the_printed_commands_take_scans_to_a_table(tmp_path, monkeypatch, capsys):
+    write_scans(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    chain = [command for command in ours() if command[0] in MEDICAL]
+    assert [command[0] for command in chain] == list(MEDICAL)
+    for command in chain:
+        assert main([*command, *SHORTENED.get(command[0], [])]) == 0, capsys.readouterr().err
+    assert "TPSNR" in capsys.readouterr().out
+
+
+def write_scans(folder: Path) -> None:
+    """Five patients of CT and MR, as the README's own table of scans begins."""
+    sitk = pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")
+    (table,) = blocks("csv")
+    header, *rows = table.strip().splitlines()
+    lines = [header, *(row.replace("p01", f"p{n:02d}") for n in range(1, 6) for row in rows)]
+    (folder / "scans.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    z, y, x = np.mgrid[0:12, 0:48, 0:48]
+    for n in range(1, 6):
+        body = (np.hypot(y - 24, x - 24) < 20).astype(np.float32)
+        tumor = np.hypot(np.hypot(y - 24 - n, x - 20), 3 * (z - 6)) < 8
+        noise = np.random.default_rng(n).normal(0, 5, body.shape)
+        write = {
+            f"p{n:02d}_ct.nii.gz": (body * 1040 - 1000 + tumor * -60 + noise).astype(np.float32),
+            f"p{n:02d}_ct_tumor.nii.gz": tumor.astype(np.uint8),
+            f"p{n:02d}_mr.nii.gz": (body * 300 + tumor * 200 + np.abs(noise)).astype(np.float32),
+            f"p{n:02d}_mr_seg.nii.gz": (tumor * 2 + (body > 0) * ~tumor).astype(np.uint8),
+        }
+        for name, array in write.items():
+            image = sitk.GetImageFromArray(array)
+            image.SetSpacing((2.0, 2.0, 5.0))
+            sitk.WriteImage(image, str(folder / name))
+
+
+def test_the_printed_configuration_is_a_valid_one():
+    (text,) = blocks("toml")
+    config = Config.from_mapping(tomllib.loads(text))
+    assert [(region.name, region.scales) for region in config.regions] == [("liver", 2), ("tumor", 3)]
+
+
+def test_every_hook_has_its_line_with_its_own_arguments():
+    printed = re.findall(r"^\| `(roi_\w+)\((.*?)\)` \|", README, flags=re.MULTILINE)
+    hooks = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("roi_")}
+    assert dict(printed) == {name: ", ".join(inspect.signature(spec).parameters) for name, spec in hooks.items()}
+
+
+def test_the_difference_of_the_plain_script_is_the_examples():
+    printed = [block for block in blocks("diff") if "generator_loss" in block]
+    added = [line[1:].strip() for line in printed[0].splitlines() if line.startswith("+")]
+    example = (ROOT / "examples" / "plain_loop_with_regions.py").read_text(encoding="utf-8")
+    for call in ("roi_progressive.attach(", "session.start_epoch(", "session.generator_loss(", "discriminator_step()"):
+        assert any(call in line for line in added)
+        assert call in example
+
+
+def test_every_file_the_readme_names_exists():
+    for name in re.findall(r"\(((?:examples|docs)/[\w./]+)\)|`((?:examples|adapters)/[\w./]+)`", README):
+        assert (ROOT / (name[0] or name[1])).is_file(), name
