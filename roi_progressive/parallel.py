@@ -121,11 +121,19 @@ def _single_threaded() -> Iterator[None]:
 @contextmanager
 def _interrupts_later() -> Iterator[None]:
     """A Ctrl-C waits until the block ends; a process started in it is deaf to it from its first moment on."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signals, or gets any
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    heard: list[int] = []
+    # A handler for what other threads let through, and a mask because a new process inherits that and no handler.
+    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    masked = hasattr(signal, "pthread_sigmask")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+        if masked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if heard:
+        raise KeyboardInterrupt

@@ -114,8 +114,8 @@ SPOILT_DATA: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no mask folder": (lambda d: shutil.rmtree(d / "trainB_tumor"), "no mask folder"),
     "no mask of one image": (lambda d: _first(d / "trainB_tumor").unlink(), "no mask file"),
     "a mask of another size": (lambda d: _grey(_first(d / "trainA_tumor"), 32, 30), "must be of its image's size"),
-    "a truncated mask": (lambda d: _truncate(_first(d / "trainB_tumor")), "cannot be read"),
-    "a mask that is no picture": (lambda d: _first(d / "trainB_tumor").write_text("mask"), "cannot be read"),
+    "a truncated mask": (lambda d: _truncate(_first(d / "trainB_tumor")), "`tumor` mask '"),
+    "a mask that is no picture": (lambda d: _first(d / "trainB_tumor").write_text("mask"), "`tumor` mask '"),
     "a truncated image": (lambda d: _truncate(_first(d / "trainB")), "readable images"),
     "an image that is no picture": (lambda d: _first(d / "trainA").write_text("image"), "readable images"),
     "an image of 16 bits": (
@@ -488,7 +488,7 @@ def test_an_interrupted_demo_ends_all_its_processes(whole_group: bool, tmp_path:
     out = tmp_path / "demo"
     process = _command("demo", "--out", str(out), "--epochs", "500")
     deadline = time.monotonic() + PATIENCE_S
-    while not (whole_group or (out / "regions" / "history.jsonl").is_file()) and time.monotonic() < deadline:
+    while not (whole_group or (out / "regions" / "run.json").is_file()) and time.monotonic() < deadline:
         time.sleep(0.05)
     while whole_group and len(_alive(process.pid)) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)  # the trainings are still importing
