@@ -102,7 +102,7 @@ def run_demo(
     out: str | Path,
     *,
     seed: int = 0,
-    epochs: int = 20,
+    epochs: int = 17,
     processes: int = 2,
     weights_dir: str | Path | None = None,
     force: bool = False,
