@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, MaskError
+from .errors import DataError, MaskError, PluginError
 from .evaluation.metrics import SliceScores, score
 from .evaluation.networks import load_inception, load_lpips
 from .evaluation.pairs import (
@@ -21,7 +21,8 @@ from .evaluation.pairs import (
     mean_image,
     pairs_from_folders,
 )
-from .evaluation.table import Results, aggregate, render_markdown
+from .evaluation.table import METRICS, Results, aggregate, render_markdown
+from .plugins import Plugins
 from .run import Report
 from .run_folder import read_run, require_data, required_epoch, write_json, write_text
 from .translate import translate
@@ -53,6 +54,7 @@ def evaluate_run(
     split: str = "test",
     references: Sequence[str] = REFERENCES,
     weights_dir: str | Path | None = None,
+    plugins: Iterable[Any] = (),
     report: Report | None = None,
 ) -> RunScores:
     """Translate a split with a run's last networks and score it against the truth.
@@ -63,10 +65,12 @@ def evaluate_run(
         split: ``test`` or ``val``; its images must be paired.
         references: Which references to score too.
         weights_dir: Where weights of LPIPS and FID lie, if not in the usual caches.
+        plugins: Asked for further columns (hook ``roi_metrics``), besides those installed.
         report: Told of every translated image.
 
     Raises:
         DataError: The run, its data or the region is missing.
+        PluginError: A plugin's column has a name that is taken.
         CheckpointError: A network is missing or damaged.
     """
     root, _, _ = read_run(Path(run))
@@ -83,8 +87,20 @@ def evaluate_run(
     shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
     for name in references:
         shown[name] = [_reference(name, of_direction, root, chosen) for of_direction in sources.values()]
-    slices = {arm: [one for p in of_arm for one in score(p, lpips, inception)] for arm, of_arm in shown.items()}
+    extra = _extra_columns(Plugins(plugins))
+    slices = {arm: [one for p in of_arm for one in score(p, lpips, inception, extra)] for arm, of_arm in shown.items()}
     return RunScores({arm: aggregate(scored) for arm, scored in slices.items()}, slices, images, chosen)
+
+
+def _extra_columns(manager: Plugins) -> Callable[[ImagePair], dict[str, Any]]:
+    def columns(pair: ImagePair) -> dict[str, Any]:
+        found = manager.merged("roi_metrics", real=pair.real, fake=pair.fake, mask=pair.mask)
+        for name in found:
+            if name in METRICS:
+                raise PluginError(f"`roi_metrics`: the column {name!r} is taken; rename the plugin's")
+        return found
+
+    return columns
 
 
 def write_scores(run: str | Path, split: str, scores: RunScores) -> tuple[Path, Path]:

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from roi_progressive.data.phantom import make_phantom
-from roi_progressive.errors import DataError, MaskError
+from roi_progressive.errors import DataError, MaskError, PluginError
 from roi_progressive.evaluation.networks import ALEXNET_FILE, INCEPTION_FILE
+from roi_progressive.hookspecs import hookimpl
 from roi_progressive.results import REFERENCES, default_region, evaluate_run, write_scores
 from roi_progressive.run import TrainOptions, train
 
@@ -183,3 +184,28 @@ def test_with_inceptions_weights_fid_is_a_number(made: Path, tmp_path: Path) -> 
     torch.save(weights, tmp_path / INCEPTION_FILE)
     results = evaluate_run(made / "run", references=(), weights_dir=tmp_path).results
     assert all(cell["fid"] > 0 for phases in results["model"].values() for cell in phases.values())
+
+
+class _BrightestPixel:
+    """A plugin with one more column."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @hookimpl
+    def roi_metrics(self, real: Any, fake: Any, mask: Any) -> dict[str, float]:
+        assert real.shape == fake.shape == mask.shape
+        return {self._name: float(real[mask].max())}
+
+
+def test_a_plugins_column_stands_in_the_table(made: Path) -> None:
+    scores = evaluate_run(made / "run", references=("copy_source",), plugins=[_BrightestPixel("brightest")])
+    for arm in ("model", "copy_source"):
+        assert 0 < scores.results[arm]["A2B"]["mean"]["brightest"] <= 255
+    _, metrics = write_scores(made / "run", "test", scores)
+    assert "brightest" in _strict(metrics)["slices"]["model"][0]
+
+
+def test_a_plugins_column_may_not_take_the_name_of_ours(made: Path) -> None:
+    with pytest.raises(PluginError, match="`roi_metrics`: the column 'tpsnr' is taken"):
+        evaluate_run(made / "run", references=(), plugins=[_BrightestPixel("tpsnr")])
