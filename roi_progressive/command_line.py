@@ -45,7 +45,7 @@ def _add_demo(commands: Any) -> None:
         "--out", type=Path, default=Path("roi-progressive-demo"), help="folder to fill, new or empty (%(default)s)"
     )
     demo.add_argument("--seed", type=int, default=0, help="of the phantom and the networks (%(default)s)")
-    demo.add_argument("--epochs", type=int, default=17, help="of each of the three trainings (%(default)s)")
+    demo.add_argument("--epochs", type=int, default=14, help="of each of the three trainings (%(default)s)")
     demo.add_argument("--processes", type=int, default=2, help="trainings at a time, one thread each (%(default)s)")
     demo.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS and FID")
     demo.add_argument("--force", action="store_true", help="replace an earlier demo in that folder")

@@ -50,7 +50,7 @@ def demo_options(seed: int, epochs: int) -> TrainOptions:
     """A CycleGAN that two cores train in minutes."""
     decay = (epochs + 1) // 3
     return TrainOptions(
-        channels=12,
+        channels=16,
         depth=3,
         discriminator_channels=16,
         discriminator_layers=2,
@@ -102,7 +102,7 @@ def run_demo(
     out: str | Path,
     *,
     seed: int = 0,
-    epochs: int = 17,
+    epochs: int = 14,
     processes: int = 2,
     weights_dir: str | Path | None = None,
     force: bool = False,
