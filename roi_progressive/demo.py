@@ -10,7 +10,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,9 @@ def demo_config() -> Config:
     One stride-2 layer a scale: deeper ones soon tell the phantom's few tumours apart by heart. The regions join in the
     second and third epoch, before the generators have settled on what a lesion turns into.
     """
-    small = {"base_channels": 16, "layers": 1, "windows_px": (24, 32, 48, 64)}
+    tumor = RegionConfig("tumor", scales=3, base_channels=16, layers=1, windows_px=(24, 32, 48, 64))
     return Config(
-        regions=(
-            RegionConfig("liver", scales=2, weight=0.1, **small),  # type: ignore[arg-type]
-            RegionConfig("tumor", scales=3, weight=1.0, **small),  # type: ignore[arg-type]
-        ),
+        regions=(replace(tumor, name="liver", scales=2, weight=0.1), tumor),
         ggd=GGDConfig(weight=0.1),
         stages=StageConfig(from_epochs=(2, 3)),
     )
