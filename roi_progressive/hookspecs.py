@@ -88,8 +88,8 @@ def roi_generator_losses(translation: Translation) -> Mapping[str, Tensor] | Non
     """Called in every step for each direction: extra terms of the generator's loss.
 
     Args:
-        translation: Images and masks of one direction; ``fake`` is a leaf that takes the gradient, so nothing here
-            can reach the host's graph or its parameters.
+        translation: Images and masks of one direction; ``fake``, ``reconstruction`` and ``identity`` are detached
+            leaves that take the gradient, so nothing here can reach the host's graph or its parameters.
 
     Returns:
         Differentiable scalars by name, or ``None``; names must differ from each other and from the regions'.
