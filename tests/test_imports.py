@@ -71,8 +71,6 @@ ADAPTERS_MAY_USE = frozenset({"adapter", "checkpoint", "masks", "patching"})
 HEAVY = frozenset({"torchvision", "lpips", "pytorch_fid", "matplotlib", "skimage", "SimpleITK"})
 # Distribution -> what it is imported as, where the two differ.
 IMPORTED_AS = {"scikit-image": "skimage", "pillow": "PIL", "pytorch-fid": "pytorch_fid"}
-# Used, and not declared because a declared package cannot be installed without it.
-COMES_WITH = {"scipy": "skimage"}
 
 
 @dataclass(frozen=True)
@@ -247,7 +245,7 @@ def test_every_third_party_import_is_a_declared_dependency(name: str) -> None:
     lines = setup["options"]["install_requires"] + setup["options.extras_require"]["medical"]
     declared = {re.split(r"[<>=;\[ ]", line)[0] for line in lines.splitlines() if line}
     importable = {IMPORTED_AS.get(one, one) for one in declared}
-    assert {COMES_WITH.get(top, top) for top, _ in _third_party(name)} <= importable
+    assert {top for top, _ in _third_party(name)} <= importable
 
 
 # --- the walker itself: it must see what it is there to see -----------------------------------------------------------
