@@ -48,7 +48,8 @@ def _mistake(text: str) -> int:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from .demo import run_demo, summary
+    from .demo import run_demo
+    from .demo_report import summary
 
     if options.processes < 1:
         raise ConfigError(f"`processes` must be a whole number of at least 1; got {options.processes}")

@@ -6,10 +6,9 @@ shuffled between images: what it gains too is no gain.
 
 from __future__ import annotations
 
-import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -190,14 +189,3 @@ def _train_arm(arm: _Arm, report: Report) -> None:
             report(step / steps, text)
 
     train(arm.data, arm.out, demo_options(arm.seed, arm.epochs), config, plugins=plugins, force=True, report=count)
-
-
-def summary(metrics: Mapping[str, Any], out: str | Path) -> str:
-    """Five lines a newcomer understands."""
-    return demo_report.summary(metrics, Path(out))
-
-
-def read_metrics(out: str | Path) -> dict[str, Any]:
-    """What a finished demo wrote as ``metrics.json``."""
-    content: dict[str, Any] = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))
-    return content

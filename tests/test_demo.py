@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from roi_progressive import demo
-from roi_progressive.demo import ARMS, ShuffledMasks, read_metrics, run_demo, summary
-from roi_progressive.demo_report import draw_curves
+from roi_progressive.demo import ARMS, ShuffledMasks, run_demo
+from roi_progressive.demo_report import draw_curves, summary
 from roi_progressive.errors import ConfigError, DataError
 from roi_progressive.host import HostOptions
 from roi_progressive.parallel import run_parallel
@@ -49,9 +49,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return out, metrics, told
 
 
+def _metrics(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    return content
+
+
 def test_metrics_json_has_every_arm_direction_phase_and_metric(done: tuple[Path, dict[str, Any], Any]) -> None:
     out, returned, _ = done
-    metrics = read_metrics(out)
+    metrics = _metrics(out)
     assert metrics == json.loads(json.dumps(returned))
     assert (metrics["seed"], metrics["epochs"]) == (1, 3)
     assert set(metrics["arms"]) == {"plain", "regions", "placebo", "constant_fill", "copy_source"}
@@ -66,7 +71,7 @@ def test_metrics_json_has_every_arm_direction_phase_and_metric(done: tuple[Path,
 
 
 def test_gains_are_differences_of_the_means_over_phases(done: tuple[Path, dict[str, Any], Any]) -> None:
-    metrics = read_metrics(done[0])
+    metrics = _metrics(done[0])
     for table, arm, against in (
         ("gain", "regions", "plain"), ("placebo_gain", "placebo", "plain"),
         ("to_constant_fill", "regions", "constant_fill"),
@@ -109,7 +114,7 @@ def test_the_summary_is_five_lines_for_a_newcomer(done: tuple[Path, dict[str, An
 
 
 def test_the_summary_says_so_where_a_score_does_not_exist(done: tuple[Path, dict[str, Any], Any]) -> None:
-    metrics = read_metrics(done[0])
+    metrics = _metrics(done[0])
     metrics["gain"]["A2B"]["tpsnr"] = None
     metrics["arms"]["regions"]["A2B"]["mean"]["texture_ratio"] = None
     assert summary(metrics, done[0]).count("n/a") == 2
