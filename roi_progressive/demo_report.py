@@ -8,7 +8,8 @@ from typing import Any
 
 from . import __version__
 from .evaluation.figures import ComparisonRow, comparison_figure, curves_figure, median_patient
-from .evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders, read_grey
+from .evaluation.image_files import read_grey
+from .evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders
 from .evaluation.table import Results, render_markdown
 from .results import RunScores
 from .run_folder import history, write_json, write_text

@@ -12,15 +12,8 @@ from typing import Any
 from .errors import DataError, MaskError, PluginError
 from .evaluation.metrics import SliceScores, score
 from .evaluation.networks import load_inception, load_lpips
-from .evaluation.pairs import (
-    DIRECTIONS,
-    FolderPairs,
-    ImagePair,
-    constant_fill,
-    copy_source,
-    mean_image,
-    pairs_from_folders,
-)
+from .evaluation.pairs import DIRECTIONS, FolderPairs, ImagePair, pairs_from_folders
+from .evaluation.references import constant_fill, copy_source, mean_image
 from .evaluation.table import METRICS, Results, aggregate, render_markdown
 from .plugins import Plugins
 from .run import Report

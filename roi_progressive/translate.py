@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .data.layout import new_folder
 from .errors import DataError
-from .evaluation.pairs import DIRECTIONS, list_images, read_grey
+from .evaluation.image_files import list_images, read_grey
+from .evaluation.pairs import DIRECTIONS
 from .host import CycleGANModel, create_model
 from .run import INERT, Report
 from .run_folder import SPLITS, read_run, require_data, required_epoch, write_image

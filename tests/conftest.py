@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from roi_progressive import Config, RegionConfig, Session
@@ -109,6 +110,27 @@ def state_of() -> Callable[[CycleGANModel], dict[str, Any]]:
         )
 
     return state
+
+
+@pytest.fixture
+def paired_data(tmp_path: Path) -> Path:
+    """Three paired test slices and four training slices a domain, of 16 px; ``fake`` holds a generated one for each.
+
+    The region ``tumor`` is a rectangle, absent from the last slice of either split.
+    """
+    rng = np.random.default_rng(0)
+    tests = ("p1_ART_003.png", "p1_PV_004.png", "p_2_ART_003.png")
+    for split, names in (("test", tests), ("train", tuple(f"t{i}_ART_000.png" for i in range(4)))):
+        for k, name in enumerate(names):
+            mask = np.zeros((16, 16), np.uint8)
+            if k < len(names) - 1:
+                mask[2 + k : 6 + k, 3:9] = 255
+            noise = [rng.integers(0, 256, mask.shape, dtype=np.uint8) for _ in range(3)]
+            content = {f"{split}A": noise[0], f"{split}B": noise[1], "fake": noise[2]}
+            for folder, pixels in {**content, f"{split}A_tumor": mask, f"{split}B_tumor": mask}.items():
+                (tmp_path / folder).mkdir(exist_ok=True)
+                Image.fromarray(pixels).save(tmp_path / folder / name)
+    return tmp_path
 
 
 @pytest.fixture(name="differing")

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, ShapeError
+from .image_files import Grey, Mask
 from .metrics import SliceScores
-from .pairs import Grey, Mask
 from .table import patient_values
 
 if TYPE_CHECKING:

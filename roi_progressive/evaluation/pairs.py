@@ -1,24 +1,15 @@
-"""Folders of real and generated images as pairs, and the trivial references every table needs.
-
-A reference is what costs nothing: the source left as it is, the mean training image, the region painted flat.
-A method that does not beat them in the region has shown nothing there.
-"""
+"""Folders of real and generated images as pairs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ..errors import ConfigError, DataError, MaskError
-
-Grey = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
+from .image_files import Grey, Mask, list_images, read_grey, read_mask, same_size
 
 DIRECTIONS = ("A2B", "B2A")
 
@@ -86,10 +77,10 @@ class FolderPairs:
             raise DataError(f"`name` must be one of the {len(self)} images in {self._source_dir}; got {name!r}")
         patient, phase = self._labels[name]
         source = read_grey(self._source_dir / name)
-        real = _same_size(read_grey(self._real_dir / name), source, self._real_dir / name)
+        real = same_size(read_grey(self._real_dir / name), source, self._real_dir / name)
         fake = source
         if self._fake_dir is not None:
-            fake = _same_size(read_grey(self._fake_dir / name), source, self._fake_dir / name)
+            fake = same_size(read_grey(self._fake_dir / name), source, self._fake_dir / name)
         mask = read_mask(self._mask_dir / name, source.shape)
         return ImagePair(name, patient, phase, self._direction, source, real, fake, mask)
 
@@ -140,116 +131,6 @@ def pairs_from_folders(
     return FolderPairs(root, split, direction, None if fake_dir is None else Path(fake_dir), region, labels)
 
 
-def copy_source(pairs: Iterable[ImagePair]) -> Iterator[ImagePair]:
-    """Reference: the source itself stands for the generated image.
-
-    Raises:
-        DataError: A pair has no source.
-    """
-    for pair in pairs:
-        if pair.source is None:
-            raise DataError(f"`pairs` must have sources to copy; {pair.name} has none")
-        yield replace(pair, fake=pair.source)
-
-
-def mean_image(pairs: Iterable[ImagePair], data_root: str | Path) -> Iterator[ImagePair]:
-    """Reference: the pixelwise mean of the target domain's training images stands for every generated image.
-
-    Raises:
-        DataError: The training images are missing, unreadable or not all of the pair's size.
-    """
-    means: dict[str, Grey] = {}
-    for pair in pairs:
-        target = pair.direction[2]
-        if target not in means:
-            means[target] = np.rint(_mean_of(Path(data_root) / f"train{target}")).astype(np.uint8)
-        yield replace(pair, fake=_same_size(means[target], pair.real, Path(data_root) / f"train{target}").copy())
-
-
-def constant_fill(pairs: Iterable[ImagePair], data_root: str | Path, region: str = "tumor") -> Iterator[ImagePair]:
-    """Reference: the mean training image with the region painted in one grey value.
-
-    The value is the mean of the region's pixels over all training images of the target domain. It knows where
-    the region is and what it looks like on average, and nothing else; a good region PSNR alone does not beat it.
-
-    Raises:
-        DataError: The training images are missing or unreadable, or none of them shows the region.
-        MaskError: A training mask is missing or unusable.
-    """
-    greys: dict[str, np.uint8] = {}
-    for pair in mean_image(pairs, data_root):
-        target = pair.direction[2]
-        if target not in greys:
-            images = Path(data_root) / f"train{target}"
-            greys[target] = np.uint8(np.rint(_region_mean(images, images.with_name(f"train{target}_{region}"))))
-        pair.fake[pair.mask] = greys[target]
-        yield pair
-
-
-def list_images(folder: Path, argument: str) -> tuple[str, ...]:
-    """Sorted names of the PNG files in ``folder``.
-
-    Raises:
-        DataError: The folder is missing or holds none.
-    """
-    if not folder.is_dir():
-        raise DataError(f"`{argument}` needs the folder {folder}, which is missing")
-    names = tuple(sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".png" and path.is_file()))
-    if not names:
-        raise DataError(f"`{argument}` needs PNG images in {folder}; there are none")
-    return names
-
-
-def read_grey(path: Path) -> Grey:
-    """An 8-bit image as uint8 [H, W]; colour is turned to grey.
-
-    Raises:
-        DataError: The file cannot be read or is not 8-bit (a 16-bit file would saturate silently).
-    """
-    values, mode = _read(path, DataError)
-    if mode not in ("L", "RGB"):
-        raise DataError(f"{path} must be an 8-bit grey or RGB image; got mode {mode}; write it as 8-bit grey PNG")
-    return values
-
-
-def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
-    """A mask file as bool [H, W].
-
-    Raises:
-        MaskError: The file cannot be read, holds values other than 0 and 255, or has another shape than ``shape``.
-    """
-    values, mode = _read(path, MaskError)
-    if mode not in ("L", "1") or not np.isin(values, (0, 255)).all():
-        raise MaskError(
-            f"{path} must be an 8-bit grey mask of 0 and 255; got mode {mode} and values up to {values.max()}"
-        )
-    if values.shape != shape:
-        raise MaskError(f"{path} must have the size of its image, {_size(shape)}; got {_size(values.shape)}")
-    return values > 0
-
-
-def _read(path: Path, error: type[DataError] | type[MaskError]) -> tuple[Grey, str]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("L"), dtype=np.uint8), image.mode
-    except FileNotFoundError as cause:
-        raise error(f"{path} is missing") from cause
-    except (OSError, SyntaxError, ValueError) as cause:  # PIL reports a broken PNG as either
-        raise error(f"{path} cannot be read as an image: {str(cause).splitlines()[0]}") from cause
-
-
-def _same_size(image: Grey, like: Grey, path: Path) -> Grey:
-    if image.shape != like.shape:
-        raise DataError(f"{path} must have the size of the paired image, {_size(like.shape)}; got {_size(image.shape)}")
-    return image
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(side) for side in reversed(shape)) + " px"
-
-
 def _all_there(
     wanted: tuple[str, ...],
     present: tuple[str, ...],
@@ -292,24 +173,3 @@ def _parsed(name: str) -> tuple[str, str]:
             f"{name} must be named <patient>_<phase>_<slice index>.png or be listed in manifest.json; rename it"
         )
     return parts[0], parts[1]
-
-
-def _mean_of(folder: Path) -> npt.NDArray[np.float64]:
-    names = list_images(folder, "data_root")
-    first = read_grey(folder / names[0])
-    total = np.zeros(first.shape, dtype=np.float64)
-    for name in names:
-        total += _same_size(read_grey(folder / name), first, folder / name)
-    return total / len(names)
-
-
-def _region_mean(images: Path, masks: Path) -> float:
-    total, count = 0.0, 0
-    for name in list_images(images, "data_root"):
-        image = read_grey(images / name)
-        inside = image[read_mask(masks / name, image.shape)]
-        total += float(inside.sum(dtype=np.float64))
-        count += inside.size
-    if not count:
-        raise DataError(f"`region` must appear in the training images to know its mean; all masks in {masks} are empty")
-    return total / count
