@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .adversarial import AdversarialLoss, Elementwise, reduce_logits
 from .config import Config, RegionConfig
 from .errors import ConfigError, PluginError, ShapeError
+from .patch_geometry import min_size_px, patch_geometry
 from .pools import WindowPool
 from .regions import RegionMask, Windows, extract_windows, logit_weights, pyramid
 
@@ -73,30 +74,6 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def patch_geometry(layers: int, all_strided: bool = False) -> tuple[tuple[int, int, int], ...]:
-    """Kernel, stride and padding of every convolution of a ``PatchDiscriminator``."""
-    last = 2 if all_strided else 1
-    return ((4, 2, 1),) * layers + ((4, last, 1),) * 2
-
-
-def min_size_px(layers: int, all_strided: bool = False) -> int:
-    """The smallest input side whose map of logits is not empty.
-
-    Every normalised map then has the two pixels a side that InstanceNorm asks for, since the 4 x 4 convolution after it
-    needs them too.
-    """
-    geometry = patch_geometry(layers, all_strided)
-
-    def fits(side: int) -> bool:
-        for kernel, stride, padding in geometry:
-            side = (side + 2 * padding - kernel) // stride + 1
-            if side < 1:
-                return False
-        return True
-
-    return next(side for side in range(1, 2 ** (layers + 6)) if fits(side))
 
 
 def patch_discriminator_for(region: RegionConfig, in_channels: int, smallest_px: int) -> PatchDiscriminator:

@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "errors",
         "config",
         "rng",
-        "regions stages ggd adversarial generator pools discriminators",
+        "regions stages ggd adversarial generator pools patch_geometry discriminators",
         "patching tap features epoch_means",
         "adapter uncertainty",
         "hookspecs",
@@ -53,7 +53,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
 )
 SIBLINGS: dict[str, frozenset[str]] = {
     "pools": frozenset({"regions"}),
-    "discriminators": frozenset({"regions", "adversarial", "pools"}),
+    "discriminators": frozenset({"regions", "adversarial", "pools", "patch_geometry"}),
     "generator": frozenset({"ggd"}),
 }
 # Modules and folders that may use these and nothing else of ours, however high they stand; a folder's own files may
