@@ -5,15 +5,13 @@ Nothing here imports torch, so a configuration can be written and checked anywhe
 
 from __future__ import annotations
 
-import difflib
-import string
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from itertools import pairwise
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from . import setting_checks as check
 from .errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -73,27 +71,23 @@ class RegionConfig:
 
     def __post_init__(self) -> None:
         where = f"regions[{self.name!r}]"
-        if not isinstance(self.name, str) or not self.name.isidentifier():
-            raise ConfigError(
-                f"`regions.name` must be letters, digits and underscores, not starting with a digit; "
-                f"got {self.name!r}; rename the region and its mask folders"
-            )
-        _whole(where, "scales", self.scales, low=1, high=6)
-        _number(where, "weight", self.weight, low=0.0)
+        check.name(self.name)
+        check.whole(where, "scales", self.scales, low=1, high=6)
+        check.number(where, "weight", self.weight, low=0.0)
         if self.stage is not None:
-            _whole(where, "stage", self.stage, low=1)
-        _choice(where, "roi_mode", self.roi_mode, ROI_MODES)
-        _ladder(where, self.windows_px, self.scales)
-        _whole(where, "margin_px", self.margin_px, low=0)
-        _whole(where, "context_px", self.context_px, low=0)
-        _whole(where, "base_channels", self.base_channels, low=1)
-        _whole(where, "layers", self.layers, low=1, high=6)
-        _boolean(where, "all_strided", self.all_strided)
-        _choice(where, "logits", self.logits, ("weighted", "plain", "mean"))
-        _choice(where, "scale_reduction", self.scale_reduction, ("mean", "sum"))
-        _choice(where, "missing", self.missing, ("error", "skip"))
+            check.whole(where, "stage", self.stage, low=1)
+        check.choice(where, "roi_mode", self.roi_mode, ROI_MODES)
+        check.windows(where, self.windows_px, self.scales)
+        check.whole(where, "margin_px", self.margin_px, low=0)
+        check.whole(where, "context_px", self.context_px, low=0)
+        check.whole(where, "base_channels", self.base_channels, low=1)
+        check.whole(where, "layers", self.layers, low=1, high=6)
+        check.boolean(where, "all_strided", self.all_strided)
+        check.choice(where, "logits", self.logits, ("weighted", "plain", "mean"))
+        check.choice(where, "scale_reduction", self.scale_reduction, ("mean", "sum"))
+        check.choice(where, "missing", self.missing, ("error", "skip"))
         if self.batch_key is not None:
-            _template(where, "batch_key", self.batch_key)
+            check.template(where, "batch_key", self.batch_key)
 
 
 @dataclass(frozen=True)
@@ -122,19 +116,14 @@ class GGDConfig:
     learning_rate_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        _choice("ggd", "target", self.target, GGD_TARGETS)
-        _number("ggd", "weight", self.weight, low=0.0)
-        _whole("ggd", "stage", self.stage, low=1)
-        _whole("ggd", "hidden_channels", self.hidden_channels, low=1)
-        _number("ggd", "min_scale", self.min_scale, low=1e-6, high=1.0)
-        bounds = self.shape_range
-        if not _rising(bounds, (int, float)) or len(bounds) != 2 or bounds[0] < 0.1 or bounds[1] > 20.0:
-            raise ConfigError(
-                f"`ggd.shape_range` must be a tuple of two rising numbers within 0.1 and 20; got {bounds!r}; "
-                f"the default is (0.2, 8.0)"
-            )
-        _number("ggd", "epsilon", self.epsilon, low=0.0, high=self.min_scale)
-        _number("ggd", "learning_rate_factor", self.learning_rate_factor, low=0.0)
+        check.choice("ggd", "target", self.target, GGD_TARGETS)
+        check.number("ggd", "weight", self.weight, low=0.0)
+        check.whole("ggd", "stage", self.stage, low=1)
+        check.whole("ggd", "hidden_channels", self.hidden_channels, low=1)
+        check.number("ggd", "min_scale", self.min_scale, low=1e-6, high=1.0)
+        check.shape_range(self.shape_range)
+        check.number("ggd", "epsilon", self.epsilon, low=0.0, high=self.min_scale)
+        check.number("ggd", "learning_rate_factor", self.learning_rate_factor, low=0.0)
 
 
 @dataclass(frozen=True)
@@ -157,16 +146,12 @@ class StageConfig:
     min_improvement: float = 0.01
 
     def __post_init__(self) -> None:
-        epochs = self.from_epochs
-        if epochs is not None and (not _rising(epochs, int) or min(epochs, default=0) < 0):
-            raise ConfigError(
-                f"`stages.from_epochs` must be a tuple of rising whole numbers of at least 0; got {epochs!r}; "
-                f"give the first epoch of stage 2, of stage 3, ..."
-            )
-        _number("stages", "fade_fraction", self.fade_fraction, low=0.0, high=1.0)
-        _choice("stages", "trigger", self.trigger, ("progress", "plateau"))
-        _whole("stages", "patience_epochs", self.patience_epochs, low=1)
-        _number("stages", "min_improvement", self.min_improvement, low=0.0, high=1.0)
+        if self.from_epochs is not None:
+            check.from_epochs(self.from_epochs)
+        check.number("stages", "fade_fraction", self.fade_fraction, low=0.0, high=1.0)
+        check.choice("stages", "trigger", self.trigger, ("progress", "plateau"))
+        check.whole("stages", "patience_epochs", self.patience_epochs, low=1)
+        check.number("stages", "min_improvement", self.min_improvement, low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
@@ -212,13 +197,13 @@ class Config:
                     f"`{key}` must be a {kind[0].__name__}; got {getattr(self, key)!r}; "
                     f"use Config.from_mapping for plain dicts"
                 )
-        _choice("", "adversarial", self.adversarial, ADVERSARIAL_LOSSES)
+        check.choice("", "adversarial", self.adversarial, ADVERSARIAL_LOSSES)
         if self.balance is not None:
-            _number("", "balance", self.balance, low=1e-6)
-        _whole("", "pool_size", self.pool_size, low=0)
-        _number("", "background", self.background, low=-1.0, high=1.0)
-        _choice("", "resume", self.resume, ("networks", "exact", "fresh"))
-        _whole("", "seed", self.seed, low=0)
+            check.number("", "balance", self.balance, low=1e-6)
+        check.whole("", "pool_size", self.pool_size, low=0)
+        check.number("", "background", self.background, low=-1.0, high=1.0)
+        check.choice("", "resume", self.resume, ("networks", "exact", "fresh"))
+        check.whole("", "seed", self.seed, low=0)
 
     @classmethod
     def paper(cls) -> Config:
@@ -259,7 +244,7 @@ class Config:
         if not isinstance(mapping, Mapping):
             raise ConfigError(f"`config` must be a mapping of settings; got {type(mapping).__name__}")
         values = dict(mapping)
-        _known(cls, "", values)
+        check.keys(cls, "", values)
         if "regions" in values:
             tables = values["regions"]
             if not isinstance(tables, (list, tuple)):
@@ -285,82 +270,7 @@ def _section(kind: type[_Section], where: str, table: Any) -> _Section:
     if not isinstance(table, Mapping):
         raise ConfigError(f"`{where}` must be a table of settings; got {table!r}")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    _known(kind, where, values)
+    check.keys(kind, where, values)
     if kind is RegionConfig and "name" not in values:
         raise ConfigError(f"`{where}.name` is missing; give the region a name, e.g. name = 'tumor'")
     return kind(**values)
-
-
-def _known(kind: type[Any], where: str, values: Mapping[str, Any]) -> None:
-    names = [f.name for f in fields(kind)]
-    for key in values:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(names)}"
-            shown = str(key) if str(key).isprintable() else repr(key)  # the message stays one line
-            raise ConfigError(f"`{_dotted(where, shown)}` is not a setting; {hint}")
-
-
-def _dotted(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
-
-
-def _whole(where: str, key: str, value: Any, low: int, high: int | None = None) -> None:
-    ok = isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
-    if not ok:
-        raise ConfigError(f"`{_dotted(where, key)}` must be a whole number {_between(low, high)}; got {value!r}")
-
-
-def _number(where: str, key: str, value: Any, low: float, high: float | None = None) -> None:
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool)
-    ok = ok and low <= value < float("inf") and (high is None or value <= high)
-    if not ok:
-        raise ConfigError(f"`{_dotted(where, key)}` must be a number {_between(low, high)}; got {value!r}")
-
-
-def _between(low: float, high: float | None) -> str:
-    return f"of at least {low:g}" if high is None else f"between {low:g} and {high:g}"
-
-
-def _choice(where: str, key: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"`{_dotted(where, key)}` must be one of {', '.join(choices)}; got {value!r}{hint}")
-
-
-def _boolean(where: str, key: str, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"`{_dotted(where, key)}` must be true or false; got {value!r}")
-
-
-def _template(where: str, key: str, value: Any) -> None:
-    plain, domain = (None, None, None), ("domain", "", None)
-    try:
-        ok = isinstance(value, str) and all(part[1:] in (plain, domain) for part in string.Formatter().parse(value))
-    except ValueError:  # a lone brace
-        ok = False
-    if not ok or not value:
-        raise ConfigError(
-            f"`{_dotted(where, key)}` must be a non-empty text in which only {{domain}} stands in braces; "
-            f"got {value!r}; write for example '{{domain}}_mask'"
-        )
-
-
-def _rising(values: Any, kind: type | tuple[type, ...]) -> bool:
-    ok = isinstance(values, tuple) and all(isinstance(v, kind) and not isinstance(v, bool) for v in values)
-    return ok and all(a < b for a, b in pairwise(values))
-
-
-def _ladder(where: str, windows_px: Any, scales: int) -> None:
-    if not _rising(windows_px, int) or not windows_px:
-        raise ConfigError(
-            f"`{where}.windows_px` must be a tuple of rising whole numbers; got {windows_px!r}; "
-            f"write for example (32, 64, 128)"
-        )
-    smallest = 6 * 2 ** (scales - 1)
-    if windows_px[0] < smallest:
-        raise ConfigError(
-            f"`{where}.windows_px` must start at {smallest} or more, so that the coarsest of {scales} scales "
-            f"keeps 6 px; got {windows_px[0]}; enlarge the first window or lower `scales`"
-        )

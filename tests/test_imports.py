@@ -27,6 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors",
+        "setting_checks",
         "config",
         "rng",
         "regions stages ggd adversarial generator pools patch_geometry discriminators",

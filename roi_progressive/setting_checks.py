@@ -1,0 +1,124 @@
+"""Checks of single settings: each takes what was given and raises a ``ConfigError`` that names the setting.
+
+``where`` is the section (empty at the top level), ``key`` the setting in it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import string
+from collections.abc import Mapping
+from dataclasses import fields
+from itertools import pairwise
+from typing import Any
+
+from .errors import ConfigError
+
+
+def keys(kind: type[Any], where: str, values: Mapping[str, Any]) -> None:
+    """Every key is a field of the dataclass; the message names the nearest one."""
+    names = [f.name for f in fields(kind)]
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(names)}"
+            shown = str(key) if str(key).isprintable() else repr(key)  # the message stays one line
+            raise ConfigError(f"`{_dotted(where, shown)}` is not a setting; {hint}")
+
+
+def name(value: Any) -> None:
+    """A region's name, which is part of folder and parameter names."""
+    if not isinstance(value, str) or not value.isidentifier():
+        raise ConfigError(
+            f"`regions.name` must be letters, digits and underscores, not starting with a digit; "
+            f"got {value!r}; rename the region and its mask folders"
+        )
+
+
+def whole(where: str, key: str, value: Any, low: int, high: int | None = None) -> None:
+    """A whole number between the bounds, both included."""
+    ok = isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
+    if not ok:
+        raise ConfigError(f"`{_dotted(where, key)}` must be a whole number {_between(low, high)}; got {value!r}")
+
+
+def number(where: str, key: str, value: Any, low: float, high: float | None = None) -> None:
+    """A finite number between the bounds, both included."""
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool)
+    ok = ok and low <= value < float("inf") and (high is None or value <= high)
+    if not ok:
+        raise ConfigError(f"`{_dotted(where, key)}` must be a number {_between(low, high)}; got {value!r}")
+
+
+def choice(where: str, key: str, value: Any, choices: tuple[str, ...]) -> None:
+    """One of the choices; the message names the nearest one."""
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"`{_dotted(where, key)}` must be one of {', '.join(choices)}; got {value!r}{hint}")
+
+
+def boolean(where: str, key: str, value: Any) -> None:
+    """True or false, not 1 or 0."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"`{_dotted(where, key)}` must be true or false; got {value!r}")
+
+
+def template(where: str, key: str, value: Any) -> None:
+    """A text in which only ``{domain}`` stands in braces."""
+    plain, domain = (None, None, None), ("domain", "", None)
+    try:
+        ok = isinstance(value, str) and all(part[1:] in (plain, domain) for part in string.Formatter().parse(value))
+    except ValueError:  # a lone brace
+        ok = False
+    if not ok or not value:
+        raise ConfigError(
+            f"`{_dotted(where, key)}` must be a non-empty text in which only {{domain}} stands in braces; "
+            f"got {value!r}; write for example '{{domain}}_mask'"
+        )
+
+
+def windows(where: str, windows_px: Any, scales: int) -> None:
+    """Rising sides, the first large enough for the coarsest scale."""
+    if not _rising(windows_px, int) or not windows_px:
+        raise ConfigError(
+            f"`{where}.windows_px` must be a tuple of rising whole numbers; got {windows_px!r}; "
+            f"write for example (32, 64, 128)"
+        )
+    smallest = 6 * 2 ** (scales - 1)
+    if windows_px[0] < smallest:
+        raise ConfigError(
+            f"`{where}.windows_px` must start at {smallest} or more, so that the coarsest of {scales} scales "
+            f"keeps 6 px; got {windows_px[0]}; enlarge the first window or lower `scales`"
+        )
+
+
+def shape_range(bounds: Any) -> None:
+    """Two rising numbers within 0.1 and 20."""
+    if not _rising(bounds, (int, float)) or len(bounds) != 2 or bounds[0] < 0.1 or bounds[1] > 20.0:
+        raise ConfigError(
+            f"`ggd.shape_range` must be a tuple of two rising numbers within 0.1 and 20; got {bounds!r}; "
+            f"the default is (0.2, 8.0)"
+        )
+
+
+def from_epochs(epochs: Any) -> None:
+    """Rising whole numbers of at least 0; there may be none."""
+    if not _rising(epochs, int) or min(epochs, default=0) < 0:
+        raise ConfigError(
+            f"`stages.from_epochs` must be a tuple of rising whole numbers of at least 0; got {epochs!r}; "
+            f"give the first epoch of stage 2, of stage 3, ..."
+        )
+
+
+def _dotted(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _between(low: float, high: float | None) -> str:
+    return f"of at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+
+
+def _rising(values: Any, kind: type | tuple[type, ...]) -> bool:
+    ok = isinstance(values, tuple) and all(isinstance(v, kind) and not isinstance(v, bool) for v in values)
+    return ok and all(a < b for a, b in pairwise(values))
