@@ -1,8 +1,7 @@
-"""What ``attach`` returns: ties host, plan, networks and checkpoint together, and holds no maths."""
+"""``attach`` and what it returns: ties host, plan, networks and checkpoint together, and holds no maths."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,15 +11,14 @@ from torch import Tensor
 
 from . import masks as mask_files
 from .adapter import Adapter, Translation
-from .checkpoint import check_config, load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint
 from .config import Config
-from .errors import CheckpointError, ConfigError, HostNotSupportedError, MaskError
+from .errors import ConfigError, HostNotSupportedError, MaskError
 from .patching import Patches
 from .plugins import Plugins
 from .regions import RegionMask
-from .rng import RandomState
+from .session_state import SessionState
 from .stages import Stage, StageController
-from .steps import Steps
 from .uncertainty import Uncertainty
 
 _MARK = "_roi_progressive_attached"
@@ -82,7 +80,7 @@ def _as_config(config: Config | Mapping[str, Any] | str | Path | None) -> Config
     return Config.from_toml(config) if isinstance(config, (str, Path)) else Config.from_mapping(config)
 
 
-class Session(Steps):
+class Session(SessionState):
     """A host under guidance. Made by ``attach``; a context manager that closes itself.
 
     Scripts call ``start_epoch``, ``generator_loss`` and ``discriminator_step``; hosts with an adapter only
@@ -92,7 +90,6 @@ class Session(Steps):
     def __init__(self, adapter: Adapter, config: Config, plugins: Plugins, n_epochs: int) -> None:
         super().__init__(adapter, config, plugins, n_epochs)
         self._patches = Patches()
-        self._host_random: RandomState | None = None
         self._closed = False
 
     def _connect(self, host: Any, dataset: Any) -> None:
@@ -134,9 +131,7 @@ class Session(Steps):
         Raises:
             ConfigError: The epoch lies before the one the run already stood at.
         """
-        if self._host_random is not None:
-            self._host_random.restore()
-            self._host_random = None
+        self._restore_host_random()
         before = self._stages.stage if self._stages.epoch is not None else None
         if self.config.stages.trigger == "plateau":
             self._stages.observe(self._epoch_means.take())
@@ -246,53 +241,7 @@ class Session(Steps):
             raise ConfigError(f"`direction` must be one of {', '.join(heads)}; got {direction!r}")
         return heads[direction].uncertainty(source)
 
-    # -- state ----------------------------------------------------------------------------------------------------
-
-    def save(self, path: str | Path) -> None:
-        """Write our checkpoint; an older file stays whole until the new one is complete.
-
-        Raises:
-            CheckpointError: It cannot be written.
-        """
-        save_checkpoint(Path(path), self.state_dict())
-        self._plugins.call("roi_checkpoint_saved", path=Path(path))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything of ours, and with ``resume = "exact"`` the host's moments, pools and random streams."""
-        exact = self.config.resume == "exact"
-        return {
-            "config": json.dumps(self.config.to_mapping()),
-            "guidance": self._guidance.state_dict(),
-            "stages": self._stages.state_dict(),
-            "epoch_means": self._epoch_means.state_dict(),
-            "steps": self._steps,
-            "host": self._adapter.host_state() if exact else None,
-            "host_random": RandomState.now().to_plain() if exact else None,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where ``state_dict`` was taken; networks not yet built are restored at the first step.
-
-        Raises:
-            CheckpointError: The state belongs to other regions, or lacks what ``resume = "exact"`` needs.
-        """
-        try:
-            check_config(Config.from_mapping(json.loads(state["config"])), self.config)
-            if self.config.resume == "exact" and state["host"] is None:
-                raise CheckpointError(
-                    '`resume` is "exact", but the checkpoint was saved without it and lacks the host\'s state; '
-                    'continue with resume = "networks"'
-                )
-            self._stages.load_state_dict(state["stages"])
-            self._epoch_means.load_state_dict(state["epoch_means"])
-            self._steps = state["steps"]
-            self._guidance.load_state_dict(state["guidance"])
-            if self.config.resume == "exact":
-                self._adapter.load_host_state(state["host"])
-                self._host_random = RandomState.from_plain(state["host_random"])
-        except (KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"`state` must come from `state_dict`; it does not fit: {reason}") from error
+    # -- the end --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Take every patch and hook off the host again (promise 2); a second call does nothing."""

@@ -40,6 +40,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "learner",
         "guidance",
         "steps",
+        "session_state",
         "session",
         "host data evaluation testing inspection parallel progress command_line",
         "train_options",
