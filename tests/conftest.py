@@ -1,9 +1,9 @@
-"""Shared by the tests of the session: a tiny phantom, a tiny host on it, and bit-for-bit comparison."""
+"""Shared by the tests: tiny data, tiny hosts and runs on them, and bit-for-bit comparison."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,32 @@ def phantom_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("phantom") / "data"
     make_phantom(root, n_train=4, n_val=0, n_test=2, slices_per_patient=3, size_px=32, seed=7)
     return root
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slices of 32 px for whole runs, two a patient: four patients to train on, one to validate, one a phase to test.
+
+    Shared by all tests; copy it to change it.
+    """
+    root = tmp_path_factory.mktemp("small") / "data"
+    make_phantom(root, n_train=4, n_val=1, n_test=3, slices_per_patient=2, size_px=32)
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_networks() -> dict[str, Any]:
+    """Networks that train an epoch in a blink, under the names of ``TrainOptions``."""
+    return {"channels": 2, "depth": 2, "discriminator_channels": 2, "discriminator_layers": 1}
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread while a module's tests run: for tensors this small more cost more than they save."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

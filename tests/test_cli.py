@@ -9,55 +9,43 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from roi_progressive.cli import main
 from roi_progressive.command_line import parser
 from roi_progressive.data.options import PrepareOptions
-from roi_progressive.data.phantom import make_phantom
 from roi_progressive.train_options import TrainOptions
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PATIENCE_S = 600  # for a busy machine; a quiet one needs seconds
-SMALL_OPTIONS = {"channels": 2, "depth": 2, "discriminator-channels": 2, "discriminator-layers": 1}
-SMALL = [word for name, value in SMALL_OPTIONS.items() for word in (f"--{name}", str(value))]
-SMALL += ["--epochs", "1", "--decay-epochs", "0"]
 TOML = '[[regions]]\nname = "tumor"\nscales = 2\nwindows_px = [24]\nbase_channels = 2\n[ggd]\nhidden_channels = 2\n'
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(scope="module")
+def small(small_networks: dict[str, Any]) -> list[str]:
+    """What makes a training one epoch of small networks."""
+    sizes = [word for name, value in small_networks.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return [*sizes, "--epochs", "1", "--decay-epochs", "0"]
 
 
 @pytest.fixture(scope="module")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("phantom") / "data"
-    make_phantom(folder, n_train=2, n_val=0, n_test=3, slices_per_patient=2, size_px=32)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(small_data: Path, tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
     out = tmp_path_factory.mktemp("trained") / "run"
-    assert main(["train", "--data", str(phantom), "--out", str(out), "--no-regions", *SMALL]) == 0
+    assert main(["train", "--data", str(small_data), "--out", str(out), "--no-regions", *small]) == 0
     return out
 
 
 @pytest.fixture
-def data(phantom: Path, tmp_path: Path) -> Path:
-    """A phantom to spoil."""
-    return Path(shutil.copytree(phantom, tmp_path / "data"))
+def data(small_data: Path, tmp_path: Path) -> Path:
+    """Data to spoil, with none to validate."""
+    return Path(shutil.copytree(small_data, tmp_path / "data", ignore=shutil.ignore_patterns("val*")))
 
 
 @pytest.fixture
@@ -136,12 +124,12 @@ SPOILT_DATA: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("what", SPOILT_DATA)
 def test_train_says_in_one_line_what_is_wrong_with_the_data(
-    what: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    what: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], small: list[str]
 ) -> None:
     spoil, said = SPOILT_DATA[what]
     spoil(data)
     before = _snapshot(tmp_path)
-    arguments = ["train", "--data", str(data), "--out", str(tmp_path / "run"), *SMALL, "--depth", "4"]
+    arguments = ["train", "--data", str(data), "--out", str(tmp_path / "run"), *small, "--depth", "4"]
     assert said in _fails(arguments, capsys)
     assert _snapshot(tmp_path) == before and not (tmp_path / "run").exists()
 
@@ -164,10 +152,10 @@ WRONG_TOML = {
 
 @pytest.mark.parametrize("text", WRONG_TOML)
 def test_train_says_in_one_line_what_is_wrong_with_the_configuration(
-    text: str, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], small: list[str]
 ) -> None:
     (tmp_path / "roi.toml").write_text(text, encoding="latin-1")
-    arguments = ["train", "--data", str(phantom), "--out", str(tmp_path / "run"), *SMALL]
+    arguments = ["train", "--data", str(small_data), "--out", str(tmp_path / "run"), *small]
     assert WRONG_TOML[text] in _fails([*arguments, "--config", str(tmp_path / "roi.toml")], capsys)
     assert not (tmp_path / "run").exists()
 
@@ -215,7 +203,7 @@ WRONG_OPTIONS = {
     "evaluate FILE": "is no folder",
     "evaluate FULL": "has no run.json",
     "evaluate RUN --region kidney": "regions of the data: liver, tumor",
-    "evaluate RUN --split val": "no",
+    "evaluate RUN --split val": "valA, which is missing",
     "evaluate RUN --split train": "invalid choice",
     "evaluate RUN --weights NOWHERE": "`weights` must be a folder",
     "evaluate RUN --weights FILE": "`weights` must be a folder",
@@ -244,7 +232,7 @@ WRONG_OPTIONS = {
 
 @pytest.mark.parametrize("typed", WRONG_OPTIONS)
 def test_a_wrong_option_is_said_in_one_line_and_nothing_is_touched(
-    typed: str, data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    typed: str, data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], small: list[str]
 ) -> None:
     places = {name: tmp_path / name.lower() for name in ("DATA", "RUN", "OUT", "NOWHERE", "FULL", "FILE", "TOML")}
     places["FULL"].mkdir()
@@ -258,7 +246,7 @@ def test_a_wrong_option_is_said_in_one_line_and_nothing_is_touched(
         first, slash, rest = word.partition("/")
         arguments.append(f"{places[first]}{slash}{rest}" if first in places else word)
     if arguments[:1] == ["train"] and "--resume" not in arguments:
-        arguments[1:1] = SMALL
+        arguments[1:1] = small
     assert (str(places[said]) if said in places else said) in _fails(arguments, capsys)
     assert _snapshot(tmp_path) == before and not places["OUT"].exists()
 
@@ -336,10 +324,12 @@ def test_evaluate_says_in_one_line_what_is_wrong_with_the_test_data(
     assert not any(name.startswith("test/") and name.endswith((".md", ".json")) for name in left)
 
 
-def test_from_data_to_table(phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_data_to_table(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], small: list[str]
+) -> None:
     (tmp_path / "roi.toml").write_text(TOML)
     run = tmp_path / "run"
-    train = ["train", "--data", str(phantom), "--out", str(run), *SMALL, "--config", str(tmp_path / "roi.toml")]
+    train = ["train", "--data", str(small_data), "--out", str(run), *small, "--config", str(tmp_path / "roi.toml")]
     assert main([*train, "--no-flip", "--cycle", "5"]) == 0
     shown = capsys.readouterr()
     assert f"roi-progressive evaluate {run}" in shown.out
@@ -355,8 +345,8 @@ def test_from_data_to_table(phantom: Path, tmp_path: Path, capsys: pytest.Captur
     assert (run / "test" / "table.md").is_file() and (run / "test" / "metrics.json").is_file()
 
 
-def test_without_a_configuration_the_tumour_is_guided(phantom: Path, tmp_path: Path) -> None:
-    assert main(["train", "--data", str(phantom), "--out", str(tmp_path / "run"), *SMALL]) == 0
+def test_without_a_configuration_the_tumour_is_guided(small_data: Path, tmp_path: Path, small: list[str]) -> None:
+    assert main(["train", "--data", str(small_data), "--out", str(tmp_path / "run"), *small]) == 0
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert [region["name"] for region in described["config"]["regions"]] == ["tumor"]
 
@@ -436,11 +426,11 @@ def test_a_mistake_shows_no_traceback_in_a_terminal_either(tmp_path: Path) -> No
 
 
 def test_an_interrupted_training_says_how_to_go_on_and_goes_on(
-    phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], small: list[str]
 ) -> None:
     run = tmp_path / "run"
-    small = [*SMALL, "--epochs", "5000", "--save-every-epochs", "1", "--no-regions"]
-    process = _command("train", "--data", str(phantom), "--out", str(run), *small)
+    endless = [*small, "--epochs", "5000", "--save-every-epochs", "1", "--no-regions"]
+    process = _command("train", "--data", str(small_data), "--out", str(run), *endless)
     deadline = time.monotonic() + PATIENCE_S
     while not (run / "networks" / "latest.json").is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -457,7 +447,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_goes_on(
 
 @pytest.mark.parametrize("written", [False, True])
 def test_an_interruption_before_anything_is_saved_says_so(
-    written: bool, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    written: bool, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: Any, report: Callable[..., None], **__: Any) -> None:
         if written:
@@ -465,7 +455,7 @@ def test_an_interruption_before_anything_is_saved_says_so(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("roi_progressive.run.train", interrupted)
-    assert main(["train", "--data", str(phantom), "--out", str(tmp_path / "run")]) == 130
+    assert main(["train", "--data", str(small_data), "--out", str(tmp_path / "run")]) == 130
     said = "nothing was saved yet; start again with --force" if written else "nothing was written"
     assert said in capsys.readouterr().err
 

@@ -6,7 +6,6 @@ import json
 import operator
 import os
 import shutil
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,9 @@ from roi_progressive.host import HostOptions
 from roi_progressive.parallel import run_parallel
 from roi_progressive.run_folder import history
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio", "lpips", "fid")
 TINY: dict[str, Any] = {"epochs": 3, "n_train": 2, "n_test": 3, "slices_per_patient": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

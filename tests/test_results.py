@@ -19,15 +19,8 @@ from roi_progressive.hookspecs import hookimpl
 from roi_progressive.results import REFERENCES, default_region, evaluate_run, write_scores
 from roi_progressive.run import TrainOptions, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
@@ -39,12 +32,11 @@ def no_weights_in_torchs_cache(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(small_networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a phantom, ``data``, and a run on it, ``run``."""
     folder = tmp_path_factory.mktemp("made")
     make_phantom(folder / "data", n_train=2, n_val=0, n_test=3, slices_per_patient=2, size_px=32)
-    small: dict[str, Any] = {"channels": 2, "depth": 2, "discriminator_channels": 2, "discriminator_layers": 1}
-    train(folder / "data", folder / "run", TrainOptions(**small, epochs=1, decay_epochs=0))
+    train(folder / "data", folder / "run", TrainOptions(**small_networks, epochs=1, decay_epochs=0))
     return folder
 
 

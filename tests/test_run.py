@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from PIL import Image
 
 from roi_progressive import run as run_module
 from roi_progressive.config import Config, GGDConfig, RegionConfig
-from roi_progressive.data.phantom import make_phantom
 from roi_progressive.errors import ConfigError, DataError, MaskError
 from roi_progressive.host import CycleGANModel, HostOptions, create_dataset
 from roi_progressive.inspection import read_everything
@@ -23,8 +22,7 @@ from roi_progressive.rng import RandomState
 from roi_progressive.run import TrainOptions, resume, train
 from roi_progressive.run_folder import history, read_run, saved_epoch
 
-SMALL: dict[str, Any] = {"channels": 2, "depth": 2, "discriminator_channels": 2, "discriminator_layers": 1}
-OPTIONS = TrainOptions(**SMALL, epochs=3, decay_epochs=3, batch_size=2, save_every_epochs=2, seed=5)
+pytestmark = pytest.mark.usefixtures("one_thread")
 LAST = 6
 GUIDED = Config(
     regions=(
@@ -37,27 +35,18 @@ GUIDED = Config(
 CONFIGS = {"plain": None, "guided": GUIDED}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(scope="module")
+def options(small_networks: dict[str, Any]) -> TrainOptions:
+    """Six epochs of two steps, saved every other."""
+    return TrainOptions(**small_networks, epochs=3, decay_epochs=3, batch_size=2, save_every_epochs=2, seed=5)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("phantom") / "data"
-    make_phantom(folder, n_train=4, n_val=0, n_test=0, slices_per_patient=2, size_px=32)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def straight(small_data: Path, tmp_path_factory: pytest.TempPathFactory, options: TrainOptions) -> dict[str, Path]:
     """Runs that nobody interrupted."""
     folder = tmp_path_factory.mktemp("straight")
     for name, config in CONFIGS.items():
-        train(data, folder / name, OPTIONS, config)
+        train(small_data, folder / name, options, config)
     return {name: folder / name for name in CONFIGS}
 
 
@@ -92,11 +81,16 @@ def _stopping_at(step: int) -> Callable[[int, int, str], None]:
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("stops", [(5,), (9, 11)], ids=["early", "twice late"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(
-    name: str, stops: tuple[int, ...], data: Path, straight: dict[str, Path], tmp_path: Path
+    name: str,
+    stops: tuple[int, ...],
+    small_data: Path,
+    straight: dict[str, Path],
+    tmp_path: Path,
+    options: TrainOptions,
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(data, run, OPTIONS, CONFIGS[name], report=_stopping_at(stops[0]))
+        train(small_data, run, options, CONFIGS[name], report=_stopping_at(stops[0]))
     for stop in stops[1:]:
         torch.manual_seed(123)  # a new process has other random streams
         with pytest.raises(KeyboardInterrupt):
@@ -118,13 +112,13 @@ def test_a_finished_run_is_left_as_it_is(straight: dict[str, Path]) -> None:
     assert {path: path.stat().st_mtime_ns for path in straight["guided"].rglob("*")} == files
 
 
-def test_the_folder_says_what_was_asked_for(data: Path, straight: dict[str, Path]) -> None:
+def test_the_folder_says_what_was_asked_for(small_data: Path, straight: dict[str, Path], options: TrainOptions) -> None:
     described = json.loads((straight["guided"] / "run.json").read_text())
     assert described["format"] == 1 and described["size_px"] == [32, 32]
-    assert described["data"] == str(data.resolve())
-    assert described["options"] == asdict(OPTIONS)
-    root, options, config = read_run(straight["guided"])
-    assert (root, options) == (data.resolve(), OPTIONS)
+    assert described["data"] == str(small_data.resolve())
+    assert described["options"] == asdict(options)
+    root, read, config = read_run(straight["guided"])
+    assert (root, read) == (small_data.resolve(), options)
     assert config.regions == GUIDED.regions and config.ggd == GUIDED.ggd and config.resume == "exact"
 
 
@@ -149,13 +143,15 @@ def test_only_the_last_saved_epoch_stays_and_every_save_left_a_picture(straight:
         assert np.asarray(strip).std() > 1
 
 
-def test_the_last_epoch_is_saved_whatever_the_interval(data: Path, tmp_path: Path) -> None:
-    train(data, tmp_path / "run", TrainOptions(**SMALL, epochs=3, decay_epochs=0, save_every_epochs=100))
+def test_the_last_epoch_is_saved_whatever_the_interval(
+    small_data: Path, tmp_path: Path, small_networks: dict[str, Any]
+) -> None:
+    train(small_data, tmp_path / "run", TrainOptions(**small_networks, epochs=3, decay_epochs=0, save_every_epochs=100))
     assert saved_epoch(tmp_path / "run") == 3
 
 
 def test_a_stop_while_saving_leaves_the_epoch_before(
-    data: Path, straight: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_data: Path, straight: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: TrainOptions
 ) -> None:
     run, save = tmp_path / "run", torch.save
 
@@ -168,17 +164,19 @@ def test_a_stop_while_saving_leaves_the_epoch_before(
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full_disk)
         with pytest.raises(OSError, match="No space left"):
-            train(data, run, OPTIONS, GUIDED)
+            train(small_data, run, options, GUIDED)
     assert saved_epoch(run) == 2
     resume(run)
     _assert_equal(_networks(run), _networks(straight["guided"]))
     assert history(run) == history(straight["guided"])
 
 
-def test_a_line_cut_off_in_the_history_is_written_anew(data: Path, straight: dict[str, Path], tmp_path: Path) -> None:
+def test_a_line_cut_off_in_the_history_is_written_anew(
+    small_data: Path, straight: dict[str, Path], tmp_path: Path, options: TrainOptions
+) -> None:
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(data, run, OPTIONS, report=_stopping_at(7))
+        train(small_data, run, options, report=_stopping_at(7))
     with open(run / "history.jsonl", "a", encoding="utf-8") as file:
         file.write('{"epoch": 4, "sta')
     resume(run)
@@ -186,15 +184,17 @@ def test_a_line_cut_off_in_the_history_is_written_anew(data: Path, straight: dic
     assert len((run / "history.jsonl").read_text().splitlines()) == LAST
 
 
-def test_force_replaces_a_run_and_nothing_else(data: Path, tmp_path: Path) -> None:
-    run, one = tmp_path / "run", TrainOptions(**SMALL, epochs=1, decay_epochs=0)
-    train(data, run, OPTIONS, GUIDED)
+def test_force_replaces_a_run_and_nothing_else(
+    small_data: Path, tmp_path: Path, options: TrainOptions, small_networks: dict[str, Any]
+) -> None:
+    run, one = tmp_path / "run", TrainOptions(**small_networks, epochs=1, decay_epochs=0)
+    train(small_data, run, options, GUIDED)
     for name in ("test/A2B/x.png", "test/table.md", "notes.txt", "test/mine.png", "samples/mine.png"):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("x")
     with pytest.raises(DataError, match="new or empty"):
-        train(data, run, one)
-    train(data, run, one, force=True)
+        train(small_data, run, one)
+    train(small_data, run, one, force=True)
     left = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     networks = {f"networks/1_net_{name}.pth" for name in ("G_A", "G_B", "D_A", "D_B")}
     networks |= {"networks/latest.json", "networks/1_roi_progressive.pth"}
@@ -205,33 +205,35 @@ def test_force_replaces_a_run_and_nothing_else(data: Path, tmp_path: Path) -> No
 
 
 def test_a_forced_run_that_fails_at_its_start_leaves_the_earlier_one(
-    data: Path, straight: dict[str, Path], tmp_path: Path
+    small_data: Path, straight: dict[str, Path], tmp_path: Path, options: TrainOptions, small_networks: dict[str, Any]
 ) -> None:
     before = {path: path.read_bytes() for path in straight["plain"].rglob("*") if path.is_file()}
     with pytest.raises(DataError, match="32 x 32 px do not suit"):
-        train(data, straight["plain"], TrainOptions(**{**SMALL, "depth": 6}), force=True)
+        train(small_data, straight["plain"], TrainOptions(**{**small_networks, "depth": 6}), force=True)
     with pytest.raises(MaskError, match="kidney"):
-        train(data, straight["plain"], OPTIONS, Config(regions=(RegionConfig("kidney"),)), force=True)
+        train(small_data, straight["plain"], options, Config(regions=(RegionConfig("kidney"),)), force=True)
     assert {path: path.read_bytes() for path in straight["plain"].rglob("*") if path.is_file()} == before
 
 
-def test_images_too_small_for_a_region_are_found_before_it_joins(data: Path, tmp_path: Path) -> None:
+def test_images_too_small_for_a_region_are_found_before_it_joins(
+    small_data: Path, tmp_path: Path, options: TrainOptions
+) -> None:
     region = RegionConfig("tumor", roi_mode="mask", scales=4, windows_px=(48,), base_channels=2)
     with pytest.raises(DataError, match="at least 48 px for 4 scales of region 'tumor'; got 32 x 32 px"):
-        train(data, tmp_path / "run", OPTIONS, Config(regions=(region,)))
+        train(small_data, tmp_path / "run", options, Config(regions=(region,)))
     assert not (tmp_path / "run").exists()
 
 
 def test_looking_at_the_data_first_changes_no_bit(
-    data: Path, straight: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_data: Path, straight: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: TrainOptions
 ) -> None:
     monkeypatch.setattr(run_module, "read_everything", lambda loader: (32, 32))
-    train(data, tmp_path / "run", OPTIONS, GUIDED)
+    train(small_data, tmp_path / "run", options, GUIDED)
     _assert_equal(_networks(tmp_path / "run"), _networks(straight["guided"]))
 
 
-def test_every_image_of_both_domains_is_looked_at(data: Path) -> None:
-    loader = create_dataset(HostOptions(dataroot=str(data)))
+def test_every_image_of_both_domains_is_looked_at(small_data: Path) -> None:
+    loader = create_dataset(HostOptions(dataroot=str(small_data)))
     seen: list[str] = []
     transform = loader.dataset.transform_A
     opened, real_open = seen, Image.open
@@ -287,10 +289,10 @@ def test_every_option_reaches_the_host() -> None:
 
 
 def test_a_loss_that_is_no_number_is_null_in_the_history(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_networks: dict[str, Any]
 ) -> None:
     losses = CycleGANModel.get_current_losses
     monkeypatch.setattr(CycleGANModel, "get_current_losses", lambda self: {**losses(self), "G_A": float("nan")})
-    train(data, tmp_path / "run", TrainOptions(**SMALL, epochs=1, decay_epochs=0))
+    train(small_data, tmp_path / "run", TrainOptions(**small_networks, epochs=1, decay_epochs=0))
     assert history(tmp_path / "run")[0]["losses"]["G_A"] is None
     assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,44 +14,31 @@ from PIL import Image
 from scipy.special import gamma
 
 from roi_progressive.config import Config, GGDConfig
-from roi_progressive.data.phantom import make_phantom
 from roi_progressive.errors import CheckpointError, DataError
 from roi_progressive.generator import UNetGenerator
 from roi_progressive.run import TrainOptions, train
 from roi_progressive.translate import translate
 
-OPTIONS = TrainOptions(
-    channels=4, depth=2, discriminator_channels=2, discriminator_layers=1, epochs=2, decay_epochs=0, learning_rate=0.01
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("phantom") / "data"
-    make_phantom(folder, n_train=2, n_val=1, n_test=2, slices_per_patient=2, size_px=32)
-    return folder
+def options(small_networks: dict[str, Any]) -> TrainOptions:
+    return TrainOptions(**small_networks, epochs=2, decay_epochs=0, learning_rate=0.01)
 
 
 @pytest.fixture(scope="module")
-def sure(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sure(small_data: Path, options: TrainOptions, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with uncertainty heads and no region."""
     run = tmp_path_factory.mktemp("runs") / "sure"
-    train(data, run, OPTIONS, Config(regions=(), ggd=GGDConfig(weight=1.0)))
+    train(small_data, run, options, Config(regions=(), ggd=GGDConfig(weight=1.0)))
     return run
 
 
 @pytest.fixture(scope="module")
-def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain(small_data: Path, options: TrainOptions, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "plain"
-    train(data, run, OPTIONS)
+    train(small_data, run, options)
     return run
 
 
@@ -65,14 +53,16 @@ def _names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("direction", ["A2B", "B2A"])
-def test_images_and_maps_are_what_the_saved_generator_makes(direction: str, data: Path, sure: Path) -> None:
+def test_images_and_maps_are_what_the_saved_generator_makes(
+    direction: str, small_data: Path, small_networks: dict[str, Any], sure: Path
+) -> None:
     """The saved file in a generator of our own; sigma by the textbook's variance of a generalized Gaussian."""
     folder = translate(sure)[direction]
-    net = UNetGenerator(1, 1, 4, 2)
+    net = UNetGenerator(1, 1, small_networks["channels"], small_networks["depth"])
     name = {"A2B": "G_A", "B2A": "G_B"}[direction]
     state = torch.load(sure / "networks" / f"2_net_{name}.pth", weights_only=True)
     net.load_state_dict(state)
-    source = data / f"test{direction[0]}"
+    source = small_data / f"test{direction[0]}"
     assert _names(folder) == _names(source) == _names(folder.with_name(f"{direction}_sigma"))
     for path in source.iterdir():
         x = torch.from_numpy(_grey(path) / np.float32(127.5) - 1)[None, None]
@@ -86,12 +76,12 @@ def test_images_and_maps_are_what_the_saved_generator_makes(direction: str, data
         )
 
 
-def test_a_run_without_uncertainty_has_images_only(data: Path, plain: Path) -> None:
+def test_a_run_without_uncertainty_has_images_only(small_data: Path, plain: Path) -> None:
     seen: list[tuple[int, int]] = []
     folders = translate(plain, "val", report=lambda done, total, _: seen.append((done, total)))
     assert folders == {direction: plain / "val" / direction for direction in ("A2B", "B2A")}
     assert _names(plain / "val") == ["A2B", "B2A"]
-    assert _names(folders["A2B"]) == _names(data / "valA")
+    assert _names(folders["A2B"]) == _names(small_data / "valA")
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -119,17 +109,15 @@ def test_an_earlier_translation_is_replaced_whole(plain: Path) -> None:
     assert (plain / "test" / "mine.txt").read_text() == "mine"
 
 
-def test_what_is_missing_is_said(data: Path, plain: Path, tmp_path: Path) -> None:
+def test_what_is_missing_is_said(plain: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="`split` must be one of test, val, train; got 'networks'"):
         translate(plain, "networks")
     with pytest.raises(CheckpointError, match="7_net_G_A"):
         translate(plain, epoch=7)
     with pytest.raises(DataError, match="is no folder"):
         translate(tmp_path / "nowhere")
-    moved = data.with_name("moved")
-    data.rename(moved)
-    try:
-        with pytest.raises(DataError, match="must still be there"):
-            translate(plain)
-    finally:
-        shutil.move(moved, data)
+    run = shutil.copytree(plain, tmp_path / "run")
+    described = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**described, "data": str(tmp_path / "gone")}))
+    with pytest.raises(DataError, match="must still be there"):
+        translate(run)
