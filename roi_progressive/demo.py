@@ -31,14 +31,14 @@ REGION = "tumor"
 def demo_config() -> Config:
     """The paper's method at the phantom's size: 64 px instead of 256, narrower and shallower networks.
 
-    One stride-2 layer a scale: deeper ones soon tell the phantom's few tumours apart by heart. The regions join in the
-    second and third epoch, before the generators have settled on what a lesion turns into.
+    One stride-2 layer a scale, and few channels: larger networks soon know the phantom's few tumours by heart. For two
+    epochs every arm is the plain CycleGAN, to the last bit, so that all go the same way before anything of ours joins.
     """
-    tumor = RegionConfig("tumor", scales=3, base_channels=16, layers=1, windows_px=(24, 32, 48, 64))
+    tumor = RegionConfig("tumor", scales=3, base_channels=8, layers=1, windows_px=(24, 32, 48, 64))
     return Config(
         regions=(replace(tumor, name="liver", scales=2, weight=0.1), tumor),
-        ggd=GGDConfig(weight=0.1),
-        stages=StageConfig(from_epochs=(2, 3)),
+        ggd=GGDConfig(weight=0.1, stage=2),
+        stages=StageConfig(from_epochs=(3, 4)),
     )
 
 
@@ -54,6 +54,9 @@ def demo_options(seed: int, epochs: int) -> TrainOptions:
         decay_epochs=decay,
         batch_size=2,
         learning_rate=4e-4,
+        # At 10 the cycle settles, in one run of ten, on a translation that inverts the whole anatomy; the adversarial
+        # terms, which can tell, come too late. The identity terms would prevent it too, for two more passes a step.
+        cycle=4.0,
         identity=0.0,
         seed=seed,
         flip=False,  # the liver lies on one side; without mirroring the content cannot be mirrored either
@@ -130,7 +133,7 @@ def run_demo(
         ConfigError: A number is out of range.
     """
     for name, value, low in (
-        ("epochs", epochs, 3),
+        ("epochs", epochs, 4),
         ("processes", processes, 0),
         ("seed", seed, 0),
         ("n_test", n_test, 3),
