@@ -37,7 +37,7 @@ def test_thirty_steps_are_bit_equal(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_close_it_goes_on_as_if_we_had_never_been_there(
-    kind: str, open_host: Any, inert: Any, differing: Any, copied: Any, seed: Any, no_patch_left: Any, tmp_path: Any
+    kind: str, open_host: Any, inert: Any, differing: Any, copied: Any, seed: Any, tmp_path: Any
 ) -> None:
     states = []
     for attached in (False, True):
@@ -47,11 +47,10 @@ def test_after_close_it_goes_on_as_if_we_had_never_been_there(
             host.step(batch)
         if attached:
             fixed = [host.model.loss_names, host.model.visual_names, host.model.model_names]
-            methods = {name for name in dir(host.model) if callable(getattr(host.model, name))}
             own = set(vars(host.model))
             with attach(host.model, host.loader, inert(kind)) as session:
                 host.train(session, range(1, 3), look=True)
-            assert set(vars(host.model)) == own and methods.isdisjoint(vars(host.model))
+            assert set(vars(host.model)) == own, 'a patched method would be an attribute of its own'
             assert all(
                 now is before
                 for now, before in zip(
