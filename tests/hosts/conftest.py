@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass
 class Host:
-    """A real host ready to train; ``set_up`` is what CUT does at its first batch."""
+    """A real host ready to train."""
 
     checkout: HostCheckout
     loader: Any
@@ -66,11 +66,15 @@ class Host:
             if not classic:
                 self.model.update_learning_rate()
 
-    def step(self, batch: Any) -> None:
+    def set_up(self, batch: Any) -> None:
+        """What CUT does at its first batch; the others did it when they were built."""
         if self.checkout.sets_up_in_its_loop and not hasattr(self.model, "schedulers"):
             self.model.data_dependent_initialize(batch)
             self.model.setup(self.model.opt)
             self.model.parallelize()
+
+    def step(self, batch: Any) -> None:
+        self.set_up(batch)
         self.model.set_input(batch)
         self.model.optimize_parameters()
 

@@ -50,7 +50,7 @@ def test_after_close_it_goes_on_as_if_we_had_never_been_there(
             own = set(vars(host.model))
             with attach(host.model, host.loader, inert(kind)) as session:
                 host.train(session, range(1, 3), look=True)
-            assert set(vars(host.model)) == own, 'a patched method would be an attribute of its own'
+            assert set(vars(host.model)) == own, "a patched method would be an attribute of its own"
             assert all(
                 now is before
                 for now, before in zip(
