@@ -35,9 +35,10 @@ class HostCheckout:
         self.folder = Path(folder).resolve()
         absent = [name for name in ENTRY_MODULES if not self._has(name)]
         if absent:
+            what = f"lacks {', '.join(absent)}" if self.folder.is_dir() else "is no folder"
             raise HostNotSupportedError(
-                f"`host` must be a checkout of training code in the junyanz dialect; {str(folder)!r} "
-                f"{'lacks ' + ', '.join(absent) if self.folder.is_dir() else 'is no folder'}; give the folder of train.py"
+                f"`host` must be a checkout of training code in the junyanz dialect; {str(folder)!r} {what}; "
+                f"give the folder of train.py"
             )
 
     def _has(self, module: str) -> bool:

@@ -125,7 +125,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def open_host(hosts_folder: Path, data: Path, tmp_path: Path) -> Iterator[Callable[..., Host]]:
-    """``open_host("classic pix2pix", "--num_threads", "2")``: seeded, built, its modules importable until the test ends."""
+    """``open_host("classic pix2pix", "--num_threads", "2")``: seeded, built, importable until the test ends."""
     with ExitStack() as stack:
         entered: dict[Path, HostCheckout] = {}
 

@@ -91,7 +91,7 @@ def test_a_run_without_our_file_says_so_and_starts_afresh_only_when_told(
     bare.train(None, range(1, 2))
     _save(bare, "latest")
     continued = open_host(kind, "--continue_train", "--epoch_count", "2")
-    with pytest.raises(CheckpointError, match='latest_roi_progressive.pth.*resume = "fresh"'):
+    with pytest.raises(CheckpointError, match=r'latest_roi_progressive\.pth.*resume = "fresh"'):
         attach(continued.model, continued.loader, guided(kind))
     with attach(continued.model, continued.loader, guided(kind, resume="fresh")) as session:
         continued.train(session, range(2, 3))
