@@ -1,4 +1,4 @@
-"""The command ``roi-progressive``: demo, prepare, train, evaluate."""
+"""The command ``roi-progressive``: demo, prepare, train, evaluate, check."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # tables hold arrows that an ASCII terminal cannot print
             stream.reconfigure(errors="replace")
-    commands = {"demo": _demo, "prepare": _prepare, "train": _train, "evaluate": _evaluate}
+    commands = {"demo": _demo, "prepare": _prepare, "train": _train, "evaluate": _evaluate, "check": _check}
     try:
         commands[options.command](options)
     except RoiProgressiveError as error:
@@ -164,6 +164,14 @@ def _evaluate(options: argparse.Namespace) -> None:
     table, metrics = write_scores(options.run, options.split, scores)
     print(render_text(scores.results, scores.region), end="")
     print(f"also in {table} and {metrics}; images in {table.parent}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from .config import Config
+    from .host_check import check_host
+
+    config = Config() if options.config is None else Config.from_toml(options.config)
+    print(check_host(options.host, options.data, config, options.host_options))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import masks as mask_files
 from .adapter import Adapter, Translation
@@ -216,6 +216,10 @@ class Session(SessionState):
     def losses(self) -> dict[str, float]:
         """Our terms of the last step by name (``G_tumor_A2B``, ``D_tumor_A2B``, ``ggd_A2B``, ...), unweighted."""
         return {name: float(loss) for name, loss in self._guidance.losses.items()}
+
+    def networks(self) -> list[nn.Module]:
+        """Our own networks that were built so far: the region discriminators and the uncertainty heads."""
+        return self._guidance.networks()
 
     def uncertainty(self, source: Tensor, direction: str = "A2B") -> Uncertainty:
         """Translate images and say how sure: image, scale, shape and sigma, each ``[N, C, H, W]``.
