@@ -236,6 +236,10 @@ def test_some_samples_of_a_call_have_the_features_of_their_own_samples() -> None
     wrapper.start_recording()
     together = net(source)
     part = together[2:]
+    wrapper.build_head(part)
+    assert wrapper.head is not None
+    for parameter in wrapper.head.parameters():  # a new head reads nothing of its features yet
+        nn.init.normal_(parameter, std=0.1)
     term = wrapper.term(part, part.detach())
     (gradient,) = torch.autograd.grad(term.loss, term.leaf)
     assert term.features.shape[0] == 5
