@@ -7,6 +7,7 @@ The same script as train_plain.py; what is added are an import and two calls.
 """
 
 import argparse
+import os
 import sys
 import time
 
@@ -15,9 +16,11 @@ import roi_progressive
 
 def parse_options():
     """The host's options, parsed by the host; its modules can be imported afterwards."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--host", required=True, help="folder of the checkout")
+    parser = argparse.ArgumentParser(add_help="--host" not in sys.argv, epilog="then the host's own options")
+    parser.add_argument("--host", required=True, help="folder of the checkout; with it, --help is the host's own")
     ours, theirs = parser.parse_known_args()
+    if not os.path.isfile(os.path.join(ours.host, "options", "train_options.py")):
+        parser.error(f"--host must be the folder of a checkout, with options/train_options.py; got {ours.host!r}")
     sys.path.insert(0, ours.host)
     sys.argv[1:] = theirs
     from options.train_options import TrainOptions
