@@ -138,7 +138,7 @@ def _loop(
             if not begun:
                 begin()
                 begun = True
-            for name, loss in {**model.get_current_losses(), **session.losses()}.items():
+            for name, loss in _losses(model, session).items():
                 sums[name] = sums.get(name, 0.0) + loss / steps
             if report is not None:
                 report((epoch - 1) * steps + step, last * steps, f"epoch {epoch} of {last}, {stage}")
@@ -147,6 +147,12 @@ def _loop(
         append_json(folder / "history.jsonl", {"epoch": epoch, "stage": stage.number, "losses": losses})
         if epoch % options.save_every_epochs == 0 or epoch == last:
             _save(model, folder, epoch)
+
+
+def _losses(model: CycleGANModel, session: Session) -> dict[str, float]:
+    """The host's terms and ours; the host's log also shows ours, as ``roi_...``, and as 0 while they are not active."""
+    host = {name: loss for name, loss in model.get_current_losses().items() if not name.startswith("roi_")}
+    return {**host, **session.losses()}
 
 
 def _save(model: CycleGANModel, folder: Path, epoch: int) -> None:

@@ -27,7 +27,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What a command is shortened by, so that it runs in seconds; everything printed stays as it is.
 SHORTENED = {
-    "demo": ["--epochs", "3", "--out", "demo"],
+    "demo": ["--epochs", "4", "--out", "demo"],
     "train": [
         *("--epochs", "1", "--decay-epochs", "0", "--channels", "4", "--depth", "2"),
         *("--discriminator-channels", "4", "--discriminator-layers", "2", "--threads", "1"),

@@ -130,6 +130,7 @@ def test_the_history_has_one_line_an_epoch_with_stage_and_losses(straight: dict[
     assert {"G_liver_A2B", "D_liver_B2A"} <= epochs[2]["losses"].keys() and "G_tumor_A2B" not in epochs[2]["losses"]
     assert {"G_tumor_A2B", "D_tumor_B2A", "G_A", "cycle_A"} <= epochs[4]["losses"].keys()
     assert all(np.isfinite(loss) for epoch in epochs for loss in epoch["losses"].values())
+    assert not any(name.startswith("roi_") for epoch in epochs for name in epoch["losses"])  # ours stand there once
 
 
 def test_only_the_last_saved_epoch_stays_and_every_save_left_a_picture(straight: dict[str, Path]) -> None:

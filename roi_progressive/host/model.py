@@ -178,9 +178,10 @@ class CycleGANModel:
             scheduler.step()
 
     def get_current_losses(self) -> OrderedDict[str, float]:
-        """Losses of the last step by ``loss_names``; empty before the first step."""
+        """Losses of the last step by ``loss_names``, tensors and plain numbers alike; empty before the first step."""
         made = ((name, getattr(self, f"loss_{name}", None)) for name in self.loss_names)
-        return OrderedDict((name, float(loss.detach())) for name, loss in made if loss is not None)
+        values = ((name, loss.detach() if isinstance(loss, Tensor) else loss) for name, loss in made)
+        return OrderedDict((name, float(value)) for name, value in values if value is not None)
 
     def get_current_visuals(self) -> OrderedDict[str, Tensor]:
         """Images of the last step or test by ``visual_names``, ``[N, C, H, W]`` in [-1, 1]."""
