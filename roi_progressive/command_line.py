@@ -47,7 +47,7 @@ def _add_demo(commands: Any) -> None:
     demo.add_argument("--seed", type=int, default=0, help="of the phantom and the networks (%(default)s)")
     demo.add_argument("--epochs", type=int, default=14, help="of each of the three trainings (%(default)s)")
     demo.add_argument("--processes", type=int, default=2, help="trainings at a time, one thread each (%(default)s)")
-    demo.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS and FID")
+    demo.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")
     demo.add_argument("--force", action="store_true", help="replace an earlier demo in that folder")
 
 
@@ -144,4 +144,4 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("run", type=Path, metavar="RUN", help="folder that `train` wrote")
     evaluate.add_argument("--region", help="the region of interest (tumor, or the data's last)")
     evaluate.add_argument("--split", choices=("test", "val"), default="test", help="which slices (%(default)s)")
-    evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS and FID")
+    evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")

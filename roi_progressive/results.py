@@ -57,7 +57,7 @@ def evaluate_run(
         region: The region of interest; the innermost one of the data by default.
         split: ``test`` or ``val``; its images must be paired.
         references: Which references to score too.
-        weights_dir: Where weights of LPIPS and FID lie, if not in the usual caches.
+        weights_dir: Where weights of LPIPS, FID and KID lie, if not in the usual caches.
         plugins: Asked for further columns (hook ``roi_metrics``), besides those installed.
         report: Told of every translated image.
 

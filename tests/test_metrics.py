@@ -125,7 +125,10 @@ def test_slice_scores_are_the_single_functions() -> None:
 def test_score_says_why_a_network_is_missing() -> None:
     [scored] = score([pair()], lpips=Unavailable("no weights"))
     assert scored["scores"]["lpips"] is None and scored["fid_features"] is None
-    assert scored["reasons"] == {"lpips": "no weights", "fid": "not asked for"}
+    assert scored["reasons"] == {
+        **dict.fromkeys(("lpips", "region_lpips"), "no weights"),
+        **dict.fromkeys(("fid", "kid"), "not asked for"),
+    }
 
 
 def test_score_takes_more_scores_under_new_names_only() -> None:

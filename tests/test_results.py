@@ -66,7 +66,7 @@ def test_the_model_stands_beside_the_references_by_direction_and_phase(made: Pat
             assert list(phases) == ["ART", "PV", "NC", "mean"]
             for cell in phases.values():
                 assert all(isinstance(cell[metric], float) for metric in METRICS)
-                for metric in ("lpips", "fid"):
+                for metric in ("lpips", "region_lpips", "fid", "kid"):
                     assert cell[metric] is None and "no weights" in cell["reasons"][metric]
     model, copied = (scores.results[arm]["A2B"]["mean"] for arm in ("model", "copy_source"))
     assert model["tpsnr"] != copied["tpsnr"]
@@ -158,7 +158,9 @@ def test_with_alexnets_weights_lpips_is_a_number(made: Path, tmp_path: Path) -> 
     torch.save(weights, tmp_path / ALEXNET_FILE)
     results = evaluate_run(made / "run", references=("copy_source",), weights_dir=tmp_path).results
     for arm in ("model", "copy_source"):
-        assert all(cell["lpips"] > 0 for phases in results[arm].values() for cell in phases.values())
+        assert all(
+            cell["lpips"] > 0 < cell["region_lpips"] for phases in results[arm].values() for cell in phases.values()
+        )
 
 
 @pytest.mark.slow
@@ -175,7 +177,9 @@ def test_with_inceptions_weights_fid_is_a_number(made: Path, tmp_path: Path) -> 
         module.InceptionV3([0])
     torch.save(weights, tmp_path / INCEPTION_FILE)
     results = evaluate_run(made / "run", references=(), weights_dir=tmp_path).results
-    assert all(cell["fid"] > 0 for phases in results["model"].values() for cell in phases.values())
+    assert all(
+        cell["fid"] > 0 and cell["kid"] is not None for phases in results["model"].values() for cell in phases.values()
+    )
 
 
 class _BrightestPixel:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from roi_progressive.evaluation.distances import frechet_distance, kernel_distance
 from roi_progressive.evaluation.metrics import SliceScores
-from roi_progressive.evaluation.networks import frechet_distance
 from roi_progressive.evaluation.table import aggregate, patient_values, render_markdown, render_text
 
 NO_WEIGHTS = "no weights: put the file into --weights DIR"
@@ -20,8 +20,9 @@ def scored(patient: str, tpsnr: float | None = 20.0, phase: str = "ART", **chang
     direction = changes.pop("direction", "A2B")
     features = changes.pop("features", None)
     region = None if tpsnr is None else 1.0
-    scores = {"tpsnr": tpsnr, "tssim": region, "psnr": 30.0, "ssim": 0.9, "texture_ratio": region, "lpips": None}
-    reasons = {"lpips": NO_WEIGHTS} | ({} if features else {"fid": "not asked for"})
+    scores = {"tpsnr": tpsnr, "tssim": region, "psnr": 30.0, "ssim": 0.9, "texture_ratio": region}
+    scores |= {"lpips": None, "region_lpips": None}
+    reasons = {"lpips": NO_WEIGHTS} | ({} if features else dict.fromkeys(("fid", "kid"), "not asked for"))
     if tpsnr is None:
         reasons |= dict.fromkeys(("tpsnr", "tssim", "texture_ratio"), "no region in the slice")
     return {
@@ -82,12 +83,13 @@ def test_directions_are_kept_apart() -> None:
     assert (results["A2B"]["ART"]["tpsnr"], results["B2A"]["ART"]["tpsnr"]) == (10.0, 20.0)
 
 
-def test_fid_is_one_distance_over_all_slices_of_the_phase() -> None:
+def test_fid_and_kid_are_one_distance_over_all_slices_of_the_phase() -> None:
     rng = np.random.default_rng(0)
     real, fake = rng.normal(size=(7, 5)).astype(np.float32), rng.normal(size=(7, 5)).astype(np.float32)
     slices = [scored(f"p{i % 2}", features=(real[i], fake[i])) for i in range(7)]
     rows = aggregate(slices)["A2B"]
     assert rows["ART"]["fid"] == rows["mean"]["fid"] == pytest.approx(frechet_distance(real, fake))
+    assert rows["ART"]["kid"] == rows["mean"]["kid"] == pytest.approx(kernel_distance(real, fake))
     assert rows["ART"]["n_slices"] == 7
     assert "fewer than 2048 images" in render_text({"plain": aggregate(slices)})
 
@@ -121,7 +123,18 @@ def two_arms() -> dict[str, Any]:
 def test_headers_say_which_way_is_better() -> None:
     text = render_text(two_arms(), region="lesion")
     header = text.splitlines()[0]
-    for title in ("TPSNR ↑", "TSSIM ↑", "PSNR ↑", "SSIM ↑", "texture → 1", "LPIPS ↓", "FID ↓", "patients", "n region"):
+    for title in (
+        "TPSNR ↑",
+        "TSSIM ↑",
+        "PSNR ↑",
+        "SSIM ↑",
+        "texture → 1",
+        "region LPIPS ↓",
+        "FID ↓",
+        "KID ↓",
+        "patients",
+        "n region",
+    ):
         assert title in header
     assert "↓ lower is better" in text and "those of the lesion alone" in text
 
@@ -146,6 +159,6 @@ def test_text_columns_are_aligned() -> None:
 def test_markdown_rows_have_one_cell_per_column() -> None:
     lines = [line for line in render_markdown(two_arms()).splitlines() if line.startswith("|")]
     assert len(lines) == 12
-    assert {line.replace("\\|", "").count("|") for line in lines} == {14}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {16}
     assert "| plain | A2B | ART | 10.12 |" in lines[2]
     assert lines[-1].startswith("| regions \\| GGD | B2A | mean | 12.00 |")

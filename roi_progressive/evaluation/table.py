@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from .distances import frechet_distance, kernel_distance
 from .metrics import NOT_ASKED, SliceScores
-from .networks import frechet_distance
 
 PSNR_CAP_DB = 100.0
 TEXTURE_FLOOR = 1e-3
 PHASES = ("ART", "PV", "NC")
-METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio", "lpips", "fid")
+SET_METRICS = ("fid", "kid")
+METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio", "lpips", "region_lpips", *SET_METRICS)
 COUNTS = ("n_patients", "n_slices", "n_region_slices")
 _SUMMED = ("n_slices", "n_region_slices", "n_without_region")
 
@@ -30,12 +32,15 @@ _HEADERS = {
     "ssim": ("SSIM ↑", 4),
     "texture_ratio": ("texture → 1", 2),
     "lpips": ("LPIPS ↓", 4),
+    "region_lpips": ("region LPIPS ↓", 4),
     "fid": ("FID ↓", 2),
+    "kid": ("KID ↓", 4),
     "n_patients": ("patients", 0),
     "n_slices": ("n", 0),
     "n_region_slices": ("n region", 0),
 }
 
+Features = npt.NDArray[np.float32]
 Cell = dict[str, Any]
 Results = dict[str, dict[str, Cell]]
 
@@ -45,14 +50,13 @@ def aggregate(slices: Iterable[SliceScores]) -> Results:
 
     PSNR values are capped at ``PSNR_CAP_DB`` (100 dB) first, so that identical pixels, infinite in decibels, do
     not make a mean infinite. The texture ratio is averaged geometrically, half and double cancelling, each slice
-    counting as at least ``TEXTURE_FLOOR`` (0.001). FID has no slices to average: it is one distance over all
-    slices of the phase. The row ``mean`` holds the mean over the phases' values, as in the paper's Table 1.
+    counting as at least ``TEXTURE_FLOOR`` (0.001). FID and KID have no slices to average: they are one distance
+    over all slices of the phase. The row ``mean`` holds the mean over the phases' values, as in the paper's Table 1.
 
     Returns:
-        ``{direction: {phase: cell, ..., "mean": cell}}``, ready for JSON. A cell has ``tpsnr, tssim, psnr, ssim,
-        texture_ratio, lpips, fid`` and any extra scores (float, or ``None`` with a line in ``reasons``), and
-        ``n_patients``, ``n_slices`` (also the number of images behind FID), ``n_region_slices`` and
-        ``n_without_region``.
+        ``{direction: {phase: cell, ..., "mean": cell}}``, ready for JSON. A cell has those of ``METRICS`` and any
+        extra scores (float, or ``None`` with a line in ``reasons``), and ``n_patients``, ``n_slices`` (also the number
+        of images behind FID and KID), ``n_region_slices`` and ``n_without_region``.
     """
     groups: dict[str, dict[str, list[SliceScores]]] = {}
     for one in slices:
@@ -133,9 +137,9 @@ def _walk(results: Mapping[str, Results]) -> Iterator[tuple[str, str, str, Cell]
 
 def _legend(cells: Sequence[Cell], region: str) -> list[str]:
     notes = [
-        "↑ higher is better, ↓ lower is better (LPIPS and FID are distances), → 1 best at 1.",
-        f"TPSNR, TSSIM and texture (standard deviation, generated over real) are those of the {region} alone, "
-        f"over the slices that show it (n region of n).",
+        "↑ higher is better, ↓ lower is better (LPIPS, FID and KID are distances), → 1 best at 1.",
+        f"TPSNR, TSSIM, texture (standard deviation, generated over real) and region LPIPS are those of the {region} "
+        f"alone, over the slices that show it (n region of n).",
     ]
     with_fid = [cell["n_slices"] for cell in cells if cell["fid"] is not None]
     if with_fid and min(with_fid) < 2048:
@@ -159,10 +163,11 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
 def _phase_cell(slices: list[SliceScores]) -> Cell:
     with_region = sum(one["region_px"] > 0 for one in slices)
     cell: Cell = {"reasons": {}}
-    for key in sorted({*METRICS, *(name for one in slices for name in one["scores"])} - {"fid"}):
+    for key in sorted({*METRICS, *(name for one in slices for name in one["scores"])} - set(SET_METRICS)):
         values = patient_values(slices, key)
         _put(cell, key, _mean(key)(list(values.values())) if values else None, _reason(slices, key))
-    _put(cell, "fid", *_fid(slices))
+    for key, distance in (("fid", frechet_distance), ("kid", kernel_distance)):
+        _put(cell, key, *_of_all(slices, key, distance))
     cell |= {
         "n_slices": len(slices),
         "n_patients": len({one["patient"] for one in slices}),
@@ -200,13 +205,15 @@ def _reason(slices: Sequence[SliceScores], key: str) -> str:
     return next((one["reasons"][key] for one in slices if key in one["reasons"]), NOT_ASKED.reason)
 
 
-def _fid(slices: Sequence[SliceScores]) -> tuple[float | None, str]:
+def _of_all(
+    slices: Sequence[SliceScores], key: str, distance: Callable[[Features, Features], float]
+) -> tuple[float | None, str]:
     features = [one["fid_features"] for one in slices if one["fid_features"] is not None]
     if len(features) < len(slices):
-        return None, _reason(slices, "fid")
+        return None, _reason(slices, key)
     if len(features) < 2:
-        return None, "FID needs at least two images"
-    return frechet_distance(np.stack([real for real, _ in features]), np.stack([fake for _, fake in features])), ""
+        return None, f"{key.upper()} needs at least two images"
+    return distance(np.stack([real for real, _ in features]), np.stack([fake for _, fake in features])), ""
 
 
 def _mean(metric: str) -> Callable[[Sequence[float]], float]:
