@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError, MaskError, PluginError
+from .evaluation.aggregation import METRICS, Results, aggregate
 from .evaluation.metrics import SliceScores, score
 from .evaluation.networks import load_inception, load_lpips
 from .evaluation.pairs import DIRECTIONS, FolderPairs, ImagePair, pairs_from_folders
 from .evaluation.references import constant_fill, copy_source, mean_image
-from .evaluation.table import METRICS, Results, aggregate, render_markdown
+from .evaluation.table import render_markdown
 from .plugins import Plugins
 from .run import Report
 from .run_folder import read_run, require_data, required_epoch, write_json, write_text

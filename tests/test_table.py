@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from roi_progressive.evaluation.aggregation import aggregate, patient_values
 from roi_progressive.evaluation.distances import frechet_distance, kernel_distance
 from roi_progressive.evaluation.metrics import SliceScores
-from roi_progressive.evaluation.table import aggregate, patient_values, render_markdown, render_text
+from roi_progressive.evaluation.table import render_markdown, render_text
 
 NO_WEIGHTS = "no weights: put the file into --weights DIR"
 
