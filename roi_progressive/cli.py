@@ -155,15 +155,20 @@ def _way_on(options: argparse.Namespace, bar: ProgressBar) -> str:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from .evaluation.table import render_text
-    from .results import evaluate_run, write_scores
+    from .results import evaluate_run, with_certainty
+    from .score_files import read_slices, write_scores
 
+    if options.seed < 0:
+        raise ConfigError(f"`seed` must be a whole number of at least 0; got {options.seed}")
+    other = None if options.compare is None else read_slices(options.compare)
     with ProgressBar("evaluate") as bar:
         scores = evaluate_run(
             options.run, region=options.region, split=options.split, weights_dir=options.weights, report=bar.step
         )
-    table, metrics = write_scores(options.run, options.split, scores)
+    scores = with_certainty(scores, other, options.seed)
+    files = write_scores(options.run / options.split, scores)
     print(render_text(scores.results, scores.region), end="")
-    print(f"also in {table} and {metrics}; images in {table.parent}")
+    print(f"also in {', '.join(map(str, files))}; images in {options.run / options.split}")
 
 
 if __name__ == "__main__":

@@ -140,8 +140,17 @@ def _add_train(commands: Any) -> None:
 
 def _add_evaluate(commands: Any) -> None:
     text = "Translate a run's test slices and print the table."
-    evaluate = _add(commands, "evaluate", text, "Images, table and numbers are written into RUN/test.")
+    evaluate = _add(
+        commands, "evaluate", text, "Images, table.md, .csv and .tex and metrics.json are written into RUN/test."
+    )
     evaluate.add_argument("run", type=Path, metavar="RUN", help="folder that `train` wrote")
+    evaluate.add_argument(
+        "--compare",
+        type=Path,
+        metavar="OTHER",
+        help="an earlier evaluation of the same slices: its folder, metrics.json or run; adds paired differences",
+    )
+    evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="of the intervals' draws (%(default)s)")
     evaluate.add_argument("--region", help="the region of interest (tumor, or the data's last)")
     evaluate.add_argument("--split", choices=("test", "val"), default="test", help="which slices (%(default)s)")
     evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")

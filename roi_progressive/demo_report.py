@@ -12,8 +12,8 @@ from .evaluation.figures import ComparisonRow, comparison_figure, curves_figure,
 from .evaluation.image_files import read_grey
 from .evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders
 from .evaluation.table import render_markdown
-from .results import RunScores
 from .run_folder import history, write_json, write_text
+from .score_files import RunScores
 
 REGION = "tumor"
 REFERENCES = ("constant_fill", "copy_source")

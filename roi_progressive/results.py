@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, MaskError, PluginError
-from .evaluation.aggregation import METRICS, Results, aggregate
+from .errors import ConfigError, DataError, MaskError, PluginError
+from .evaluation.aggregation import METRICS, aggregate
+from .evaluation.intervals import DIFFERENCE, paired_difference, with_intervals
 from .evaluation.metrics import SliceScores, score
 from .evaluation.networks import load_inception, load_lpips
 from .evaluation.pairs import DIRECTIONS, FolderPairs, ImagePair, pairs_from_folders
 from .evaluation.references import constant_fill, copy_source, mean_image
-from .evaluation.table import render_markdown
 from .plugins import Plugins
 from .run import Report
-from .run_folder import read_run, require_data, required_epoch, write_json, write_text
+from .run_folder import read_run, require_data, required_epoch
+from .score_files import RunScores
 from .translate import translate
 
 REFERENCES = ("constant_fill", "copy_source", "mean_image")
-
-
-@dataclass(frozen=True)
-class RunScores:
-    """Scores of a run and of the references on the same slices.
-
-    Args:
-        results: Aggregated, by arm: ``model`` and the references asked for.
-        slices: Of every arm, one entry a slice and direction.
-        images: The folder of generated images by direction.
-        region: The region of interest.
-    """
-
-    results: Mapping[str, Results]
-    slices: Mapping[str, Sequence[SliceScores]]
-    images: Mapping[str, Path]
-    region: str
 
 
 def evaluate_run(
@@ -97,17 +80,27 @@ def _extra_columns(manager: Plugins) -> Callable[[ImagePair], dict[str, Any]]:
     return columns
 
 
-def write_scores(run: str | Path, split: str, scores: RunScores) -> tuple[Path, Path]:
-    """Write ``table.md`` and ``metrics.json`` beside the translated images.
+def with_certainty(scores: RunScores, compared_with: Sequence[SliceScores] | None = None, seed: int = 0) -> RunScores:
+    """The scores with 95 % intervals over patients, and with the difference to another evaluation's.
 
-    Returns:
-        The two files.
+    Args:
+        scores: Of a run or of folders.
+        compared_with: The slices of another evaluation, from :func:`read_slices`. Its rows are added as the arm
+            ``compared``, and the paired differences of the first arm to it as the arm ``difference``.
+        seed: Of the draws of patients.
+
+    Raises:
+        ConfigError: ``seed`` is negative.
+        DataError: ``compared_with`` holds other slices.
     """
-    table, metrics = (Path(run) / split / name for name in ("table.md", "metrics.json"))
-    write_text(table, render_markdown(scores.results, scores.region))
-    slices = {arm: plain_scores(of_arm) for arm, of_arm in scores.slices.items()}
-    write_json(metrics, {"region": scores.region, "split": split, "arms": scores.results, "slices": slices})
-    return table, metrics
+    if seed < 0:
+        raise ConfigError(f"`seed` must be a whole number of at least 0; got {seed}")
+    results = {arm: with_intervals(scores.results[arm], scores.slices[arm], seed) for arm in scores.slices}
+    if compared_with is not None:
+        first = next(iter(scores.slices))
+        difference, _, against = paired_difference(scores.slices[first], compared_with, seed)
+        results |= {"compared": with_intervals(against, compared_with, seed), DIFFERENCE: difference}
+    return replace(scores, results=results)
 
 
 def _sources(root: Path, split: str, direction: str, region: str) -> FolderPairs:
@@ -140,19 +133,6 @@ def default_region(root: Path) -> str:
             f"prepare masks, or train with --no-regions"
         )
     return "tumor" if "tumor" in regions else regions[-1]
-
-
-def plain_scores(slices: Sequence[SliceScores]) -> list[dict[str, Any]]:
-    """Slices as JSON wants them: no feature vectors, infinite values as ``null`` with a reason."""
-    return [_plain(one) for one in slices]
-
-
-def _plain(one: SliceScores) -> dict[str, Any]:
-    scores = {name: value if value is None or math.isfinite(value) else None for name, value in one["scores"].items()}
-    reasons = dict(one["reasons"])
-    reasons.update({n: "identical pixels" for n, v in one["scores"].items() if v is not None and not math.isfinite(v)})
-    labels = {key: one[key] for key in ("name", "patient", "phase", "direction", "region_px")}
-    return {**labels, **scores, "reasons": reasons}
 
 
 def _reference(name: str, pairs: FolderPairs, root: Path, region: str) -> Iterable[ImagePair]:

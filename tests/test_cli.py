@@ -205,6 +205,9 @@ WRONG_OPTIONS = {
     "evaluate RUN --region kidney": "regions of the data: liver, tumor",
     "evaluate RUN --split val": "valA, which is missing",
     "evaluate RUN --split train": "invalid choice",
+    "evaluate RUN --compare NOWHERE": "`compare` must be a folder or metrics.json",
+    "evaluate RUN --compare FILE": "`compare` must be a folder or metrics.json",
+    "evaluate RUN --seed -1": "`seed` must be",
     "evaluate RUN --weights NOWHERE": "`weights` must be a folder",
     "evaluate RUN --weights FILE": "`weights` must be a folder",
     "demo --out FULL": "must be a new or empty folder",
@@ -342,7 +345,10 @@ def test_from_data_to_table(
     for word in ("model", "constant_fill", "copy_source", "mean_image", "A2B", "B2A", "ART", "PV", "NC", "n/a"):
         assert word in shown.out
     assert "alexnet" in shown.out  # why LPIPS is not there
-    assert (run / "test" / "table.md").is_file() and (run / "test" / "metrics.json").is_file()
+    for name in ("table.md", "table.csv", "table.tex", "metrics.json"):
+        assert (run / "test" / name).is_file()
+    assert main(["evaluate", str(run), "--compare", str(run)]) == 0
+    assert "difference" in capsys.readouterr().out
 
 
 def test_without_a_configuration_the_tumour_is_guided(small_data: Path, tmp_path: Path, small: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from typing import Any
@@ -11,8 +13,9 @@ import pytest
 
 from roi_progressive.evaluation.aggregation import aggregate, patient_values
 from roi_progressive.evaluation.distances import frechet_distance, kernel_distance
+from roi_progressive.evaluation.intervals import paired_difference, with_intervals
 from roi_progressive.evaluation.metrics import SliceScores
-from roi_progressive.evaluation.table import render_markdown, render_text
+from roi_progressive.evaluation.table import render_csv, render_latex, render_markdown, render_text
 
 NO_WEIGHTS = "no weights: put the file into --weights DIR"
 
@@ -163,3 +166,50 @@ def test_markdown_rows_have_one_cell_per_column() -> None:
     assert {line.replace("\\|", "").count("|") for line in lines} == {16}
     assert "| plain | A2B | ART | 10.12 |" in lines[2]
     assert lines[-1].startswith("| regions \\| GGD | B2A | mean | 12.00 |")
+
+
+def with_three_patients() -> tuple[dict[str, Any], list[SliceScores]]:
+    slices = [scored(patient, value) for patient, value in (("a", 10.0), ("b", 20.0), ("c", 33.0))]
+    return {"our_net": with_intervals(aggregate(slices), slices)}, slices
+
+
+def test_intervals_stand_below_their_row_or_behind_their_value() -> None:
+    results, _ = with_three_patients()
+    low, high = results["our_net"]["A2B"]["ART"]["intervals"]["tpsnr"]
+    shown = f"[{low:.2f}, {high:.2f}]"
+    row, below = render_text(results).splitlines()[2:4]
+    assert "21.00" in row and shown in below and below.index(shown) + len(shown) == row.index("21.00") + 5
+    assert f"| our_net | A2B | ART | 21.00 {shown} |" in render_markdown(results)
+    assert "95 %" in render_text(results) and "95 %" not in render_text({"our_net": aggregate([scored("a")])})
+
+
+def test_csv_holds_full_numbers_with_their_intervals() -> None:
+    results, _ = with_three_patients()
+    [first, mean] = csv.DictReader(io.StringIO(render_csv(results)))
+    cell = results["our_net"]["A2B"]["ART"]
+    assert (first["arm"], first["phase"], mean["phase"]) == ("our_net", "ART", "mean")
+    assert [float(first[f"tpsnr{end}"]) for end in ("", "_low", "_high")] == [
+        cell["tpsnr"],
+        *cell["intervals"]["tpsnr"],
+    ]
+    assert first["lpips"] == first["lpips_low"] == "" and first["n_region_slices"] == "3"
+
+
+def test_latex_rows_have_one_cell_per_column_and_no_bare_special_character() -> None:
+    results, _ = with_three_patients()
+    lines = render_latex(results, region="gross_tumor").splitlines()
+    body = [line for line in lines if not line.startswith("%")]
+    columns = body[0].partition("{lll")[2].count("r") + 3
+    rows = [line for line in body if line.endswith(r"\\")]
+    assert body[0].startswith(r"\begin{tabular}") and body[-1] == r"\end{tabular}" and len(rows) == 3
+    assert {line.count(" & ") + 1 for line in rows} == {columns}
+    assert r"our\_net & A2B & ART & 21.00~[" in rows[1] and r"TPSNR $\uparrow$" in rows[0]
+    assert any("gross_tumor" in line for line in lines if line.startswith("%"))
+
+
+def test_a_difference_is_printed_with_its_sign() -> None:
+    _, slices = with_three_patients()
+    better = [{**one, "scores": {**one["scores"], "tpsnr": (one["scores"]["tpsnr"] or 0.0) + 0.5}} for one in slices]
+    difference, _, _ = paired_difference([*better], slices)  # type: ignore[list-item]
+    text = render_markdown({"difference": difference})
+    assert "| difference | A2B | ART | +0.50 [0.50, 0.50] |" in text and "| 3 | 3 | 3 |" in text

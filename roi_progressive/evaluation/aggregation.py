@@ -22,6 +22,7 @@ PHASES = ("ART", "PV", "NC")
 SET_METRICS = ("fid", "kid")
 METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio", "lpips", "region_lpips", *SET_METRICS)
 COUNTS = ("n_patients", "n_slices", "n_region_slices")
+_NOT_SCORES = ("reasons", "intervals", "interval_reasons")
 _SUMMED = ("n_slices", "n_region_slices", "n_without_region")
 
 Features = npt.NDArray[np.float32]
@@ -96,7 +97,7 @@ def _mean_cell(cells: Mapping[str, Cell], n_patients: int) -> Cell:
 
 def metrics_of(cells: Iterable[Cell]) -> list[str]:
     """The scores that cells hold: ours in the table's order, then extra ones by name."""
-    return [*METRICS, *sorted({key for cell in cells for key in cell} - {*METRICS, *COUNTS, *_SUMMED, "reasons"})]
+    return [*METRICS, *sorted({key for cell in cells for key in cell} - {*METRICS, *COUNTS, *_SUMMED, *_NOT_SCORES})]
 
 
 def _put(cell: Cell, key: str, value: float | None, reason: str) -> None:

@@ -1,11 +1,14 @@
-"""The results table, printed: for a terminal and in Markdown."""
+"""The results table, printed: for a terminal, in Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .aggregation import COUNTS, Cell, Results, metrics_of
+from .intervals import DIFFERENCE
 
 _HEADERS = {
     "tpsnr": ("TPSNR ↑", 2),
@@ -21,23 +24,35 @@ _HEADERS = {
     "n_slices": ("n", 0),
     "n_region_slices": ("n region", 0),
 }
+_LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": "~",
+    "^": r"\textasciicircum{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "→": r"$\to$",
+    "−": "$-$",
+}
 
 
 def render_text(results: Mapping[str, Results], region: str = "tumor") -> str:
-    """The table for a terminal, columns aligned.
+    """The table for a terminal, columns aligned; a row's intervals stand in the line below it.
 
     Args:
         results: What :func:`aggregate` gave, by the name of the arm; its order is kept.
         region: Name of the region, for the legend.
     """
     table = _lay_out(results, region)
-    widths = [max(len(line[i]) for line in [table.header, *table.rows]) for i in range(len(table.header))]
+    every = [table.header, *table.rows, *(["", "", "", *line] for line in table.intervals)]
+    widths = [max(len(line[i]) for line in every) for i in range(len(table.header))]
     lines = [_aligned(table.header, widths), "  ".join("-" * width for width in widths)]
-    for before, row in zip([None, *table.rows], table.rows, strict=False):
+    for before, row, intervals in zip([None, *table.rows[:-1]], table.rows, table.intervals, strict=True):
         if before is not None and before[:2] != row[:2]:
             lines.append("")
         repeated = before is not None and before[:2] == row[:2]
         lines.append(_aligned(["", "", *row[2:]] if repeated else row, widths))
+        if any(intervals):
+            lines.append(_aligned(["", "", "", *intervals], widths))
     return "\n".join([*lines, "", *table.notes]) + "\n"
 
 
@@ -46,17 +61,69 @@ def render_markdown(results: Mapping[str, Results], region: str = "tumor") -> st
     table = _lay_out(results, region)
     rule = ["---"] * 3 + ["---:"] * (len(table.header) - 3)
     lines = [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [table.header, *table.rows]
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+        for line in [table.header, *table.joined(" ")]
     ]
     lines.insert(1, "| " + " | ".join(rule) + " |")
     return "\n".join([*lines, "", *(f"{note}  " for note in table.notes)]) + "\n"
 
 
+def render_csv(results: Mapping[str, Results]) -> str:
+    """The same rows as comma-separated numbers at full precision, for other programs.
+
+    Args:
+        results: As in :func:`render_text`.
+
+    Returns:
+        A header of names as in the JSON and a line for each row. Each score is followed by its interval, as
+        ``<name>_low`` and ``<name>_high``; what does not exist is empty.
+    """
+    cells = [cell for _, _, _, cell in _walk(results)]
+    metrics = metrics_of(cells)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    named = [name for key in metrics for name in (key, f"{key}_low", f"{key}_high")]
+    writer.writerow(["arm", "direction", "phase", *named, *COUNTS])
+    for arm, way, phase, cell in _walk(results):
+        numbers: list[float | None] = []
+        for key in metrics:
+            numbers += [cell.get(key), *(cell.get("intervals", {}).get(key) or (None, None))]
+        writer.writerow([arm, way, phase, *numbers, *(cell[key] for key in COUNTS)])
+    return text.getvalue()
+
+
+def render_latex(results: Mapping[str, Results], region: str = "tumor") -> str:
+    """The same table as a LaTeX ``tabular`` that needs no package; the legend stands in comments.
+
+    Arguments as in :func:`render_text`.
+    """
+    table = _lay_out(results, region)
+    lines = [" & ".join(_in_latex(cell) for cell in line) + r" \\" for line in [table.header, *table.joined("~")]]
+    comments = [f"% {note}" for note in table.notes]
+    begin = rf"\begin{{tabular}}{{lll{'r' * (len(table.header) - 3)}}}"
+    body = [begin, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
+    return "\n".join([*comments, *body]) + "\n"
+
+
+def _in_latex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
 @dataclass(frozen=True)
 class _Table:
+    """Strings: ``rows`` begins with arm, direction and phase, ``intervals`` with the first score."""
+
     header: list[str]
     rows: list[list[str]]
+    intervals: list[list[str]]
     notes: list[str]
+
+    def joined(self, space: str) -> list[list[str]]:
+        """The rows with each interval behind its value."""
+        return [
+            [*row[:3], *(f"{value}{space}{of}" if of else value for value, of in zip(row[3:], intervals, strict=True))]
+            for row, intervals in zip(self.rows, self.intervals, strict=True)
+        ]
 
 
 def _lay_out(results: Mapping[str, Results], region: str) -> _Table:
@@ -65,10 +132,13 @@ def _lay_out(results: Mapping[str, Results], region: str) -> _Table:
     header = ["arm", "direction", "phase", *(_HEADERS.get(key, (key, 4))[0] for key in columns)]
     footnotes: dict[str, int] = {}
     rows = [
-        [arm, way, phase, *(_shown(cell, key, footnotes) for key in columns)]
+        [arm, way, phase, *(_shown(cell, key, footnotes, signed=arm == DIFFERENCE) for key in columns)]
         for arm, way, phase, cell in _walk(results)
     ]
-    return _Table(header, rows, [*_legend(cells, region), *(f"[{mark}] {why}" for why, mark in footnotes.items())])
+    intervals = [[_interval(cell, key) for key in columns] for cell in cells]
+    return _Table(
+        header, rows, intervals, [*_legend(cells, region), *(f"[{mark}] {why}" for why, mark in footnotes.items())]
+    )
 
 
 def _walk(results: Mapping[str, Results]) -> Iterator[tuple[str, str, str, Cell]]:
@@ -84,18 +154,29 @@ def _legend(cells: Sequence[Cell], region: str) -> list[str]:
         f"TPSNR, TSSIM, texture (standard deviation, generated over real) and region LPIPS are those of the {region} "
         f"alone, over the slices that show it (n region of n).",
     ]
+    if any(cell.get("intervals") for cell in cells):
+        notes.append("[low, high]: 95 % of the means when patients are drawn with replacement (10,000 draws).")
     with_fid = [cell["n_slices"] for cell in cells if cell["fid"] is not None]
     if with_fid and min(with_fid) < 2048:
         notes.append("FID from fewer than 2048 images (n) is biased upwards; compare it at equal n only.")
     return notes
 
 
-def _shown(cell: Cell, key: str, footnotes: dict[str, int]) -> str:
+def _shown(cell: Cell, key: str, footnotes: dict[str, int], *, signed: bool = False) -> str:
     value = cell.get(key)
     if value is None:
         reason = cell["reasons"].get(key, "not computed")
         return f"n/a [{footnotes.setdefault(reason, len(footnotes) + 1)}]"
-    return f"{value:.{_HEADERS.get(key, (key, 4))[1]}f}"
+    return f"{value:{'+' if signed and key not in COUNTS else ''}.{_digits(key)}f}"
+
+
+def _interval(cell: Cell, key: str) -> str:
+    interval = cell.get("intervals", {}).get(key)
+    return "" if interval is None else "[{:.{d}f}, {:.{d}f}]".format(*interval, d=_digits(key))
+
+
+def _digits(key: str) -> int:
+    return _HEADERS.get(key, (key, 4))[1]
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
