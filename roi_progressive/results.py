@@ -1,19 +1,21 @@
-"""From a trained run to its scores, the trivial references beside it."""
+"""From a trained run, or from folders of images, to scores; a run's with the trivial references beside it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, DataError, MaskError, PluginError
 from .evaluation.aggregation import METRICS, aggregate
+from .evaluation.file_pairs import FilePairs, pairs_from_files
 from .evaluation.intervals import DIFFERENCE, paired_difference, with_intervals
 from .evaluation.metrics import SliceScores, score
 from .evaluation.networks import load_inception, load_lpips
 from .evaluation.pairs import DIRECTIONS, FolderPairs, ImagePair, pairs_from_folders
+from .evaluation.picture_files import WHITE_16_BIT
 from .evaluation.references import constant_fill, copy_source, mean_image
 from .plugins import Plugins
 from .run import Report
@@ -21,6 +23,9 @@ from .run_folder import read_run, require_data, required_epoch
 from .score_files import RunScores
 from .translate import translate
 
+PATIENTS_UNKNOWN = (
+    "Neither a manifest nor the names tell patients: every image counts as one, and intervals may be too narrow."
+)
 REFERENCES = ("constant_fill", "copy_source", "mean_image")
 
 
@@ -78,6 +83,66 @@ def _extra_columns(manager: Plugins) -> Callable[[ImagePair], dict[str, Any]]:
         return found
 
     return columns
+
+
+def evaluate_folders(
+    real: Sequence[str | Path],
+    fake: Sequence[str | Path],
+    masks: Sequence[str | Path],
+    *,
+    directions: Sequence[str] = ("A2B",),
+    manifest: str | Path | None = None,
+    region: str = "region",
+    white: float = WHITE_16_BIT,
+    weights_dir: str | Path | None = None,
+    plugins: Iterable[Any] = (),
+    report: Report | None = None,
+) -> RunScores:
+    """Score images that anything generated against the truth; arguments as in :func:`pairs_from_files`.
+
+    Args:
+        real: The folder of true images, one for each direction.
+        fake: The folder of generated ones, likewise.
+        masks: The folder of masks, likewise.
+        directions: What the folders are, ``A2B`` or ``B2A``.
+        manifest: Tells patients, phases and HU.
+        region: What the masks show, for the table's legend.
+        white: The value of 16-bit files that stands for 255.
+        weights_dir: Where weights of LPIPS, FID and KID lie, if not in the usual caches.
+        plugins: Asked for further columns (hook ``roi_metrics``), besides those installed.
+        report: Told of every pair.
+
+    Returns:
+        With the one arm ``generated``.
+
+    Raises:
+        ConfigError: There are not as many folders of each kind as directions, or a direction comes twice.
+        DataError: A folder, image or manifest cannot be used.
+        MaskError: A mask cannot be used.
+        PluginError: A plugin's column has a name that is taken.
+    """
+    given = {"real": len(real), "fake": len(fake), "masks": len(masks), "direction": len(directions)}
+    if len(set(given.values())) != 1 or len(set(directions)) != len(directions):
+        said = ", ".join(f"{count} for --{name}" for name, count in given.items())
+        raise ConfigError(f"`direction` must come once for each of the folders, each another; got {said}; match them")
+    pairs = [
+        pairs_from_files(*folders, direction=direction, manifest=manifest, white=white)
+        for *folders, direction in zip(real, fake, masks, directions, strict=True)
+    ]
+    lpips, inception = load_lpips(weights_dir), load_inception(weights_dir)
+    every = _reported(pairs, report)
+    slices = score(every, lpips, inception, _extra_columns(Plugins(plugins)))
+    images = {direction: Path(folder) for direction, folder in zip(directions, fake, strict=True)}
+    notes = (PATIENTS_UNKNOWN,) if any(of_direction.patients_unknown for of_direction in pairs) else ()
+    return RunScores({"generated": aggregate(slices)}, {"generated": slices}, images, region, notes)
+
+
+def _reported(pairs: Sequence[FilePairs], report: Report | None) -> Iterator[ImagePair]:
+    total = sum(len(of_direction) for of_direction in pairs)
+    for done, pair in enumerate((pair for of_direction in pairs for pair in of_direction), start=1):
+        yield pair
+        if report is not None:
+            report(done, total, pair.direction)
 
 
 def with_certainty(scores: RunScores, compared_with: Sequence[SliceScores] | None = None, seed: int = 0) -> RunScores:

@@ -29,19 +29,22 @@ class RunScores:
         slices: Of every arm that was scored here, one entry a slice and direction.
         images: The folder of generated images by direction.
         region: The region of interest.
+        notes: What a reader of the table must know besides.
     """
 
     results: Mapping[str, Results]
     slices: Mapping[str, Sequence[SliceScores]]
     images: Mapping[str, Path]
     region: str
+    notes: tuple[str, ...] = ()
 
 
 def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
     """Write ``table.md``, ``table.csv``, ``table.tex`` and ``metrics.json``; older ones are replaced.
 
-    ``metrics.json`` holds ``region``; ``rows``, as in the table, each with ``arm, direction, phase``, its values and
-    counts, ``intervals`` and ``reasons``; ``slices``, those of the first arm; and ``reference_slices`` by arm.
+    ``metrics.json`` holds ``region``; ``notes``; ``rows``, as in the table, each with ``arm, direction, phase``, its
+    values and counts, ``intervals`` and ``reasons``; ``slices``, those of the first arm; and ``reference_slices`` by
+    arm.
 
     Returns:
         The four files.
@@ -50,9 +53,9 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
         DataError: A file cannot be written.
     """
     files = tuple(Path(folder) / name for name in FILES)
-    write_text(files[0], render_markdown(scores.results, scores.region))
+    write_text(files[0], render_markdown(scores.results, scores.region, scores.notes))
     write_text(files[1], render_csv(scores.results))
-    write_text(files[2], render_latex(scores.results, scores.region))
+    write_text(files[2], render_latex(scores.results, scores.region, scores.notes))
     rows = [
         {"arm": arm, "direction": direction, "phase": phase, **cell}
         for arm, directions in scores.results.items()
@@ -62,12 +65,29 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
     first, *others = scores.slices
     content = {
         "region": scores.region,
+        "notes": list(scores.notes),
         "rows": rows,
         "slices": plain_scores(scores.slices[first]),
         "reference_slices": {arm: plain_scores(scores.slices[arm]) for arm in others},
     }
     write_json(files[3], content)
     return files
+
+
+def require_new(folder: str | Path, force: bool) -> None:
+    """Check that :func:`write_scores` may write there.
+
+    Raises:
+        DataError: ``folder`` is a file, or holds files and ``force`` is false.
+    """
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise DataError(f"`out` must be a new or empty folder; {str(folder)!r} is a file; choose another")
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise DataError(
+            f"`out` must be a new or empty folder; {str(folder)!r} holds files; choose another, or replace its "
+            f"table and metrics.json with --force"
+        )
 
 
 def plain_scores(slices: Sequence[SliceScores]) -> list[dict[str, Any]]:

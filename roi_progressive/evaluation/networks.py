@@ -44,11 +44,11 @@ class Lpips:
         self._network = network.to(device).eval()
         self._device = device
 
-    def __call__(self, real: npt.NDArray[np.uint8], fake: npt.NDArray[np.uint8]) -> float:
+    def __call__(self, real: npt.NDArray[Any], fake: npt.NDArray[Any]) -> float:
         """The distance between ``real`` and ``fake``.
 
         Args:
-            real: uint8 [H, W], sides of at least 31 px; seen by the network as three equal channels in [-1, 1].
+            real: [H, W] in 0..255, sides of at least 31 px; seen by the network as three equal channels in [-1, 1].
             fake: The same shape.
 
         Returns:
@@ -63,16 +63,14 @@ class Lpips:
         with torch.no_grad():
             return float(self._network(pair[:1], pair[1:]))
 
-    def region(
-        self, real: npt.NDArray[np.uint8], fake: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]
-    ) -> float | None:
+    def region(self, real: npt.NDArray[Any], fake: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> float | None:
         """The distance averaged over a region, from the package's map of the whole pair (``spatial=True``).
 
         The map is that of the unmasked images, as for the region's SSIM: masking first would make edges that the
         network sees.
 
         Args:
-            real: uint8 [H, W], sides of at least 31 px.
+            real: [H, W] in 0..255, sides of at least 31 px.
             fake: The same shape.
             mask: The region, bool [H, W].
 
@@ -97,7 +95,7 @@ class Lpips:
             self._network.spatial = False
         return float(distances[mask].mean())
 
-    def _seen(self, real: npt.NDArray[np.uint8], fake: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def _seen(self, real: npt.NDArray[Any], fake: npt.NDArray[Any]) -> torch.Tensor:
         if real.ndim != 2 or real.shape != fake.shape or min(real.shape) < MIN_LPIPS_PX:
             raise ShapeError(
                 f"`real` and `fake` must be [H, W] of one size, sides of at least {MIN_LPIPS_PX} px; "
@@ -113,11 +111,11 @@ class Inception:
         self._network = network.to(device).eval()
         self._device = device
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def __call__(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Features of a stack of grey images.
 
         Args:
-            images: uint8 [N, H, W]; seen by the network as three equal channels in [0, 1], resized to 299 px.
+            images: [N, H, W] in 0..255; seen by the network as three equal channels in [0, 1], resized to 299 px.
 
         Returns:
             float32 [N, dims].
@@ -197,7 +195,7 @@ def load_inception(
     return Inception(network, device)
 
 
-def _channels(images: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
+def _channels(images: npt.NDArray[Any], device: str) -> torch.Tensor:
     import torch
 
     return (torch.from_numpy(images).to(device).float() / 255.0)[:, None].expand(-1, 3, -1, -1)

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .aggregation import COUNTS, Cell, Results, metrics_of
+from .aggregation import COUNTS, HU_METRICS, Cell, Results, metrics_of
 from .intervals import DIFFERENCE
 
 _HEADERS = {
@@ -20,6 +20,8 @@ _HEADERS = {
     "region_lpips": ("region LPIPS ↓", 4),
     "fid": ("FID ↓", 2),
     "kid": ("KID ↓", 4),
+    "mae_hu": ("MAE HU ↓", 1),
+    "region_mae_hu": ("region MAE HU ↓", 1),
     "n_patients": ("patients", 0),
     "n_slices": ("n", 0),
     "n_region_slices": ("n region", 0),
@@ -35,14 +37,15 @@ _LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
 }
 
 
-def render_text(results: Mapping[str, Results], region: str = "tumor") -> str:
+def render_text(results: Mapping[str, Results], region: str = "tumor", notes: Sequence[str] = ()) -> str:
     """The table for a terminal, columns aligned; a row's intervals stand in the line below it.
 
     Args:
         results: What :func:`aggregate` gave, by the name of the arm; its order is kept.
         region: Name of the region, for the legend.
+        notes: More lines of the legend.
     """
-    table = _lay_out(results, region)
+    table = _lay_out(results, region, notes)
     every = [table.header, *table.rows, *(["", "", "", *line] for line in table.intervals)]
     widths = [max(len(line[i]) for line in every) for i in range(len(table.header))]
     lines = [_aligned(table.header, widths), "  ".join("-" * width for width in widths)]
@@ -56,9 +59,9 @@ def render_text(results: Mapping[str, Results], region: str = "tumor") -> str:
     return "\n".join([*lines, "", *table.notes]) + "\n"
 
 
-def render_markdown(results: Mapping[str, Results], region: str = "tumor") -> str:
+def render_markdown(results: Mapping[str, Results], region: str = "tumor", notes: Sequence[str] = ()) -> str:
     """The same table in Markdown; arguments as in :func:`render_text`."""
-    table = _lay_out(results, region)
+    table = _lay_out(results, region, notes)
     rule = ["---"] * 3 + ["---:"] * (len(table.header) - 3)
     lines = [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
@@ -79,7 +82,7 @@ def render_csv(results: Mapping[str, Results]) -> str:
         ``<name>_low`` and ``<name>_high``; what does not exist is empty.
     """
     cells = [cell for _, _, _, cell in _walk(results)]
-    metrics = metrics_of(cells)
+    metrics = _columns(cells)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     named = [name for key in metrics for name in (key, f"{key}_low", f"{key}_high")]
@@ -92,12 +95,12 @@ def render_csv(results: Mapping[str, Results]) -> str:
     return text.getvalue()
 
 
-def render_latex(results: Mapping[str, Results], region: str = "tumor") -> str:
+def render_latex(results: Mapping[str, Results], region: str = "tumor", notes: Sequence[str] = ()) -> str:
     """The same table as a LaTeX ``tabular`` that needs no package; the legend stands in comments.
 
     Arguments as in :func:`render_text`.
     """
-    table = _lay_out(results, region)
+    table = _lay_out(results, region, notes)
     lines = [" & ".join(_in_latex(cell) for cell in line) + r" \\" for line in [table.header, *table.joined("~")]]
     comments = [f"% {note}" for note in table.notes]
     begin = rf"\begin{{tabular}}{{lll{'r' * (len(table.header) - 3)}}}"
@@ -126,9 +129,9 @@ class _Table:
         ]
 
 
-def _lay_out(results: Mapping[str, Results], region: str) -> _Table:
+def _lay_out(results: Mapping[str, Results], region: str, notes: Sequence[str]) -> _Table:
     cells = [cell for _, _, _, cell in _walk(results)]
-    columns = [*metrics_of(cells), *COUNTS]
+    columns = [*_columns(cells), *COUNTS]
     header = ["arm", "direction", "phase", *(_HEADERS.get(key, (key, 4))[0] for key in columns)]
     footnotes: dict[str, int] = {}
     rows = [
@@ -136,9 +139,14 @@ def _lay_out(results: Mapping[str, Results], region: str) -> _Table:
         for arm, way, phase, cell in _walk(results)
     ]
     intervals = [[_interval(cell, key) for key in columns] for cell in cells]
-    return _Table(
-        header, rows, intervals, [*_legend(cells, region), *(f"[{mark}] {why}" for why, mark in footnotes.items())]
-    )
+    legend = [*_legend(cells, region), *notes, *(f"[{mark}] {why}" for why, mark in footnotes.items())]
+    return _Table(header, rows, intervals, legend)
+
+
+def _columns(cells: Sequence[Cell]) -> list[str]:
+    """The scores to show: HU only where something is known in HU."""
+    in_hu = any(cell.get(key) is not None for cell in cells for key in HU_METRICS)
+    return [key for key in metrics_of(cells) if in_hu or key not in HU_METRICS]
 
 
 def _walk(results: Mapping[str, Results]) -> Iterator[tuple[str, str, str, Cell]]:
@@ -151,8 +159,8 @@ def _walk(results: Mapping[str, Results]) -> Iterator[tuple[str, str, str, Cell]
 def _legend(cells: Sequence[Cell], region: str) -> list[str]:
     notes = [
         "↑ higher is better, ↓ lower is better (LPIPS, FID and KID are distances), → 1 best at 1.",
-        f"TPSNR, TSSIM, texture (standard deviation, generated over real) and region LPIPS are those of the {region} "
-        f"alone, over the slices that show it (n region of n).",
+        f"TPSNR, TSSIM, texture (standard deviation, generated over real) and what says region are those of the "
+        f"{region} alone, over the slices that show it (n region of n).",
     ]
     if any(cell.get("intervals") for cell in cells):
         notes.append("[low, high]: 95 % of the means when patients are drawn with replacement (10,000 draws).")
