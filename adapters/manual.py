@@ -23,6 +23,12 @@ def roi_adapter(host: Any, config: Config) -> Adapter | None:
     return ManualAdapter(host) if isinstance(host, Mapping) else None
 
 
+@hookimpl
+def roi_host_lacks(host: Any) -> dict[str, list[str]]:
+    """A host that came here is no mapping."""
+    return {ManualAdapter.name: ["a dict of generators"]}
+
+
 class ManualAdapter(Adapter):
     """Generators by direction, and the optimizers that train them, found by their parameters.
 

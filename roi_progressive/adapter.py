@@ -100,8 +100,13 @@ class Adapter(abc.ABC):
         """Length of the host's run, or ``None`` where it does not say."""
         return None
 
+    def is_training(self) -> bool:
+        """Whether the host trains; one that only translates needs no masks."""
+        return True
+
     def loss_scale(self) -> float:
-        """Factor by which the host multiplies its loss before backward (a GradScaler's)."""
+        """Factor by which the host multiplies its loss before backward (a GradScaler's); asked when the gradient of the
+        generated image arrives."""
         return 1.0
 
     def dataset_layout(self, dataset: Any) -> DatasetLayout | None:

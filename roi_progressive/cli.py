@@ -1,4 +1,4 @@
-"""The command ``roi-progressive``: demo, prepare, train, evaluate."""
+"""The command ``roi-progressive``: demo, prepare, train, evaluate, check."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # tables hold arrows that an ASCII terminal cannot print
             stream.reconfigure(errors="replace")
-    commands = {"demo": _demo, "prepare": _prepare, "train": _train, "evaluate": _evaluate}
+    commands = {"demo": _demo, "prepare": _prepare, "train": _train, "evaluate": _evaluate, "check": _check}
     try:
         commands[options.command](options)
     except RoiProgressiveError as error:
@@ -192,6 +192,14 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
         raise ConfigError(f"`evaluate` must have RUN, or --real, --fake, --masks and --out; {what}; add them")
     if options.run is None and options.split is not None:
         raise ConfigError("`--split` must go with RUN; got folders; leave it out")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from .config import Config
+    from .host_check import check_host
+
+    config = Config() if options.config is None else Config.from_toml(options.config)
+    print(check_host(options.host, options.data, config, options.host_options))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     _add_prepare(commands)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_check(commands)
     return top
 
 
@@ -167,3 +168,14 @@ def _add_evaluate(commands: Any) -> None:
     )
     folders.add_argument("--out", type=Path, metavar="DIR", help="folder for the results, new or empty")
     folders.add_argument("--force", action="store_true", help="replace earlier results in that folder")
+
+
+def _add_check(commands: Any) -> None:
+    text = "Look at a host's checkout, its data and the regions, before a long run."
+    check = _add(
+        commands, "check", text, "The host's own options go last: roi-progressive check ... -- --model pix2pix"
+    )
+    check.add_argument("--host", type=Path, required=True, help="folder of the checkout, the one that holds train.py")
+    check.add_argument("--data", type=Path, required=True, metavar="DIR", help="what the host calls --dataroot")
+    check.add_argument("--config", type=Path, metavar="TOML", help="regions, stages, uncertainty (a region `tumor`)")
+    check.add_argument("host_options", nargs="*", metavar="-- HOST_OPTIONS", help="as given to the host's train.py")

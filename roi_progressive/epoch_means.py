@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .distributed import from_every_process
+
 
 class EpochMeans:
     """Sums the losses of an epoch's steps on their own device; reading the means is the only wait."""
@@ -21,12 +23,18 @@ class EpochMeans:
             self._sums[name] = total + loss, count + 1
 
     def take(self) -> dict[str, float]:
-        """Means so far by term (``tumor``, ``ggd``, ...), over steps and directions, and start anew."""
-        means: dict[str, list[float]] = {}
-        for name, (total, count) in self._sums.items():
-            term = name.removeprefix("G_").rsplit("_", 1)[0]
-            means.setdefault(term, []).append(float(total) / count)
+        """Means so far by term (``tumor``, ``ggd``, ...), over steps, directions and processes, and start anew."""
+        own = {name: (float(total), count) for name, (total, count) in self._sums.items()}
         self._sums.clear()
+        sums: dict[str, tuple[float, int]] = {}
+        for of_process in from_every_process(own):  # so that all processes change stage together
+            for name, (total, count) in of_process.items():
+                before, counted = sums.get(name, (0.0, 0))
+                sums[name] = before + total, counted + count
+        means: dict[str, list[float]] = {}
+        for name, (total, count) in sums.items():
+            term = name.removeprefix("G_").rsplit("_", 1)[0]
+            means.setdefault(term, []).append(total / count)
         return {term: sum(values) / len(values) for term, values in means.items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -76,9 +76,9 @@ class FeatureCapture:
         return self.layer is not None or not self._candidates
 
     def features_of(self, output: Tensor) -> Tensor | None:
-        """The features ``[N, C, h, w]`` behind a recorded output; ``None`` where the output is not of this generator
-        or no convolution was found."""
-        return next((features for made, features in reversed(self._calls) if made() is output), None)
+        """The features ``[N, C, h, w]`` behind a recorded output, or behind the whole of which it is some samples;
+        ``None`` where the output is not of this generator or no convolution was found."""
+        return next((features for made, features in reversed(self._calls) if _is_of(output, made())), None)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -111,6 +111,7 @@ class FeatureCapture:
 
     def _generator_returned(self, generator: nn.Module, inputs: Any, output: Any) -> None:
         calls, self._convolutions = self._convolutions, []
+        output = image_of(output)
         if not self._listening or not isinstance(output, Tensor):
             return
         if self.layer is None:
@@ -129,6 +130,31 @@ class FeatureCapture:
         for handle in self._candidates:
             handle.remove()
         self._candidates = [layer.register_forward_hook(_Hook(self, "_convolution_returned"))]
+
+
+def image_of(output: Any) -> Any:
+    """The image among what a generator returned: some return it first, with attention maps behind it."""
+    return output[0] if isinstance(output, tuple) and output else output
+
+
+def samples_within(output: Tensor, n_samples: int) -> slice:
+    """Which samples of the whole it was cut from an output is; all of them where it is the whole itself.
+
+    Args:
+        output: ``[N, C, H, W]``, a whole batch or ``batch[first:last]``.
+        n_samples: Of the whole.
+    """
+    whole = output._base
+    if whole is None or len(output) == n_samples:
+        return slice(None)
+    first = (output.storage_offset() - whole.storage_offset()) // max(whole.stride(0), 1)
+    return slice(first, first + len(output))
+
+
+def _is_of(output: Tensor, made: Tensor | None) -> bool:
+    if made is None or output is made:
+        return made is not None
+    return output._base is made and output.shape[1:] == made.shape[1:] and output.stride() == made.stride()
 
 
 def _nearest(output: Tensor, calls: list[_ConvolutionCall]) -> _ConvolutionCall | None:

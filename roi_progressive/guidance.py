@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .adapter import Adapter, Translation
 from .config import Config
@@ -132,6 +132,11 @@ class Guidance:
                 if direction in saved and head.owns_head:
                     head.load_head(saved[direction])
         return self._heads
+
+    def networks(self) -> list[nn.Module]:
+        """Our own networks that were built so far."""
+        heads = [wrapper.head for wrapper in (self._heads or {}).values() if wrapper.owns_head and wrapper.head]
+        return [*heads, *([] if self._learner is None else [self._learner.bank])]
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimizers, pools and our random stream; tensors and plain values only."""

@@ -39,6 +39,18 @@ def roi_adapter(host: Any, config: Config) -> Adapter | None:
     """
 
 
+@hookspec
+def roi_host_lacks(host: Any) -> Mapping[str, Sequence[str]] | None:
+    """Called by ``attach`` where no adapter understood the host, for the error message: what did yours miss?
+
+    Args:
+        host: What the user gave to ``attach``.
+
+    Returns:
+        What the host lacks, attribute by attribute, under the adapter's name; ``None`` says nothing.
+    """
+
+
 @hookspec(firstresult=True)
 def roi_discriminator(region: RegionConfig, in_channels: int, smallest_px: int) -> nn.Module | None:
     """Called for each scale of each region and direction: build its network.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .adapter import Adapter, Translation
 from .config import Config, RegionConfig
 from .discriminators import DiscriminatorBank, patch_discriminator_for
+from .distributed import average_gradients
 from .errors import CheckpointError
 from .objective import REVERSE, Contribution, GeneratorObjective, masks_of
 from .plugins import Plugins
@@ -181,6 +182,7 @@ def _step(optimizer: torch.optim.Adam | None, learning_rate: float) -> None:
     """One step at the host's rate; parameters without a gradient, and their moments, stay untouched."""
     if optimizer is None:
         return
+    average_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()

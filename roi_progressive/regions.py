@@ -52,6 +52,12 @@ class RegionMask:
         inside = mask if mask.dtype == torch.bool else mask > 0
         return cls(inside.to(device) if device is not None else inside, mask_boxes(inside))
 
+    def mirrored(self) -> RegionMask:
+        """The masks of the images mirrored left to right."""
+        width = self.mask.shape[-1]
+        boxes = (box and (box[0], width - box[3], box[2], width - box[1]) for box in self.boxes)
+        return RegionMask(torch.flip(self.mask, [3]), tuple(boxes))
+
     @property
     def is_empty(self) -> bool:
         """Whether no image of the batch holds the region."""

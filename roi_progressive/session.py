@@ -7,15 +7,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import masks as mask_files
 from .adapter import Adapter, Translation
 from .checkpoint import load_checkpoint
 from .config import Config
-from .errors import ConfigError, HostNotSupportedError, MaskError
+from .errors import ConfigError, MaskError
 from .patching import Patches
 from .plugins import Plugins
+from .recognition import adapter_for
 from .regions import RegionMask
 from .session_state import SessionState
 from .stages import Stage, StageController
@@ -53,13 +54,7 @@ def attach(
     """
     settings = _as_config(config)
     manager = Plugins(plugins, defaults=[mask_files])
-    adapter: Adapter | None = manager.call("roi_adapter", host=host, config=settings)
-    if adapter is None:
-        raise HostNotSupportedError(
-            f"`host` must be a model an adapter understands, or a dict of generators; got {type(host).__name__}; "
-            f"tried: {', '.join(manager.names('roi_adapter')) or 'no adapter is installed'}; "
-            f"give {{'A2B': G, 'B2A': F}}, or write an adapter (README, 'Your own host')"
-        )
+    adapter = adapter_for(host, settings, manager)
     length = n_epochs if n_epochs is not None else adapter.n_epochs()
     if length is None:
         raise ConfigError("`n_epochs` must be given for this host; got none; give the length of the run in epochs")
@@ -106,7 +101,7 @@ class Session(SessionState):
     def _follow_masks(self, dataset: Any) -> None:
         """Have the samples of ``dataset`` carry the masks that lie in files."""
         regions = [region for region in self.config.regions if region.batch_key is None]
-        if dataset is None or not regions:
+        if dataset is None or not regions or not self._adapter.is_training():
             return
         layout = self._adapter.dataset_layout(dataset)
         if layout is None:
@@ -221,6 +216,10 @@ class Session(SessionState):
     def losses(self) -> dict[str, float]:
         """Our terms of the last step by name (``G_tumor_A2B``, ``D_tumor_A2B``, ``ggd_A2B``, ...), unweighted."""
         return {name: float(loss) for name, loss in self._guidance.losses.items()}
+
+    def networks(self) -> list[nn.Module]:
+        """Our own networks that were built so far: the region discriminators and the uncertainty heads."""
+        return self._guidance.networks()
 
     def uncertainty(self, source: Tensor, direction: str = "A2B") -> Uncertainty:
         """Translate images and say how sure: image, scale, shape and sigma, each ``[N, C, H, W]``.

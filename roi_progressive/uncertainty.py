@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .config import GGDConfig
 from .errors import ShapeError
-from .features import FeatureCapture
+from .features import FeatureCapture, image_of, samples_within
 from .ggd import GGDHead, ggd_nll, ggd_variance
 from .rng import ForkedStream, RandomState
 from .tap import leaf as leaf_of
@@ -91,7 +91,9 @@ class GGDWrapper:
         """
         features = self._features(output)
         cut_off = leaf if leaf is not None and features is output else leaf_of(features)
-        scale, shape = self._maps(cut_off, output.shape)
+        # A host may translate both domains in one call, and go on with parts of what it got.
+        rows = slice(None) if features is output else samples_within(output, len(features))
+        scale, shape = self._maps(cut_off[rows], output.shape)
         loss = ggd_nll(residual, scale, shape, epsilon=self.config.epsilon)
         return GGDTerm(loss, features, cut_off)
 
@@ -121,12 +123,12 @@ class GGDWrapper:
 
     def _image(self, source: Tensor) -> Tensor:
         if self._capture is None or self._capture.layer_is_known:
-            image = self._generator(source)
+            image = image_of(self._generator(source))
         else:
             # The layer is found by the graph, so this once there must be one, even in inference mode or where
             # all parameters are frozen.
             with torch.inference_mode(False), torch.enable_grad():
-                image = self._generator(source.detach().clone().requires_grad_())
+                image = image_of(self._generator(source.detach().clone().requires_grad_()))
         if not isinstance(image, Tensor) or image.ndim != 4:
             raise ShapeError(
                 f"`generator` must return images [N, C, H, W]; {type(self._module).__name__} returned "

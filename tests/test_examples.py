@@ -17,9 +17,11 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PLAIN, GUIDED = EXAMPLES / "plain_loop.py", EXAMPLES / "plain_loop_with_regions.py"
 
 
-def _added() -> list[str]:
+def _added(plain_script: Path = PLAIN, guided_script: Path = GUIDED) -> list[str]:
     """Lines of code that only the guided script has, the docstring at its top aside."""
-    plain, guided = (path.read_text(encoding="utf-8").split('"""', 2)[2].splitlines() for path in (PLAIN, GUIDED))
+    plain, guided = (
+        path.read_text(encoding="utf-8").split('"""', 2)[2].splitlines() for path in (plain_script, guided_script)
+    )
     difference = [line for line in difflib.ndiff(plain, guided) if line[:2] != "  "]
     assert all(line.startswith("+ ") for line in difference), [line for line in difference if line[:1] in "-?"]
     return [line[2:].strip() for line in difference if line[2:].strip()]
@@ -40,6 +42,14 @@ def test_the_guided_script_only_adds_what_the_readme_promises() -> None:
     found = [next((i for i, line in enumerate(added) if line.startswith(start)), -1) for start in in_order]
     assert -1 not in found and found == sorted(found)
     assert len(added) == 14, "count the lines in the README anew"
+
+
+def test_the_training_script_of_a_host_adds_an_import_and_two_calls() -> None:
+    assert _added(EXAMPLES / "train_plain.py", EXAMPLES / "train.py") == [
+        "import roi_progressive",
+        'session = roi_progressive.attach(model, dataset, "roi.toml")',
+        "session.start_epoch(epoch)",
+    ]
 
 
 @pytest.fixture(scope="module")

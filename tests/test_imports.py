@@ -29,20 +29,21 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "errors",
         "setting_checks",
         "config",
-        "rng",
+        "rng distributed",
         "regions stages ggd adversarial generator pools patch_geometry discriminators",
         "patching tap features epoch_means",
         "adapter uncertainty",
         "hookspecs",
         "plugins masks",
-        "checkpoint",
+        "checkpoint recognition",
         "objective",
         "learner",
         "guidance",
         "steps",
         "session_state",
         "session",
-        "host data evaluation testing inspection parallel progress command_line",
+        "host data evaluation testing inspection parallel progress command_line checkout mask_coverage step_cost",
+        "host_check",
         "train_options",
         "run_folder",
         "run",
@@ -68,7 +69,7 @@ ONLY: dict[str, frozenset[str]] = {
     "evaluation": frozenset({"errors"}),
 }
 # Adapters use public names, each other, and these modules.
-ADAPTERS_MAY_USE = frozenset({"adapter", "checkpoint", "masks", "patching"})
+ADAPTERS_MAY_USE = frozenset({"adapter", "checkpoint", "distributed", "masks", "patching", "regions", "rng"})
 
 # Imported inside the functions that use them, never by importing one of our modules.
 HEAVY = frozenset({"torchvision", "lpips", "pytorch_fid", "matplotlib", "skimage", "SimpleITK"})

@@ -28,6 +28,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "roi_stages": {"config": Config(), "n_epochs": 200},
     "roi_generator_losses": {"translation": object()},
     "roi_stage_started": {"stage": object(), "session": object()},
+    "roi_host_lacks": {"host": object()},
     "roi_step_finished": {"step": 1, "losses": {"G_tumor_A2B": torch.ones(())}},
     "roi_checkpoint_saved": {"path": Path("1_roi_progressive.pth")},
     "roi_metrics": {"real": np.zeros((2, 2)), "fake": np.zeros((2, 2)), "mask": np.zeros((2, 2), bool)},

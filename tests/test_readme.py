@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from roi_progressive import Config, hookspecs
+from roi_progressive import Config, RegionConfig, hookspecs
 from roi_progressive.cli import main
+from roi_progressive.command_line import parser
+from roi_progressive.testing import check_adapter
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,7 +28,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What a command is shortened by, so that it runs in seconds; everything printed stays as it is.
 SHORTENED = {
-    "demo": ["--epochs", "3", "--out", "demo"],
+    "demo": ["--epochs", "4", "--out", "demo"],
     "train": [
         *("--epochs", "1", "--decay-epochs", "0", "--channels", "4", "--depth", "2"),
         *("--discriminator-channels", "4", "--discriminator-layers", "2", "--threads", "1"),
@@ -52,7 +55,7 @@ def test_the_two_set_up_commands_are_printed():
 
 
 def test_every_printed_command_is_one_that_is_tested_here():
-    known = {("pip", "install"), ("pytest",), *(("roi-progressive", name) for name in ("demo", *MEDICAL))}
+    known = {("pip", "install"), ("pytest",), *(("roi-progressive", name) for name in ("demo", "check", *MEDICAL))}
     for command in commands():
         assert tuple(command[:2] if command[0] != "pytest" else command[:1]) in known, command
 
@@ -116,6 +119,48 @@ def test_the_printed_configuration_is_a_valid_one():
     (text,) = blocks("toml")
     config = Config.from_mapping(tomllib.loads(text))
     assert [(region.name, region.scales) for region in config.regions] == [("liver", 2), ("tumor", 3)]
+
+
+def test_the_printed_check_is_a_command_that_parses():
+    (command,) = [command for command in ours() if command[0] == "check"]
+    options = parser().parse_args(command)
+    assert (str(options.host), options.host_options) == ("CHECKOUT", ["--model", "pix2pix"])
+
+
+class _Trainer:
+    """The trainer the README's adapter speaks of."""
+
+    def __init__(self) -> None:
+        self.ct_to_mr = torch.nn.Conv2d(1, 1, 3, padding=1)
+        self.optimizer = torch.optim.Adam(self.ct_to_mr.parameters(), lr=1e-3)
+
+    def translate(self) -> None:
+        self.fake_mr = torch.tanh(self.ct_to_mr(self.ct))
+
+    def step(self, batch) -> None:
+        self.ct, self.mr = batch["A"], batch["B"]
+        self.translate()
+        self.optimizer.zero_grad()
+        self.fake_mr.abs().mean().backward()
+        self.optimizer.step()
+
+
+def test_the_printed_adapter_passes_the_check_it_names():
+    (source,) = [block for block in blocks("python") if "class MyAdapter" in block]
+    names = {}
+    exec(source, names)
+    assert source.count("\n") < 60, "one screen"
+
+    def make_host():
+        torch.manual_seed(0)
+        mask = torch.zeros(2, 1, 40, 40)
+        mask[..., 8:20, 8:20] = 1
+        batch = {"A": torch.rand(2, 1, 40, 40), "B": torch.rand(2, 1, 40, 40), "A_tumor": mask, "B_tumor": mask}
+        return _Trainer(), [batch] * 3
+
+    region = RegionConfig("tumor", scales=1, base_channels=4, batch_key="{domain}_tumor")
+    config = Config(regions=(region,), ggd=None)
+    check_adapter(make_host, step=lambda host, batch: host.step(batch), plugins=[names["MyPlugin"]()], config=config)
 
 
 def test_every_hook_has_its_line_with_its_own_arguments():

@@ -200,12 +200,54 @@ def test_over_several_devices_a_head_of_ours_reads_the_image() -> None:
 
 
 def test_a_generator_that_gives_no_image_is_named() -> None:
-    class Pair(nn.Module):
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return x, x
+    class Levels(nn.Module):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return [x, x]
 
-    with pytest.raises(ShapeError, match="Pair returned tuple"):
-        GGDWrapper(Pair(), CONFIG).uncertainty(torch.zeros(1, 1, 4, 4))
+    with pytest.raises(ShapeError, match="Levels returned list"):
+        GGDWrapper(Levels(), CONFIG).uncertainty(torch.zeros(1, 1, 4, 4))
+
+
+class _WithAttention(nn.Module):
+    """Returns its image first and other maps behind it, as MaskGAN's generators do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.attention = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.tanh(self.image(x)), self.attention(x)
+
+
+def test_a_generator_that_returns_more_than_its_image_is_read_all_the_same() -> None:
+    net, source = _WithAttention(), torch.randn(2, 1, 8, 8)
+    wrapper = GGDWrapper(net, CONFIG)
+    wrapper.start_recording()
+    image, _ = net(source)
+    term = wrapper.term(image, image.detach())
+    assert term.features is not image and torch.equal(term.features, source)
+    assert torch.equal(wrapper.uncertainty(source).image, image)
+
+
+def test_some_samples_of_a_call_have_the_features_of_their_own_samples() -> None:
+    """CUT translates both domains in one call and goes on with two parts of what it got."""
+    net, source = _padded(), torch.randn(5, 1, 8, 8)
+    wrapper = GGDWrapper(net, CONFIG)
+    wrapper.start_recording()
+    together = net(source)
+    part = together[2:]
+    wrapper.build_head(part)
+    assert wrapper.head is not None
+    for parameter in wrapper.head.parameters():  # a new head reads nothing of its features yet
+        nn.init.normal_(parameter, std=0.1)
+    term = wrapper.term(part, part.detach())
+    (gradient,) = torch.autograd.grad(term.loss, term.leaf)
+    assert term.features.shape[0] == 5
+    assert not gradient[:2].any() and gradient[2:].any()
+    alone = net(source[2:])
+    expected = wrapper.term(alone, part.detach())
+    assert torch.allclose(term.loss, expected.loss, rtol=1e-6, atol=0.0)
+    assert torch.allclose(gradient[2:], torch.autograd.grad(expected.loss, expected.leaf)[0], rtol=1e-5, atol=1e-9)
 
 
 def test_half_precision_features_are_read_in_float32() -> None:

@@ -1,0 +1,256 @@
+"""Checks for people's own adapters: what the session relies on, tried on the host itself in a few small steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import random
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import masks as mask_files
+from .adapter import Translation
+from .config import Config, RegionConfig, StageConfig
+from .errors import ConfigError, PluginError
+from .hookspecs import hookimpl
+from .plugins import Plugins
+from .recognition import adapter_for
+from .rng import RandomState
+from .session import Session, attach
+
+MakeHost = Callable[[], tuple[Any, Iterable[Any]]]
+Step = Callable[[Any, Any], None]
+_DIRECTIONS = ("A2B", "B2A")
+_NEVER = 10**6
+
+
+def default_step(host: Any, batch: Any) -> None:
+    """A training step of the junyanz dialect."""
+    host.set_input(batch)
+    host.optimize_parameters()
+
+
+def check_adapter(
+    make_host: MakeHost,
+    *,
+    step: Step = default_step,
+    plugins: Iterable[Any] = (),
+    config: Config | None = None,
+    n_steps: int = 3,
+) -> None:
+    """Try an adapter on its host: what it answers, and that a session made with it keeps its promises.
+
+    The host is built five times and trained for a few steps each; make it small. The adapter must answer plausibly,
+    leave training bit-equal where no term is active, bring masks and images of one size, have our gradient collected,
+    restore every attribute at ``close``, and give a host state that loads.
+
+    Args:
+        make_host: Builds the host, every time the same, and the loader it trains on; both are given to ``attach``.
+        step: One training step of the host on a batch.
+        plugins: With the adapter, where it is not installed under the entry-point group.
+        config: With a region that every few batches hold; ``tumor`` in small windows by default.
+        n_steps: Steps of each training; the loader must give as many batches.
+
+    Raises:
+        PluginError: The adapter does not do what the session relies on; one line names every finding.
+        ConfigError: ``config`` names no region.
+        RoiProgressiveError: ``attach`` refuses the host.
+    """
+    small = RegionConfig("tumor", scales=1, windows_px=(32, 64, 128, 256, 512), base_channels=4)
+    if config is not None and not config.regions:
+        raise ConfigError(
+            "`config` must name a region that the host's batches hold; got none; leave it out for `tumor`"
+        )
+    trial = _Trial(make_host, step, tuple(plugins), config or Config(regions=(small,), ggd=None), n_steps)
+    before = RandomState.now()
+    try:
+        # What is answered wrongly would only break what comes after.
+        findings = list(trial.answers()) or [*trial.inert(), *trial.guided(), *trial.host_state()]
+    finally:
+        before.restore()
+    if findings:
+        raise PluginError(f"`adapter` {trial.name!r} does not do what a session relies on: {'; '.join(findings)}")
+
+
+class _Recorder:
+    """A plugin that looks at every translation."""
+
+    def __init__(self) -> None:
+        self.seen: list[Translation] = []
+
+    @hookimpl
+    def roi_generator_losses(self, translation: Translation) -> None:
+        self.seen.append(translation)
+
+
+class _Trial:
+    def __init__(self, make_host: MakeHost, step: Step, plugins: tuple[Any, ...], config: Config, n_steps: int) -> None:
+        self._make_host = make_host
+        self._step = step
+        self._plugins = plugins
+        self._n_steps = n_steps
+        first = tuple(dataclasses.replace(region, stage=1) for region in config.regions)
+        later = tuple(dataclasses.replace(region, stage=2) for region in config.regions)
+        ggd = config.ggd and dataclasses.replace(config.ggd, stage=1)
+        self._active = dataclasses.replace(config, regions=first, ggd=ggd, stages=StageConfig(), resume="fresh")
+        self._inert = dataclasses.replace(
+            self._active,
+            regions=later,
+            ggd=ggd and dataclasses.replace(ggd, stage=2),
+            stages=StageConfig(from_epochs=(_NEVER,)),
+        )
+        self.name = "adapter"
+        self._made: set[str] = set()
+        """Attributes that training alone gives the host."""
+
+    def answers(self) -> Iterator[str]:
+        """What the adapter says of its host, before anything is trained."""
+        host, loader = self._make_host()
+        adapter = adapter_for(host, self._active, Plugins(self._plugins, defaults=[mask_files]))
+        self.name = adapter.name
+        generators = adapter.generators()
+        if not generators or any(name not in _DIRECTIONS for name in generators):
+            yield f"`generators` must name A2B, B2A or both; got {sorted(generators)}"
+        if not all(isinstance(network, nn.Module) for network in generators.values()):
+            yield "`generators` must give torch modules"
+        rates = adapter.learning_rates()
+        if set(rates) != {"generator", "discriminator"} or min(rates.values(), default=-1.0) < 0:
+            yield f"`learning_rates` must give generator and discriminator, neither below 0; got {dict(rates)}"
+        if not all(0 <= beta < 1 for beta in adapter.betas()):
+            yield f"`betas` must be two numbers from 0 to below 1; got {adapter.betas()}"
+        if not adapter.loss_scale() > 0:
+            yield f"`loss_scale` must be above 0; got {adapter.loss_scale()}"
+        from_files = any(region.batch_key is None for region in self._active.regions)
+        if from_files and adapter.dataset_layout(loader) is None:
+            yield "`dataset_layout` must describe the loader, or the regions name a `batch_key`; got None"
+
+    def inert(self) -> Iterator[str]:
+        """Without an active term the host trains bit for bit as without us, and looks the same after ``close``."""
+        alone = self._trained_alone()
+        host, loader = self._make_host()
+        attributes = dict(vars(host)) if hasattr(host, "__dict__") else {}
+        with self._seeded(), self._attached(host, loader, self._inert, self._plugins) as session:
+            session.start_epoch(1)
+            self._train(host, loader)
+            state = _state_of(host)
+        if not _same(alone, state):
+            yield "`install` must not change training where no term is active; the host's networks or streams differ"
+        added = sorted(set(vars(host)) - set(attributes) - self._made) if attributes else []
+        if added:
+            yield f"`install` must change the host through `patches` only; left after close: {', '.join(added)}"
+
+    def guided(self) -> Iterator[str]:
+        """With an active term masks fit their images, our gradient arrives, and the generators feel it."""
+        alone, recorder = self._trained_alone(), _Recorder()
+        host, loader = self._make_host()
+        with warnings.catch_warnings(record=True) as said, self._seeded():
+            warnings.simplefilter("always")
+            with self._attached(host, loader, self._active, (*self._plugins, recorder)) as session:
+                session.start_epoch(1)
+                self._train(host, loader)
+                losses, state = session.losses(), _state_of(host)
+        if not recorder.seen:
+            yield "`install` must call step_started, translated and step_finished; no translation came"
+            return
+        yield from dict.fromkeys(finding for seen in recorder.seen for finding in _faults(seen))
+        if any("never collected" in str(warning.message) for warning in said):
+            yield "`translations` must give the very tensors the host's backward reaches; our gradient got lost"
+        if not any(name.startswith("D_") for name in losses):
+            yield "`install` must call masks_arrived with every batch; the last step's held no region"
+        elif _same(alone, state):
+            yield "the generators must feel our gradient; they trained as if alone"
+
+    def host_state(self) -> Iterator[str]:
+        """What ``resume = "exact"`` stores is plain, and loading it back changes nothing."""
+        host, loader = self._make_host()
+        adapter = adapter_for(host, self._active, Plugins(self._plugins, defaults=[mask_files]))
+        with self._seeded():
+            self._train(host, loader)
+        before, file = _state_of(host), io.BytesIO()
+        torch.save(adapter.host_state(), file)
+        file.seek(0)
+        try:
+            adapter.load_host_state(torch.load(file, weights_only=True))
+        except Exception as error:
+            reason = " ".join(str(error).split())[:120]
+            yield f"`host_state` must give tensors and plain values that `load_host_state` takes; got {reason}"
+            return
+        if not _same(before, _state_of(host)) or not _same(adapter.host_state(), _read(file)):
+            yield "`load_host_state` must restore what `host_state` gave, and nothing else"
+
+    def _trained_alone(self) -> Any:
+        host, loader = self._make_host()
+        own = set(vars(host)) if hasattr(host, "__dict__") else set()
+        with self._seeded():
+            self._train(host, loader)
+            self._made = set(vars(host)) - own if hasattr(host, "__dict__") else set()
+            return _state_of(host)
+
+    def _train(self, host: Any, loader: Iterable[Any]) -> None:
+        for batch in itertools.islice(loader, self._n_steps):
+            self._step(host, batch)
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        yield
+
+    @contextmanager
+    def _attached(self, host: Any, loader: Any, config: Config, plugins: Iterable[Any]) -> Iterator[Session]:
+        with attach(host, loader, config, n_epochs=10, plugins=plugins) as session:
+            yield session
+
+
+def _faults(seen: Translation) -> Iterator[str]:
+    where = f"the translation {seen.direction}"
+    if seen.direction not in _DIRECTIONS:
+        yield f"{where} must be A2B or B2A"
+    images = {"source": seen.source, "fake": seen.fake, "real": seen.real}
+    images |= {name: image for name in ("reconstruction", "identity") if (image := getattr(seen, name)) is not None}
+    for name, image in images.items():
+        if image.ndim != 4 or image.shape[0] != seen.fake.shape[0] or image.shape[2:] != seen.fake.shape[2:]:
+            yield f"`{name}` of {where} must be [N, C, H, W] like `fake`; got {list(image.shape)}"
+        elif image.detach().abs().max() > 1.01:
+            yield f"`{name}` of {where} must lie in [-1, 1]"
+    for name, image, masks in (("masks", seen.source, seen.masks), ("real_masks", seen.real, seen.real_masks)):
+        for region, mask in masks.items():
+            if mask.mask.shape[2:] != image.shape[2:] or mask.mask.shape[0] != image.shape[0]:
+                yield f"`{name}` of {where}, {region}, must have their images' size; got {list(mask.mask.shape)}"
+
+
+def _state_of(host: Any) -> Any:
+    """Every network and optimizer a host holds, copied, and the random streams."""
+    held = dict(host) if isinstance(host, Mapping) else vars(host)
+    with_state = {name: value for name, value in held.items() if isinstance(value, (nn.Module, torch.optim.Optimizer))}
+    states = {name: value.state_dict() for name, value in with_state.items()}
+    return _read(_written({"states": states, "streams": RandomState.now().to_plain()}))
+
+
+def _written(state: Any) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file
+
+
+def _read(file: io.BytesIO) -> Any:
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
+    return bool(one == other)
