@@ -155,15 +155,43 @@ def _way_on(options: argparse.Namespace, bar: ProgressBar) -> str:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from .evaluation.table import render_text
-    from .results import evaluate_run, write_scores
+    from .results import evaluate_folders, evaluate_run, with_certainty
+    from .score_files import read_slices, require_new, write_scores
 
+    _require_run_or_folders(options)
+    if options.seed < 0:
+        raise ConfigError(f"`seed` must be a whole number of at least 0; got {options.seed}")
+    other = None if options.compare is None else read_slices(options.compare)
+    out = options.out if options.run is None else options.run / (options.split or "test")
     with ProgressBar("evaluate") as bar:
-        scores = evaluate_run(
-            options.run, region=options.region, split=options.split, weights_dir=options.weights, report=bar.step
-        )
-    table, metrics = write_scores(options.run, options.split, scores)
-    print(render_text(scores.results, scores.region), end="")
-    print(f"also in {table} and {metrics}; images in {table.parent}")
+        given = {"weights_dir": options.weights, "report": bar.step}
+        if options.run is not None:
+            scores = evaluate_run(options.run, region=options.region, split=options.split or "test", **given)
+        else:
+            require_new(out, options.force)
+            chosen = {"directions": options.direction, "white": options.white, "region": options.region}
+            given |= {name: value for name, value in chosen.items() if value is not None}
+            scores = evaluate_folders(options.real, options.fake, options.masks, manifest=options.manifest, **given)
+    scores = with_certainty(scores, other, options.seed)
+    files = write_scores(out, scores)
+    print(render_text(scores.results, scores.region, scores.notes), end="")
+    images = "" if options.run is None else f"; images in {out}"
+    print(f"also in {', '.join(map(str, files))}{images}")
+
+
+def _require_run_or_folders(options: argparse.Namespace) -> None:
+    needed = {f"--{name}": getattr(options, name) for name in ("real", "fake", "masks", "out")}
+    others = {f"--{name}": getattr(options, name) for name in ("direction", "manifest", "white")}
+    others["--force"] = options.force or None
+    given = [name for name, value in {**needed, **others}.items() if value is not None]
+    if options.run is not None and given:
+        raise ConfigError(f"`evaluate` takes RUN or folders; got RUN and {', '.join(given)}; leave one out")
+    missing = [name for name, value in needed.items() if value is None]
+    if options.run is None and missing:
+        what = f"lacks {', '.join(missing)}" if given else "got neither"
+        raise ConfigError(f"`evaluate` must have RUN, or --real, --fake, --masks and --out; {what}; add them")
+    if options.run is None and options.split is not None:
+        raise ConfigError("`--split` must go with RUN; got folders; leave it out")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -48,7 +48,7 @@ def _add_demo(commands: Any) -> None:
     demo.add_argument("--seed", type=int, default=0, help="of the phantom and the networks (%(default)s)")
     demo.add_argument("--epochs", type=int, default=14, help="of each of the three trainings (%(default)s)")
     demo.add_argument("--processes", type=int, default=2, help="trainings at a time, one thread each (%(default)s)")
-    demo.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS and FID")
+    demo.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")
     demo.add_argument("--force", action="store_true", help="replace an earlier demo in that folder")
 
 
@@ -140,12 +140,34 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_evaluate(commands: Any) -> None:
-    text = "Translate a run's test slices and print the table."
-    evaluate = _add(commands, "evaluate", text, "Images, table and numbers are written into RUN/test.")
-    evaluate.add_argument("run", type=Path, metavar="RUN", help="folder that `train` wrote")
-    evaluate.add_argument("--region", help="the region of interest (tumor, or the data's last)")
-    evaluate.add_argument("--split", choices=("test", "val"), default="test", help="which slices (%(default)s)")
-    evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS and FID")
+    text = "Print the table of a run's test slices, or of any folders of real and generated images."
+    epilog = "table.md, .csv and .tex and metrics.json are written into RUN/test, beside the images, or into --out."
+    evaluate = _add(commands, "evaluate", text, epilog)
+    evaluate.add_argument("run", type=Path, nargs="?", metavar="RUN", help="folder that `train` wrote")
+    evaluate.add_argument(
+        "--compare",
+        type=Path,
+        metavar="OTHER",
+        help="an earlier evaluation of the same slices: its folder, metrics.json or run; adds paired differences",
+    )
+    evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="of the intervals' draws (%(default)s)")
+    evaluate.add_argument("--region", help="the region of interest (of a run: tumor, or the data's last)")
+    evaluate.add_argument("--split", choices=("test", "val"), help="which slices of a run (test)")
+    evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")
+    folders = evaluate.add_argument_group("folders instead of RUN", "one of each, or two for two directions")
+    for name, shown in (
+        ("real", "the true images: PNG or TIFF of 8 or 16 bits, or .npy in [-1, 1]"),
+        ("fake", "the generated ones, under the same names"),
+        ("masks", "the region of each, 0 and 255"),
+    ):
+        folders.add_argument(f"--{name}", type=Path, nargs="+", metavar="DIR", help=shown)
+    folders.add_argument("--direction", choices=("A2B", "B2A"), nargs="+", help="what each folder is (A2B)")
+    folders.add_argument("--manifest", type=Path, metavar="JSON", help="tells patient, phase and HU of each name")
+    folders.add_argument(
+        "--white", type=float, metavar="N", help="value of 16-bit files that stands for 255 (65535); 12 bits: 4095"
+    )
+    folders.add_argument("--out", type=Path, metavar="DIR", help="folder for the results, new or empty")
+    folders.add_argument("--force", action="store_true", help="replace earlier results in that folder")
 
 
 def _add_check(commands: Any) -> None:

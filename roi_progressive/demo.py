@@ -20,9 +20,10 @@ from .data.phantom import make_phantom
 from .errors import ConfigError, DataError
 from .hookspecs import hookimpl
 from .parallel import Report, run_parallel
-from .results import RunScores, evaluate_run
+from .results import evaluate_run
 from .run import TrainOptions, train
 from .run_folder import make_folder
+from .score_files import RunScores
 
 ARMS = ("regions", "placebo", "plain")
 REGION = "tumor"

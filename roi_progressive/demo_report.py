@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .evaluation.aggregation import Results
 from .evaluation.figures import ComparisonRow, comparison_figure, curves_figure, median_patient
 from .evaluation.image_files import read_grey
 from .evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders
-from .evaluation.table import Results, render_markdown
-from .results import RunScores
+from .evaluation.table import render_markdown
 from .run_folder import history, write_json, write_text
+from .score_files import RunScores
 
 REGION = "tumor"
 REFERENCES = ("constant_fill", "copy_source")

@@ -1,43 +1,32 @@
-"""From a trained run to its scores, the trivial references beside it."""
+"""From a trained run, or from folders of images, to scores; a run's with the trivial references beside it."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, MaskError, PluginError
+from .errors import ConfigError, DataError, MaskError, PluginError
+from .evaluation.aggregation import METRICS, aggregate
+from .evaluation.file_pairs import FilePairs, pairs_from_files
+from .evaluation.intervals import DIFFERENCE, paired_difference, with_intervals
 from .evaluation.metrics import SliceScores, score
 from .evaluation.networks import load_inception, load_lpips
 from .evaluation.pairs import DIRECTIONS, FolderPairs, ImagePair, pairs_from_folders
+from .evaluation.picture_files import WHITE_16_BIT
 from .evaluation.references import constant_fill, copy_source, mean_image
-from .evaluation.table import METRICS, Results, aggregate, render_markdown
 from .plugins import Plugins
 from .run import Report
-from .run_folder import read_run, require_data, required_epoch, write_json, write_text
+from .run_folder import read_run, require_data, required_epoch
+from .score_files import RunScores
 from .translate import translate
 
+PATIENTS_UNKNOWN = (
+    "Neither a manifest nor the names tell patients: every image counts as one, and intervals may be too narrow."
+)
 REFERENCES = ("constant_fill", "copy_source", "mean_image")
-
-
-@dataclass(frozen=True)
-class RunScores:
-    """Scores of a run and of the references on the same slices.
-
-    Args:
-        results: Aggregated, by arm: ``model`` and the references asked for.
-        slices: Of every arm, one entry a slice and direction.
-        images: The folder of generated images by direction.
-        region: The region of interest.
-    """
-
-    results: Mapping[str, Results]
-    slices: Mapping[str, Sequence[SliceScores]]
-    images: Mapping[str, Path]
-    region: str
 
 
 def evaluate_run(
@@ -57,7 +46,7 @@ def evaluate_run(
         region: The region of interest; the innermost one of the data by default.
         split: ``test`` or ``val``; its images must be paired.
         references: Which references to score too.
-        weights_dir: Where weights of LPIPS and FID lie, if not in the usual caches.
+        weights_dir: Where weights of LPIPS, FID and KID lie, if not in the usual caches.
         plugins: Asked for further columns (hook ``roi_metrics``), besides those installed.
         report: Told of every translated image.
 
@@ -96,17 +85,87 @@ def _extra_columns(manager: Plugins) -> Callable[[ImagePair], dict[str, Any]]:
     return columns
 
 
-def write_scores(run: str | Path, split: str, scores: RunScores) -> tuple[Path, Path]:
-    """Write ``table.md`` and ``metrics.json`` beside the translated images.
+def evaluate_folders(
+    real: Sequence[str | Path],
+    fake: Sequence[str | Path],
+    masks: Sequence[str | Path],
+    *,
+    directions: Sequence[str] = ("A2B",),
+    manifest: str | Path | None = None,
+    region: str = "region",
+    white: float = WHITE_16_BIT,
+    weights_dir: str | Path | None = None,
+    plugins: Iterable[Any] = (),
+    report: Report | None = None,
+) -> RunScores:
+    """Score images that anything generated against the truth; arguments as in :func:`pairs_from_files`.
+
+    Args:
+        real: The folder of true images, one for each direction.
+        fake: The folder of generated ones, likewise.
+        masks: The folder of masks, likewise.
+        directions: What the folders are, ``A2B`` or ``B2A``.
+        manifest: Tells patients, phases and HU.
+        region: What the masks show, for the table's legend.
+        white: The value of 16-bit files that stands for 255.
+        weights_dir: Where weights of LPIPS, FID and KID lie, if not in the usual caches.
+        plugins: Asked for further columns (hook ``roi_metrics``), besides those installed.
+        report: Told of every pair.
 
     Returns:
-        The two files.
+        With the one arm ``generated``.
+
+    Raises:
+        ConfigError: There are not as many folders of each kind as directions, or a direction comes twice.
+        DataError: A folder, image or manifest cannot be used.
+        MaskError: A mask cannot be used.
+        PluginError: A plugin's column has a name that is taken.
     """
-    table, metrics = (Path(run) / split / name for name in ("table.md", "metrics.json"))
-    write_text(table, render_markdown(scores.results, scores.region))
-    slices = {arm: plain_scores(of_arm) for arm, of_arm in scores.slices.items()}
-    write_json(metrics, {"region": scores.region, "split": split, "arms": scores.results, "slices": slices})
-    return table, metrics
+    given = {"real": len(real), "fake": len(fake), "masks": len(masks), "direction": len(directions)}
+    if len(set(given.values())) != 1 or len(set(directions)) != len(directions):
+        said = ", ".join(f"{count} for --{name}" for name, count in given.items())
+        raise ConfigError(f"`direction` must come once for each of the folders, each another; got {said}; match them")
+    pairs = [
+        pairs_from_files(*folders, direction=direction, manifest=manifest, white=white)
+        for *folders, direction in zip(real, fake, masks, directions, strict=True)
+    ]
+    lpips, inception = load_lpips(weights_dir), load_inception(weights_dir)
+    every = _reported(pairs, report)
+    slices = score(every, lpips, inception, _extra_columns(Plugins(plugins)))
+    images = {direction: Path(folder) for direction, folder in zip(directions, fake, strict=True)}
+    notes = (PATIENTS_UNKNOWN,) if any(of_direction.patients_unknown for of_direction in pairs) else ()
+    return RunScores({"generated": aggregate(slices)}, {"generated": slices}, images, region, notes)
+
+
+def _reported(pairs: Sequence[FilePairs], report: Report | None) -> Iterator[ImagePair]:
+    total = sum(len(of_direction) for of_direction in pairs)
+    for done, pair in enumerate((pair for of_direction in pairs for pair in of_direction), start=1):
+        yield pair
+        if report is not None:
+            report(done, total, pair.direction)
+
+
+def with_certainty(scores: RunScores, compared_with: Sequence[SliceScores] | None = None, seed: int = 0) -> RunScores:
+    """The scores with 95 % intervals over patients, and with the difference to another evaluation's.
+
+    Args:
+        scores: Of a run or of folders.
+        compared_with: The slices of another evaluation, from :func:`read_slices`. Its rows are added as the arm
+            ``compared``, and the paired differences of the first arm to it as the arm ``difference``.
+        seed: Of the draws of patients.
+
+    Raises:
+        ConfigError: ``seed`` is negative.
+        DataError: ``compared_with`` holds other slices.
+    """
+    if seed < 0:
+        raise ConfigError(f"`seed` must be a whole number of at least 0; got {seed}")
+    results = {arm: with_intervals(scores.results[arm], scores.slices[arm], seed) for arm in scores.slices}
+    if compared_with is not None:
+        first = next(iter(scores.slices))
+        difference, _, against = paired_difference(scores.slices[first], compared_with, seed)
+        results |= {"compared": with_intervals(against, compared_with, seed), DIFFERENCE: difference}
+    return replace(scores, results=results)
 
 
 def _sources(root: Path, split: str, direction: str, region: str) -> FolderPairs:
@@ -139,19 +198,6 @@ def default_region(root: Path) -> str:
             f"prepare masks, or train with --no-regions"
         )
     return "tumor" if "tumor" in regions else regions[-1]
-
-
-def plain_scores(slices: Sequence[SliceScores]) -> list[dict[str, Any]]:
-    """Slices as JSON wants them: no feature vectors, infinite values as ``null`` with a reason."""
-    return [_plain(one) for one in slices]
-
-
-def _plain(one: SliceScores) -> dict[str, Any]:
-    scores = {name: value if value is None or math.isfinite(value) else None for name, value in one["scores"].items()}
-    reasons = dict(one["reasons"])
-    reasons.update({n: "identical pixels" for n, v in one["scores"].items() if v is not None and not math.isfinite(v)})
-    labels = {key: one[key] for key in ("name", "patient", "phase", "direction", "region_px")}
-    return {**labels, **scores, "reasons": reasons}
 
 
 def _reference(name: str, pairs: FolderPairs, root: Path, region: str) -> Iterable[ImagePair]:

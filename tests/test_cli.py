@@ -198,13 +198,28 @@ WRONG_OPTIONS = {
     "train --out FILE --resume": "is no folder",
     "train --out RUN --resume --data DATA": "got --data too",
     "train --out RUN --resume --epochs 9 --no-flip": "got --no-flip, --epochs too",
-    "evaluate": "required: RUN",
+    "evaluate": "must have RUN, or --real, --fake, --masks and --out; got neither",
+    "evaluate --real DATA --out OUT": "lacks --fake, --masks",
+    "evaluate RUN --out OUT --force": "got RUN and --out, --force",
+    "evaluate --split val --real DATA --fake DATA --masks DATA --out OUT": "`--split` must go with RUN",
+    "evaluate --real NOWHERE --fake DATA --masks DATA --out OUT": "`real` must be a folder of images",
+    "evaluate --real DATA/testA --fake FULL --masks DATA --out OUT": "`fake` must hold images",
+    "evaluate --real DATA/testA --fake DATA/testB --masks DATA/trainA_tumor --out OUT": "`masks` must hold the names",
+    "evaluate --real DATA/testA --fake DATA/testB --masks DATA/testA_tumor --out FULL": "holds files",
+    "evaluate --real DATA/testA --fake DATA/testB --masks DATA/testA_tumor --out FILE --force": "is a file",
+    "evaluate --real DATA/testA --fake DATA/testB --masks DATA/testA_tumor --out OUT --white 0": "`white` must be",
+    "evaluate --real DATA/testA --fake DATA/testB --masks DATA/testA_tumor --out OUT --manifest FILE": "manifest",
+    "evaluate --real DATA/testA --fake DATA/testB --masks DATA/testA_tumor --out OUT --direction A2B B2A": "got 1 for",
+    "evaluate --real DATA/testA --fake DATA/testB --masks DATA/testA_tumor --out OUT --direction A2C": "invalid choice",
     "evaluate NOWHERE": "is no folder",
     "evaluate FILE": "is no folder",
     "evaluate FULL": "has no run.json",
     "evaluate RUN --region kidney": "regions of the data: liver, tumor",
     "evaluate RUN --split val": "valA, which is missing",
     "evaluate RUN --split train": "invalid choice",
+    "evaluate RUN --compare NOWHERE": "`compare` must be a folder or metrics.json",
+    "evaluate RUN --compare FILE": "`compare` must be a folder or metrics.json",
+    "evaluate RUN --seed -1": "`seed` must be",
     "evaluate RUN --weights NOWHERE": "`weights` must be a folder",
     "evaluate RUN --weights FILE": "`weights` must be a folder",
     "demo --out FULL": "must be a new or empty folder",
@@ -342,7 +357,10 @@ def test_from_data_to_table(
     for word in ("model", "constant_fill", "copy_source", "mean_image", "A2B", "B2A", "ART", "PV", "NC", "n/a"):
         assert word in shown.out
     assert "alexnet" in shown.out  # why LPIPS is not there
-    assert (run / "test" / "table.md").is_file() and (run / "test" / "metrics.json").is_file()
+    for name in ("table.md", "table.csv", "table.tex", "metrics.json"):
+        assert (run / "test" / name).is_file()
+    assert main(["evaluate", str(run), "--compare", str(run)]) == 0
+    assert "difference" in capsys.readouterr().out
 
 
 def test_without_a_configuration_the_tumour_is_guided(small_data: Path, tmp_path: Path, small: list[str]) -> None:

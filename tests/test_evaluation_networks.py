@@ -15,21 +15,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from roi_progressive.errors import ConfigError, DataError, ShapeError
 from roi_progressive.evaluation import networks
+from roi_progressive.evaluation.distances import frechet_distance, kernel_distance
 from roi_progressive.evaluation.networks import (
     ALEXNET_FILE,
     INCEPTION_FILE,
     Inception,
     Lpips,
     Unavailable,
-    frechet_distance,
     load_inception,
     load_lpips,
 )
@@ -106,6 +103,28 @@ def test_lpips_needs_images_its_network_can_see(alexnet: tuple[Path, Any]) -> No
         ours(*grey(0, size_px=30))
 
 
+def test_region_lpips_is_the_packages_map_averaged_over_the_region(alexnet: tuple[Path, Any]) -> None:
+    folder, oracle = alexnet
+    ours = load_lpips(folder)
+    assert isinstance(ours, Lpips)
+    real, fake = grey(0)
+    mask = np.zeros(real.shape, dtype=bool)
+    mask[10:30, 5:50] = True
+    real_rgb, fake_rgb = (torch.from_numpy(x / 127.5 - 1.0).float().expand(1, 3, -1, -1) for x in (real, fake))
+    oracle.spatial = True
+    whole = oracle(real_rgb, fake_rgb)[0, 0].detach().numpy()
+    oracle.spatial = False
+    expected = sum(float(whole[i, j]) for i, j in np.argwhere(mask)) / mask.sum()
+    before = ours(real, fake)
+    assert ours.region(real, fake, mask) == pytest.approx(expected, abs=1e-6)
+    assert abs(expected - whole.mean()) > 1e-5
+    assert ours(real, fake) == before  # the map leaves the whole image's distance as it was
+    assert ours.region(real, real, mask) == 0.0
+    assert ours.region(real, fake, np.zeros_like(mask)) is None
+    with pytest.raises(ShapeError, match="`mask` must be bool"):
+        ours.region(real, fake, mask.astype(np.uint8))
+
+
 def test_inception_features_are_those_pytorch_fid_reads_from_files(inception: tuple[Path, Any], tmp_path: Path) -> None:
     fid_score = pytest.importorskip("pytorch_fid.fid_score")
     folder, oracle = inception
@@ -118,6 +137,35 @@ def test_inception_features_are_those_pytorch_fid_reads_from_files(inception: tu
     expected = fid_score.get_activations(files, oracle, batch_size=4, dims=64, num_workers=0)
     np.testing.assert_allclose(ours(images), expected, rtol=1e-5, atol=1e-6)
     assert expected.std() > 1e-4
+
+
+@pytest.mark.slow
+def test_fid_and_kid_are_those_of_the_whole_path_of_pytorch_fid(inception: tuple[Path, Any], tmp_path: Path) -> None:
+    fid_score = pytest.importorskip("pytorch_fid.fid_score")
+    folder, oracle = inception
+    ours = load_inception(folder, dims=64)
+    assert isinstance(ours, Inception)
+    images = {"real": grey(3, n=256, size_px=24), "fake": grey(4, n=256, size_px=24) // 2}
+    for name, stack in images.items():
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(stack):
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    features = {
+        name: np.concatenate([ours(stack[k : k + 2]) for k in range(0, 256, 2)]) for name, stack in images.items()
+    }
+    seen = [
+        fid_score.get_activations(sorted((tmp_path / name).iterdir()), oracle, batch_size=64, dims=64, num_workers=0)
+        for name in images
+    ]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            statistics = [f(x) for x in seen for f in (lambda x: x.mean(0), lambda x: np.cov(x, rowvar=False))]
+            expected = fid_score.calculate_frechet_distance(*statistics)
+    except TypeError:
+        pytest.skip("this SciPy has no sqrtm(disp=), which pytorch-fid calls")
+    assert frechet_distance(features["real"], features["fake"]) == pytest.approx(expected, rel=1e-4)
+    assert kernel_distance(features["real"], features["fake"]) == pytest.approx(kernel_distance(*seen), rel=1e-4)
 
 
 def test_weights_in_torchs_cache_are_found(alexnet: tuple[Path, Any], tmp_path: Path) -> None:
@@ -178,55 +226,6 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         load_lpips(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="2048; got 100"):
         load_inception(dims=100)
-    with pytest.raises(ShapeError, match="at least two rows"):
-        frechet_distance(np.zeros((1, 4)), np.zeros((5, 4)))
-
-
-def by_square_root(real: Any, fake: Any) -> float:
-    shift = real.mean(axis=0) - fake.mean(axis=0)
-    first, second = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
-    root = np.asarray(scipy.linalg.sqrtm(first @ second))
-    return float(shift @ shift + np.trace(first) + np.trace(second) - 2 * np.trace(root).real)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.integers(12, 60), st.integers(12, 60), st.floats(0.3, 3.0))
-def test_frechet_distance_is_the_matrix_square_roots(seed: int, n: int, m: int, scale: float) -> None:
-    rng = np.random.default_rng(seed)
-    real = rng.normal(size=(n, 6)) @ rng.normal(size=(6, 6))
-    fake = scale * rng.normal(size=(m, 6)) @ rng.normal(size=(6, 6)) + rng.normal(size=6)
-    assert frechet_distance(real, fake) == pytest.approx(by_square_root(real, fake), abs=1e-4)
-
-
-def test_frechet_distance_is_pytorch_fids_on_the_same_statistics() -> None:
-    fid_score = pytest.importorskip("pytorch_fid.fid_score")
-    rng = np.random.default_rng(5)
-    real, fake = rng.normal(size=(300, 64)), rng.normal(size=(200, 64)) * 1.5 + 0.2
-    statistics = [f(x) for x in (real, fake) for f in (lambda x: x.mean(0), lambda x: np.cov(x, rowvar=False))]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            expected = fid_score.calculate_frechet_distance(*statistics)
-    except TypeError:
-        pytest.skip("this SciPy has no sqrtm(disp=), which pytorch-fid calls")
-    assert frechet_distance(real, fake) == pytest.approx(expected, abs=1e-4)
-
-
-def test_frechet_distance_is_exact_with_fewer_images_than_features() -> None:
-    """Rotating a small full-rank problem into many dimensions leaves the distance and makes covariances singular."""
-    rng = np.random.default_rng(6)
-    real, fake = rng.normal(size=(20, 5)), rng.normal(size=(15, 5)) * 2 + 1
-    into, _ = np.linalg.qr(rng.normal(size=(400, 5)))
-    assert frechet_distance(real @ into.T, fake @ into.T) == pytest.approx(by_square_root(real, fake), abs=1e-8)
-    assert frechet_distance(real @ into.T, real @ into.T) == pytest.approx(0.0, abs=1e-10)
-
-
-def test_frechet_distance_of_diagonal_gaussians_is_the_textbook_formula() -> None:
-    rng = np.random.default_rng(7)
-    white = rng.normal(size=(50, 3))
-    white = np.linalg.solve(np.linalg.cholesky(np.cov(white, rowvar=False)), (white - white.mean(0)).T).T
-    real, fake = white * [1.0, 2.0, 3.0], white[::-1] * [2.0, 2.0, 5.0] + [1.0, 0.0, 2.0]
-    assert frechet_distance(real, fake) == pytest.approx(5.0 + 1.0 + 0.0 + 4.0, abs=1e-10)
 
 
 def test_importing_the_evaluation_loads_no_heavy_package() -> None:

@@ -48,6 +48,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "run_folder",
         "run",
         "translate",
+        "score_files",
         "results",
         "demo_report",
         "demo",

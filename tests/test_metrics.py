@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from roi_progressive.errors import ShapeError
 from roi_progressive.evaluation.metrics import (
+    NO_HU,
     psnr,
     region_psnr,
     region_ssim,
@@ -125,7 +127,23 @@ def test_slice_scores_are_the_single_functions() -> None:
 def test_score_says_why_a_network_is_missing() -> None:
     [scored] = score([pair()], lpips=Unavailable("no weights"))
     assert scored["scores"]["lpips"] is None and scored["fid_features"] is None
-    assert scored["reasons"] == {"lpips": "no weights", "fid": "not asked for"}
+    assert scored["reasons"] == {
+        **dict.fromkeys(("lpips", "region_lpips"), "no weights"),
+        **dict.fromkeys(("fid", "kid"), "not asked for"),
+        **dict.fromkeys(("mae_hu", "region_mae_hu"), NO_HU),
+    }
+
+
+def test_the_error_in_hu_is_that_of_the_values_the_grey_levels_stand_for() -> None:
+    real, fake, mask = images()
+    in_hu = np.abs((real * 1.6 - 160.0) - (fake * 1.6 - 160.0))
+    [scored] = score([dataclasses.replace(pair(), hu_per_grey=1.6)])
+    assert scored["scores"]["mae_hu"] == pytest.approx(in_hu.mean(), abs=1e-9)
+    assert scored["scores"]["region_mae_hu"] == pytest.approx(in_hu[mask].mean(), abs=1e-9)
+    [scored] = score([dataclasses.replace(pair(np.zeros_like(mask)), hu_per_grey=1.6)])
+    assert scored["scores"]["mae_hu"] == pytest.approx(in_hu.mean(), abs=1e-9)
+    assert scored["scores"]["region_mae_hu"] is None
+    assert scored["reasons"]["region_mae_hu"] == "no region in the slice"
 
 
 def test_score_takes_more_scores_under_new_names_only() -> None:

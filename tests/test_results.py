@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,16 @@ import pytest
 import torch
 
 from roi_progressive.data.phantom import make_phantom
-from roi_progressive.errors import DataError, MaskError, PluginError
+from roi_progressive.errors import ConfigError, DataError, MaskError, PluginError
 from roi_progressive.evaluation.networks import ALEXNET_FILE, INCEPTION_FILE
 from roi_progressive.hookspecs import hookimpl
-from roi_progressive.results import REFERENCES, default_region, evaluate_run, write_scores
+from roi_progressive.results import REFERENCES, default_region, evaluate_run, with_certainty
 from roi_progressive.run import TrainOptions, train
+from roi_progressive.score_files import FILES, read_slices, write_scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio")
+ROW = ("copy_source", "A2B", "mean")
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +70,7 @@ def test_the_model_stands_beside_the_references_by_direction_and_phase(made: Pat
             assert list(phases) == ["ART", "PV", "NC", "mean"]
             for cell in phases.values():
                 assert all(isinstance(cell[metric], float) for metric in METRICS)
-                for metric in ("lpips", "fid"):
+                for metric in ("lpips", "region_lpips", "fid", "kid"):
                     assert cell[metric] is None and "no weights" in cell["reasons"][metric]
     model, copied = (scores.results[arm]["A2B"]["mean"] for arm in ("model", "copy_source"))
     assert model["tpsnr"] != copied["tpsnr"]
@@ -74,24 +78,64 @@ def test_the_model_stands_beside_the_references_by_direction_and_phase(made: Pat
 
 def test_table_and_numbers_are_written_beside_the_images(made: Path) -> None:
     scores = evaluate_run(made / "run", references=("copy_source",))
-    table, metrics = write_scores(made / "run", "test", scores)
+    table, _, _, metrics = write_scores(made / "run" / "test", scores)
     text = table.read_text(encoding="utf-8")
     assert "| model |" in text and "| copy_source |" in text and "n/a [1]" in text and ALEXNET_FILE in text
     content = _strict(metrics)
-    assert content["arms"] == json.loads(json.dumps(scores.results)) and content["region"] == "tumor"
-    assert len(content["slices"]["model"]) == 2 * 6
-    assert content["slices"]["model"][0].keys() >= {"name", "patient", "phase", "direction", "region_px", *METRICS}
-    assert sorted(path.name for path in (made / "run" / "test").iterdir()) == ["A2B", "B2A", "metrics.json", "table.md"]
+    assert content["region"] == "tumor"
+    assert [(row["arm"], row["direction"], row["phase"]) for row in content["rows"]] == [
+        (arm, way, phase) for arm in scores.results for way in ("A2B", "B2A") for phase in ("ART", "PV", "NC", "mean")
+    ]
+    assert content["rows"][3]["tpsnr"] == scores.results["model"]["A2B"]["mean"]["tpsnr"]
+    assert len(content["slices"]) == len(content["reference_slices"]["copy_source"]) == 2 * 6
+    assert content["slices"][0].keys() >= {"name", "patient", "phase", "direction", "region_px", *METRICS}
+    assert sorted(path.name for path in (made / "run" / "test").iterdir()) == sorted(["A2B", "B2A", *FILES])
 
 
 def test_identical_pixels_are_infinite_decibels_and_still_json(own: Path) -> None:
     for path in (own / "data" / "testA").iterdir():
         shutil.copy(path, own / "data" / "testB" / path.name)
-    _, metrics = write_scores(own / "run", "test", evaluate_run(own / "run", references=("copy_source",)))
+    *_, metrics = write_scores(own / "run" / "test", evaluate_run(own / "run", references=("copy_source",)))
     content = _strict(metrics)
-    first = content["slices"]["copy_source"][0]
+    first = content["reference_slices"]["copy_source"][0]
     assert first["psnr"] is None and first["reasons"]["psnr"] == "identical pixels"
-    assert content["arms"]["copy_source"]["A2B"]["mean"]["psnr"] == 100.0
+    [row] = [row for row in content["rows"] if (row["arm"], row["direction"], row["phase"]) == ROW]
+    assert row["psnr"] == 100.0
+
+
+def test_what_is_read_again_is_what_was_written(own: Path) -> None:
+    for path in list((own / "data" / "testA").iterdir())[:1]:  # infinite decibels are null in JSON
+        shutil.copy(path, own / "data" / "testB" / path.name)
+    scores = evaluate_run(own / "run", references=("copy_source",))
+    copied = replace(scores, slices={"copy_source": scores.slices["copy_source"]}, results={})
+    write_scores(own / "run" / "test", copied)
+    expected = [{**one, "fid_features": None} for one in scores.slices["copy_source"]]
+    assert any(one["scores"]["psnr"] == math.inf for one in scores.slices["copy_source"])
+    for path in (own / "run", own / "run" / "test", own / "run" / "test" / "metrics.json"):
+        assert read_slices(path) == expected
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"slices": [1]}', '{"slices": [{"name": "x"}]}', '{"arms": {}}'])
+def test_what_is_no_evaluation_cannot_be_compared(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(DataError, match=r"`compare` must be a folder or metrics\.json"):
+        read_slices(tmp_path)
+
+
+def test_the_difference_to_another_evaluation_stands_in_the_table(made: Path) -> None:
+    scores = evaluate_run(made / "run", references=("copy_source",))
+    others = scores.slices["copy_source"]
+    certain = with_certainty(scores, others, seed=3)
+    assert list(certain.results) == ["model", "copy_source", "compared", "difference"]
+    model, copied, compared, difference = (rows["A2B"]["mean"] for rows in certain.results.values())
+    assert compared["tpsnr"] == copied["tpsnr"]
+    assert difference["tpsnr"] == pytest.approx(model["tpsnr"] - copied["tpsnr"])
+    assert with_certainty(scores, others, seed=3) == certain
+    with pytest.raises(DataError, match="same 12 slices"):
+        with_certainty(scores, others[1:])
+    with pytest.raises(ConfigError, match="`seed` must be"):
+        with_certainty(scores, seed=-1)
 
 
 def test_the_region_asked_for_is_the_one_measured(made: Path) -> None:
@@ -158,7 +202,9 @@ def test_with_alexnets_weights_lpips_is_a_number(made: Path, tmp_path: Path) -> 
     torch.save(weights, tmp_path / ALEXNET_FILE)
     results = evaluate_run(made / "run", references=("copy_source",), weights_dir=tmp_path).results
     for arm in ("model", "copy_source"):
-        assert all(cell["lpips"] > 0 for phases in results[arm].values() for cell in phases.values())
+        assert all(
+            cell["lpips"] > 0 < cell["region_lpips"] for phases in results[arm].values() for cell in phases.values()
+        )
 
 
 @pytest.mark.slow
@@ -175,7 +221,9 @@ def test_with_inceptions_weights_fid_is_a_number(made: Path, tmp_path: Path) -> 
         module.InceptionV3([0])
     torch.save(weights, tmp_path / INCEPTION_FILE)
     results = evaluate_run(made / "run", references=(), weights_dir=tmp_path).results
-    assert all(cell["fid"] > 0 for phases in results["model"].values() for cell in phases.values())
+    assert all(
+        cell["fid"] > 0 and cell["kid"] is not None for phases in results["model"].values() for cell in phases.values()
+    )
 
 
 class _BrightestPixel:
@@ -194,8 +242,8 @@ def test_a_plugins_column_stands_in_the_table(made: Path) -> None:
     scores = evaluate_run(made / "run", references=("copy_source",), plugins=[_BrightestPixel("brightest")])
     for arm in ("model", "copy_source"):
         assert 0 < scores.results[arm]["A2B"]["mean"]["brightest"] <= 255
-    _, metrics = write_scores(made / "run", "test", scores)
-    assert "brightest" in _strict(metrics)["slices"]["model"][0]
+    *_, metrics = write_scores(made / "run" / "test", scores)
+    assert "brightest" in _strict(metrics)["slices"][0]
 
 
 def test_a_plugins_column_may_not_take_the_name_of_ours(made: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from roi_progressive.evaluation.aggregation import aggregate, patient_values
+from roi_progressive.evaluation.distances import frechet_distance, kernel_distance
+from roi_progressive.evaluation.intervals import paired_difference, with_intervals
 from roi_progressive.evaluation.metrics import SliceScores
-from roi_progressive.evaluation.networks import frechet_distance
-from roi_progressive.evaluation.table import aggregate, patient_values, render_markdown, render_text
+from roi_progressive.evaluation.table import render_csv, render_latex, render_markdown, render_text
 
 NO_WEIGHTS = "no weights: put the file into --weights DIR"
 
@@ -20,8 +24,9 @@ def scored(patient: str, tpsnr: float | None = 20.0, phase: str = "ART", **chang
     direction = changes.pop("direction", "A2B")
     features = changes.pop("features", None)
     region = None if tpsnr is None else 1.0
-    scores = {"tpsnr": tpsnr, "tssim": region, "psnr": 30.0, "ssim": 0.9, "texture_ratio": region, "lpips": None}
-    reasons = {"lpips": NO_WEIGHTS} | ({} if features else {"fid": "not asked for"})
+    scores = {"tpsnr": tpsnr, "tssim": region, "psnr": 30.0, "ssim": 0.9, "texture_ratio": region}
+    scores |= {"lpips": None, "region_lpips": None}
+    reasons = {"lpips": NO_WEIGHTS} | ({} if features else dict.fromkeys(("fid", "kid"), "not asked for"))
     if tpsnr is None:
         reasons |= dict.fromkeys(("tpsnr", "tssim", "texture_ratio"), "no region in the slice")
     return {
@@ -82,12 +87,13 @@ def test_directions_are_kept_apart() -> None:
     assert (results["A2B"]["ART"]["tpsnr"], results["B2A"]["ART"]["tpsnr"]) == (10.0, 20.0)
 
 
-def test_fid_is_one_distance_over_all_slices_of_the_phase() -> None:
+def test_fid_and_kid_are_one_distance_over_all_slices_of_the_phase() -> None:
     rng = np.random.default_rng(0)
     real, fake = rng.normal(size=(7, 5)).astype(np.float32), rng.normal(size=(7, 5)).astype(np.float32)
     slices = [scored(f"p{i % 2}", features=(real[i], fake[i])) for i in range(7)]
     rows = aggregate(slices)["A2B"]
     assert rows["ART"]["fid"] == rows["mean"]["fid"] == pytest.approx(frechet_distance(real, fake))
+    assert rows["ART"]["kid"] == rows["mean"]["kid"] == pytest.approx(kernel_distance(real, fake))
     assert rows["ART"]["n_slices"] == 7
     assert "fewer than 2048 images" in render_text({"plain": aggregate(slices)})
 
@@ -121,7 +127,18 @@ def two_arms() -> dict[str, Any]:
 def test_headers_say_which_way_is_better() -> None:
     text = render_text(two_arms(), region="lesion")
     header = text.splitlines()[0]
-    for title in ("TPSNR ↑", "TSSIM ↑", "PSNR ↑", "SSIM ↑", "texture → 1", "LPIPS ↓", "FID ↓", "patients", "n region"):
+    for title in (
+        "TPSNR ↑",
+        "TSSIM ↑",
+        "PSNR ↑",
+        "SSIM ↑",
+        "texture → 1",
+        "region LPIPS ↓",
+        "FID ↓",
+        "KID ↓",
+        "patients",
+        "n region",
+    ):
         assert title in header
     assert "↓ lower is better" in text and "those of the lesion alone" in text
 
@@ -146,6 +163,53 @@ def test_text_columns_are_aligned() -> None:
 def test_markdown_rows_have_one_cell_per_column() -> None:
     lines = [line for line in render_markdown(two_arms()).splitlines() if line.startswith("|")]
     assert len(lines) == 12
-    assert {line.replace("\\|", "").count("|") for line in lines} == {14}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {16}
     assert "| plain | A2B | ART | 10.12 |" in lines[2]
     assert lines[-1].startswith("| regions \\| GGD | B2A | mean | 12.00 |")
+
+
+def with_three_patients() -> tuple[dict[str, Any], list[SliceScores]]:
+    slices = [scored(patient, value) for patient, value in (("a", 10.0), ("b", 20.0), ("c", 33.0))]
+    return {"our_net": with_intervals(aggregate(slices), slices)}, slices
+
+
+def test_intervals_stand_below_their_row_or_behind_their_value() -> None:
+    results, _ = with_three_patients()
+    low, high = results["our_net"]["A2B"]["ART"]["intervals"]["tpsnr"]
+    shown = f"[{low:.2f}, {high:.2f}]"
+    row, below = render_text(results).splitlines()[2:4]
+    assert "21.00" in row and shown in below and below.index(shown) + len(shown) == row.index("21.00") + 5
+    assert f"| our_net | A2B | ART | 21.00 {shown} |" in render_markdown(results)
+    assert "95 %" in render_text(results) and "95 %" not in render_text({"our_net": aggregate([scored("a")])})
+
+
+def test_csv_holds_full_numbers_with_their_intervals() -> None:
+    results, _ = with_three_patients()
+    [first, mean] = csv.DictReader(io.StringIO(render_csv(results)))
+    cell = results["our_net"]["A2B"]["ART"]
+    assert (first["arm"], first["phase"], mean["phase"]) == ("our_net", "ART", "mean")
+    assert [float(first[f"tpsnr{end}"]) for end in ("", "_low", "_high")] == [
+        cell["tpsnr"],
+        *cell["intervals"]["tpsnr"],
+    ]
+    assert first["lpips"] == first["lpips_low"] == "" and first["n_region_slices"] == "3"
+
+
+def test_latex_rows_have_one_cell_per_column_and_no_bare_special_character() -> None:
+    results, _ = with_three_patients()
+    lines = render_latex(results, region="gross_tumor").splitlines()
+    body = [line for line in lines if not line.startswith("%")]
+    columns = body[0].partition("{lll")[2].count("r") + 3
+    rows = [line for line in body if line.endswith(r"\\")]
+    assert body[0].startswith(r"\begin{tabular}") and body[-1] == r"\end{tabular}" and len(rows) == 3
+    assert {line.count(" & ") + 1 for line in rows} == {columns}
+    assert r"our\_net & A2B & ART & 21.00~[" in rows[1] and r"TPSNR $\uparrow$" in rows[0]
+    assert any("gross_tumor" in line for line in lines if line.startswith("%"))
+
+
+def test_a_difference_is_printed_with_its_sign() -> None:
+    _, slices = with_three_patients()
+    better = [{**one, "scores": {**one["scores"], "tpsnr": (one["scores"]["tpsnr"] or 0.0) + 0.5}} for one in slices]
+    difference, _, _ = paired_difference([*better], slices)  # type: ignore[list-item]
+    text = render_markdown({"difference": difference})
+    assert "| difference | A2B | ART | +0.50 [0.50, 0.50] |" in text and "| 3 | 3 | 3 |" in text

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, ShapeError
+from .aggregation import patient_values
 from .image_files import Grey, Mask
 from .metrics import SliceScores
-from .table import patient_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

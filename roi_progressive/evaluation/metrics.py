@@ -22,15 +22,16 @@ Array = npt.NDArray[Any]
 
 MAX_VALUE = 255.0
 REGION_METRICS = ("tpsnr", "tssim", "texture_ratio")
-RESERVED_NAMES = ("fid", "reasons", "n_patients", "n_slices", "n_region_slices", "n_without_region")
+RESERVED_NAMES = ("fid", "kid", "reasons", "n_patients", "n_slices", "n_region_slices", "n_without_region")
+NO_HU = "no map from the real image's grey levels to HU is known"
 NOT_ASKED = Unavailable("not asked for")
 
 
 class SliceScores(TypedDict):
     """What :func:`score` returns for a slice; missing scores are ``None`` and have a line in ``reasons``.
 
-    ``fid_features`` holds the network's features of the real and of the generated image, from which the
-    Fréchet distance of any group of slices follows; drop it before writing JSON. ``psnr`` and ``tpsnr`` are
+    ``fid_features`` holds the network's features of the real and of the generated image, from which FID and KID of
+    any group of slices follow; drop it before writing JSON. ``psnr`` and ``tpsnr`` are
     infinite for identical pixels.
     """
 
@@ -139,6 +140,27 @@ def texture_ratio(real: Array, fake: Array, mask: Array) -> float | None:
     return float(fake[mask].astype(np.float64).std()) / truth if truth > 0.0 else None
 
 
+def mean_absolute_error_hu(pair: ImagePair) -> tuple[float | None, float | None]:
+    """Mean absolute error in HU, over the whole image and over the region.
+
+    A data set's grey levels are a window of HU, ``a * grey + b``; what the window clipped counts as its border.
+
+    Args:
+        pair: With ``hu_per_grey``, the ``a``.
+
+    Returns:
+        Both at least 0, lower is better; ``None`` where there is no ``hu_per_grey``, or no region.
+
+    Raises:
+        ShapeError: The pair's images and mask do not fit each other.
+    """
+    _check(pair.real, pair.fake, pair.mask)
+    if pair.hu_per_grey is None:
+        return None, None
+    error = np.abs(pair.real.astype(np.float64) - pair.fake) * pair.hu_per_grey
+    return float(error.mean()), float(error[pair.mask].mean()) if pair.mask.any() else None
+
+
 def slice_scores(pair: ImagePair) -> dict[str, float | None]:
     """All scores of one slice that need no network: ``tpsnr, tssim, psnr, ssim, texture_ratio``.
 
@@ -167,7 +189,7 @@ def score(
     Args:
         pairs: What to score.
         lpips: The perceptual distance, or why there is none.
-        fid: The feature network of the Fréchet distance, or why there is none.
+        fid: The feature network of FID and KID, or why there is none.
         extra: More scores of a pair by name, e.g. what plugins return; a name of ours is an error.
 
     Returns:
@@ -191,12 +213,22 @@ def _score_one(
     scores = slice_scores(pair)
     why = "the real region is flat" if pair.mask.any() else "no region in the slice"
     reasons = {key: why for key in REGION_METRICS if scores[key] is None}
-    scores["lpips"] = None if isinstance(lpips, Unavailable) else lpips(pair.real, pair.fake)
+    scores["lpips"] = scores["region_lpips"] = None
     if isinstance(lpips, Unavailable):
-        reasons["lpips"] = lpips.reason
+        reasons["lpips"] = reasons["region_lpips"] = lpips.reason
+    else:
+        scores["lpips"] = lpips(pair.real, pair.fake)
+        scores["region_lpips"] = lpips.region(pair.real, pair.fake, pair.mask)
+        if scores["region_lpips"] is None:
+            reasons["region_lpips"] = why
+    scores["mae_hu"], scores["region_mae_hu"] = mean_absolute_error_hu(pair)
+    if pair.hu_per_grey is None:
+        reasons["mae_hu"] = reasons["region_mae_hu"] = NO_HU
+    elif scores["region_mae_hu"] is None:
+        reasons["region_mae_hu"] = why
     features = None
     if isinstance(fid, Unavailable):
-        reasons["fid"] = fid.reason
+        reasons["fid"] = reasons["kid"] = fid.reason
     else:
         both = fid(np.stack([pair.real, pair.fake]))
         features = (both[0], both[1])

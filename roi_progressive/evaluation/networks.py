@@ -1,4 +1,4 @@
-"""The two scores that need a pretrained network: LPIPS (AlexNet) and FID (Inception).
+"""The two pretrained networks of the evaluation: LPIPS (AlexNet), and the features of FID and KID (Inception).
 
 Weights are looked for on this machine only, never downloaded. What is not there is :class:`Unavailable`, with the
 reason, so that a table can say why a column is empty.
@@ -40,15 +40,15 @@ class Unavailable:
 class Lpips:
     """Learned perceptual distance of two grey images (Zhang et al. 2018, AlexNet); made by :func:`load_lpips`."""
 
-    def __init__(self, network: torch.nn.Module, device: str) -> None:
+    def __init__(self, network: Any, device: str) -> None:
         self._network = network.to(device).eval()
         self._device = device
 
-    def __call__(self, real: npt.NDArray[np.uint8], fake: npt.NDArray[np.uint8]) -> float:
+    def __call__(self, real: npt.NDArray[Any], fake: npt.NDArray[Any]) -> float:
         """The distance between ``real`` and ``fake``.
 
         Args:
-            real: uint8 [H, W], sides of at least 31 px; seen by the network as three equal channels in [-1, 1].
+            real: [H, W] in 0..255, sides of at least 31 px; seen by the network as three equal channels in [-1, 1].
             fake: The same shape.
 
         Returns:
@@ -59,28 +59,63 @@ class Lpips:
         """
         import torch
 
+        pair = self._seen(real, fake)
+        with torch.no_grad():
+            return float(self._network(pair[:1], pair[1:]))
+
+    def region(self, real: npt.NDArray[Any], fake: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> float | None:
+        """The distance averaged over a region, from the package's map of the whole pair (``spatial=True``).
+
+        The map is that of the unmasked images, as for the region's SSIM: masking first would make edges that the
+        network sees.
+
+        Args:
+            real: [H, W] in 0..255, sides of at least 31 px.
+            fake: The same shape.
+            mask: The region, bool [H, W].
+
+        Returns:
+            0 for equal images, lower is better; ``None`` if the region is empty.
+
+        Raises:
+            ShapeError: The arrays do not fit each other, or are too small.
+        """
+        import torch
+
+        if mask.dtype != np.bool_ or mask.shape != real.shape:
+            raise ShapeError(f"`mask` must be bool {real.shape}, like the images; got {mask.dtype} {mask.shape}")
+        pair = self._seen(real, fake)
+        if not mask.any():
+            return None
+        self._network.spatial = True
+        try:
+            with torch.no_grad():
+                distances = self._network(pair[:1], pair[1:])[0, 0].double().cpu().numpy()
+        finally:
+            self._network.spatial = False
+        return float(distances[mask].mean())
+
+    def _seen(self, real: npt.NDArray[Any], fake: npt.NDArray[Any]) -> torch.Tensor:
         if real.ndim != 2 or real.shape != fake.shape or min(real.shape) < MIN_LPIPS_PX:
             raise ShapeError(
                 f"`real` and `fake` must be [H, W] of one size, sides of at least {MIN_LPIPS_PX} px; "
                 f"got {real.shape} and {fake.shape}"
             )
-        with torch.no_grad():
-            pair = _channels(np.stack([real, fake]), self._device) * 2.0 - 1.0
-            return float(self._network(pair[:1], pair[1:]))
+        return _channels(np.stack([real, fake]), self._device) * 2.0 - 1.0
 
 
 class Inception:
-    """Features for the Fréchet distance (pytorch-fid's port of the 2015 Inception); made by :func:`load_inception`."""
+    """Features for FID and KID (pytorch-fid's port of the 2015 Inception); made by :func:`load_inception`."""
 
     def __init__(self, network: torch.nn.Module, device: str) -> None:
         self._network = network.to(device).eval()
         self._device = device
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def __call__(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Features of a stack of grey images.
 
         Args:
-            images: uint8 [N, H, W]; seen by the network as three equal channels in [0, 1], resized to 299 px.
+            images: [N, H, W] in 0..255; seen by the network as three equal channels in [0, 1], resized to 299 px.
 
         Returns:
             float32 [N, dims].
@@ -160,43 +195,7 @@ def load_inception(
     return Inception(network, device)
 
 
-def frechet_distance(real: npt.NDArray[Any], fake: npt.NDArray[Any]) -> float:
-    """Fréchet distance between Gaussians fitted to two sets of features (FID, Heusel et al. 2017).
-
-    ``|m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)`` with unbiased covariances. With the centred features as
-    ``S = X'X``, the last trace is the sum of the singular values of ``X1 X2'``: no square root of a matrix, exact
-    where the covariances are singular (fewer images than dimensions).
-
-    Args:
-        real: [N, dims].
-        fake: [M, dims].
-
-    Returns:
-        At least 0; lower is better. Below some thousand images it is biased upwards, so compare at equal N only.
-
-    Raises:
-        ShapeError: The features' lengths differ, or a set has fewer than two.
-    """
-    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or min(len(real), len(fake)) < 2:
-        raise ShapeError(
-            f"`real` and `fake` must be [N, dims] with at least two rows each and equal dims; "
-            f"got {real.shape} and {fake.shape}"
-        )
-    shift = real.mean(axis=0, dtype=np.float64) - fake.mean(axis=0, dtype=np.float64)
-    first, second = _root(real), _root(fake)
-    overlap = np.linalg.svd(first @ second.T, compute_uv=False).sum()
-    distance = shift @ shift + (first**2).sum() + (second**2).sum() - 2.0 * overlap
-    return max(float(distance), 0.0)
-
-
-def _root(features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """R with R'R the covariance, at most [dims, dims]."""
-    centred: npt.NDArray[np.float64] = features - features.mean(axis=0, dtype=np.float64)
-    centred /= np.sqrt(len(features) - 1)
-    return np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
-
-
-def _channels(images: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
+def _channels(images: npt.NDArray[Any], device: str) -> torch.Tensor:
     import torch
 
     return (torch.from_numpy(images).to(device).float() / 255.0)[:, None].expand(-1, 3, -1, -1)

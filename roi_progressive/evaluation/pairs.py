@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import ConfigError, DataError, MaskError
 from .image_files import Grey, Mask, list_images, read_grey, read_mask, same_size
+from .manifest import Label, hu_per_grey, label_in_name, slice_labels
+from .picture_files import Picture
 
 DIRECTIONS = ("A2B", "B2A")
 
@@ -24,9 +24,10 @@ class ImagePair:
         phase: Contrast phase, e.g. ``ART``.
         direction: ``A2B`` or ``B2A``.
         source: What the generator was given, uint8 [H, W], or ``None`` where unknown.
-        real: The truth in the target domain, uint8 [H, W].
-        fake: What the generator made, uint8 [H, W].
+        real: The truth in the target domain, [H, W] in 0..255, uint8 or float64.
+        fake: What the generator made, likewise.
         mask: The evaluated region, bool [H, W]; all false where the slice has none.
+        hu_per_grey: What a grey level of the truth is in HU, or ``None`` where it is not in HU or not known.
     """
 
     name: str
@@ -34,9 +35,10 @@ class ImagePair:
     phase: str
     direction: str
     source: Grey | None
-    real: Grey
-    fake: Grey
+    real: Picture
+    fake: Picture
     mask: Mask
+    hu_per_grey: float | None = None
 
 
 class FolderPairs:
@@ -52,7 +54,8 @@ class FolderPairs:
         direction: str,
         fake_dir: Path | None,
         region: str,
-        labels: dict[str, tuple[str, str]],
+        labels: dict[str, Label],
+        scales: dict[str, float],
     ) -> None:
         self._direction = direction
         self._source_dir = root / f"{split}{direction[0]}"
@@ -60,6 +63,7 @@ class FolderPairs:
         self._mask_dir = root / f"{split}{direction[0]}_{region}"
         self._fake_dir = fake_dir
         self._labels = labels
+        self._scales = scales
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,7 +86,8 @@ class FolderPairs:
         if self._fake_dir is not None:
             fake = same_size(read_grey(self._fake_dir / name), source, self._fake_dir / name)
         mask = read_mask(self._mask_dir / name, source.shape)
-        return ImagePair(name, patient, phase, self._direction, source, real, fake, mask)
+        scale = self._scales.get(Path(name).stem)
+        return ImagePair(name, patient, phase, self._direction, source, real, fake, mask, scale)
 
 
 def pairs_from_folders(
@@ -128,7 +133,8 @@ def pairs_from_folders(
         generated = list_images(Path(fake_dir), "fake_dir")
         _all_there(names, generated, Path(fake_dir), "a generated image has the file name of its source")
     labels = _labels(root, split, names)
-    return FolderPairs(root, split, direction, None if fake_dir is None else Path(fake_dir), region, labels)
+    scales = _scales(root, split, direction[2])
+    return FolderPairs(root, split, direction, None if fake_dir is None else Path(fake_dir), region, labels, scales)
 
 
 def _all_there(
@@ -147,29 +153,21 @@ def _all_there(
         )
 
 
-def _labels(root: Path, split: str, names: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    known = _manifest_labels(root / "manifest.json", split)
+def _labels(root: Path, split: str, names: tuple[str, ...]) -> dict[str, Label]:
+    manifest = root / "manifest.json"
+    known = slice_labels(manifest, split) if manifest.is_file() else {}
     return {name: known.get(Path(name).stem) or _parsed(name) for name in names}
 
 
-def _manifest_labels(path: Path, split: str) -> dict[str, tuple[str, str]]:
-    if not path.is_file():
-        return {}
-    try:
-        slices: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["slices"]
-        return {
-            row["name"].removesuffix(".png"): (str(row["patient"]), str(row["phase"]))
-            for row in slices
-            if row["split"] == split
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
-        raise DataError(f"{path} must be a data set's manifest; {type(cause).__name__}: {cause}") from cause
+def _scales(root: Path, split: str, domain: str) -> dict[str, float]:
+    manifest = root / "manifest.json"
+    return hu_per_grey(manifest, domain, split) if manifest.is_file() else {}
 
 
-def _parsed(name: str) -> tuple[str, str]:
-    parts = Path(name).stem.rsplit("_", 2)
-    if len(parts) != 3 or not all(parts) or not parts[2].isdigit():
+def _parsed(name: str) -> Label:
+    label = label_in_name(Path(name).stem)
+    if label is None:
         raise DataError(
             f"{name} must be named <patient>_<phase>_<slice index>.png or be listed in manifest.json; rename it"
         )
-    return parts[0], parts[1]
+    return label

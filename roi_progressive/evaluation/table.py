@@ -1,27 +1,14 @@
-"""From slices to the results table: average within a patient, then over patients, then print.
-
-Every score goes slice -> patient -> mean over patients, so that a patient with many slices counts once. Slices
-without the region are left out of the region's scores and counted.
-"""
+"""The results table, printed: for a terminal, in Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from .metrics import NOT_ASKED, SliceScores
-from .networks import frechet_distance
-
-PSNR_CAP_DB = 100.0
-TEXTURE_FLOOR = 1e-3
-PHASES = ("ART", "PV", "NC")
-METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio", "lpips", "fid")
-COUNTS = ("n_patients", "n_slices", "n_region_slices")
-_SUMMED = ("n_slices", "n_region_slices", "n_without_region")
+from .aggregation import COUNTS, HU_METRICS, Cell, Results, metrics_of
+from .intervals import DIFFERENCE
 
 _HEADERS = {
     "tpsnr": ("TPSNR ↑", 2),
@@ -30,98 +17,136 @@ _HEADERS = {
     "ssim": ("SSIM ↑", 4),
     "texture_ratio": ("texture → 1", 2),
     "lpips": ("LPIPS ↓", 4),
+    "region_lpips": ("region LPIPS ↓", 4),
     "fid": ("FID ↓", 2),
+    "kid": ("KID ↓", 4),
+    "mae_hu": ("MAE HU ↓", 1),
+    "region_mae_hu": ("region MAE HU ↓", 1),
     "n_patients": ("patients", 0),
     "n_slices": ("n", 0),
     "n_region_slices": ("n region", 0),
 }
-
-Cell = dict[str, Any]
-Results = dict[str, dict[str, Cell]]
-
-
-def aggregate(slices: Iterable[SliceScores]) -> Results:
-    """Average the slices of one arm, by direction and phase.
-
-    PSNR values are capped at ``PSNR_CAP_DB`` (100 dB) first, so that identical pixels, infinite in decibels, do
-    not make a mean infinite. The texture ratio is averaged geometrically, half and double cancelling, each slice
-    counting as at least ``TEXTURE_FLOOR`` (0.001). FID has no slices to average: it is one distance over all
-    slices of the phase. The row ``mean`` holds the mean over the phases' values, as in the paper's Table 1.
-
-    Returns:
-        ``{direction: {phase: cell, ..., "mean": cell}}``, ready for JSON. A cell has ``tpsnr, tssim, psnr, ssim,
-        texture_ratio, lpips, fid`` and any extra scores (float, or ``None`` with a line in ``reasons``), and
-        ``n_patients``, ``n_slices`` (also the number of images behind FID), ``n_region_slices`` and
-        ``n_without_region``.
-    """
-    groups: dict[str, dict[str, list[SliceScores]]] = {}
-    for one in slices:
-        groups.setdefault(one["direction"], {}).setdefault(one["phase"], []).append(one)
-    results: Results = {}
-    for direction in sorted(groups):
-        phases = groups[direction]
-        cells = {phase: _phase_cell(phases[phase]) for phase in sorted(phases, key=_phase_order)}
-        patients = {one["patient"] for members in phases.values() for one in members}
-        results[direction] = {**cells, "mean": _mean_cell(cells, len(patients))}
-    return results
+_LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": "~",
+    "^": r"\textasciicircum{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "→": r"$\to$",
+    "−": "$-$",
+}
 
 
-def patient_values(slices: Iterable[SliceScores], metric: str) -> dict[str, float]:
-    """A score averaged over each patient's slices, as :func:`aggregate` does; patients without a value are absent."""
-    by_patient: dict[str, list[float]] = {}
-    for one in slices:
-        value = one["scores"].get(metric)
-        if value is not None:
-            by_patient.setdefault(one["patient"], []).append(value)
-    return {patient: _mean(metric)(values) for patient, values in by_patient.items()}
-
-
-def render_text(results: Mapping[str, Results], region: str = "tumor") -> str:
-    """The table for a terminal, columns aligned.
+def render_text(results: Mapping[str, Results], region: str = "tumor", notes: Sequence[str] = ()) -> str:
+    """The table for a terminal, columns aligned; a row's intervals stand in the line below it.
 
     Args:
         results: What :func:`aggregate` gave, by the name of the arm; its order is kept.
         region: Name of the region, for the legend.
+        notes: More lines of the legend.
     """
-    table = _lay_out(results, region)
-    widths = [max(len(line[i]) for line in [table.header, *table.rows]) for i in range(len(table.header))]
+    table = _lay_out(results, region, notes)
+    every = [table.header, *table.rows, *(["", "", "", *line] for line in table.intervals)]
+    widths = [max(len(line[i]) for line in every) for i in range(len(table.header))]
     lines = [_aligned(table.header, widths), "  ".join("-" * width for width in widths)]
-    for before, row in zip([None, *table.rows], table.rows, strict=False):
+    for before, row, intervals in zip([None, *table.rows[:-1]], table.rows, table.intervals, strict=True):
         if before is not None and before[:2] != row[:2]:
             lines.append("")
         repeated = before is not None and before[:2] == row[:2]
         lines.append(_aligned(["", "", *row[2:]] if repeated else row, widths))
+        if any(intervals):
+            lines.append(_aligned(["", "", "", *intervals], widths))
     return "\n".join([*lines, "", *table.notes]) + "\n"
 
 
-def render_markdown(results: Mapping[str, Results], region: str = "tumor") -> str:
+def render_markdown(results: Mapping[str, Results], region: str = "tumor", notes: Sequence[str] = ()) -> str:
     """The same table in Markdown; arguments as in :func:`render_text`."""
-    table = _lay_out(results, region)
+    table = _lay_out(results, region, notes)
     rule = ["---"] * 3 + ["---:"] * (len(table.header) - 3)
     lines = [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [table.header, *table.rows]
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+        for line in [table.header, *table.joined(" ")]
     ]
     lines.insert(1, "| " + " | ".join(rule) + " |")
     return "\n".join([*lines, "", *(f"{note}  " for note in table.notes)]) + "\n"
 
 
+def render_csv(results: Mapping[str, Results]) -> str:
+    """The same rows as comma-separated numbers at full precision, for other programs.
+
+    Args:
+        results: As in :func:`render_text`.
+
+    Returns:
+        A header of names as in the JSON and a line for each row. Each score is followed by its interval, as
+        ``<name>_low`` and ``<name>_high``; what does not exist is empty.
+    """
+    cells = [cell for _, _, _, cell in _walk(results)]
+    metrics = _columns(cells)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    named = [name for key in metrics for name in (key, f"{key}_low", f"{key}_high")]
+    writer.writerow(["arm", "direction", "phase", *named, *COUNTS])
+    for arm, way, phase, cell in _walk(results):
+        numbers: list[float | None] = []
+        for key in metrics:
+            numbers += [cell.get(key), *(cell.get("intervals", {}).get(key) or (None, None))]
+        writer.writerow([arm, way, phase, *numbers, *(cell[key] for key in COUNTS)])
+    return text.getvalue()
+
+
+def render_latex(results: Mapping[str, Results], region: str = "tumor", notes: Sequence[str] = ()) -> str:
+    """The same table as a LaTeX ``tabular`` that needs no package; the legend stands in comments.
+
+    Arguments as in :func:`render_text`.
+    """
+    table = _lay_out(results, region, notes)
+    lines = [" & ".join(_in_latex(cell) for cell in line) + r" \\" for line in [table.header, *table.joined("~")]]
+    comments = [f"% {note}" for note in table.notes]
+    begin = rf"\begin{{tabular}}{{lll{'r' * (len(table.header) - 3)}}}"
+    body = [begin, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
+    return "\n".join([*comments, *body]) + "\n"
+
+
+def _in_latex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
 @dataclass(frozen=True)
 class _Table:
+    """Strings: ``rows`` begins with arm, direction and phase, ``intervals`` with the first score."""
+
     header: list[str]
     rows: list[list[str]]
+    intervals: list[list[str]]
     notes: list[str]
 
+    def joined(self, space: str) -> list[list[str]]:
+        """The rows with each interval behind its value."""
+        return [
+            [*row[:3], *(f"{value}{space}{of}" if of else value for value, of in zip(row[3:], intervals, strict=True))]
+            for row, intervals in zip(self.rows, self.intervals, strict=True)
+        ]
 
-def _lay_out(results: Mapping[str, Results], region: str) -> _Table:
+
+def _lay_out(results: Mapping[str, Results], region: str, notes: Sequence[str]) -> _Table:
     cells = [cell for _, _, _, cell in _walk(results)]
-    columns = [*_metrics(cells), *COUNTS]
+    columns = [*_columns(cells), *COUNTS]
     header = ["arm", "direction", "phase", *(_HEADERS.get(key, (key, 4))[0] for key in columns)]
     footnotes: dict[str, int] = {}
     rows = [
-        [arm, way, phase, *(_shown(cell, key, footnotes) for key in columns)]
+        [arm, way, phase, *(_shown(cell, key, footnotes, signed=arm == DIFFERENCE) for key in columns)]
         for arm, way, phase, cell in _walk(results)
     ]
-    return _Table(header, rows, [*_legend(cells, region), *(f"[{mark}] {why}" for why, mark in footnotes.items())])
+    intervals = [[_interval(cell, key) for key in columns] for cell in cells]
+    legend = [*_legend(cells, region), *notes, *(f"[{mark}] {why}" for why, mark in footnotes.items())]
+    return _Table(header, rows, intervals, legend)
+
+
+def _columns(cells: Sequence[Cell]) -> list[str]:
+    """The scores to show: HU only where something is known in HU."""
+    in_hu = any(cell.get(key) is not None for cell in cells for key in HU_METRICS)
+    return [key for key in metrics_of(cells) if in_hu or key not in HU_METRICS]
 
 
 def _walk(results: Mapping[str, Results]) -> Iterator[tuple[str, str, str, Cell]]:
@@ -133,89 +158,35 @@ def _walk(results: Mapping[str, Results]) -> Iterator[tuple[str, str, str, Cell]
 
 def _legend(cells: Sequence[Cell], region: str) -> list[str]:
     notes = [
-        "↑ higher is better, ↓ lower is better (LPIPS and FID are distances), → 1 best at 1.",
-        f"TPSNR, TSSIM and texture (standard deviation, generated over real) are those of the {region} alone, "
-        f"over the slices that show it (n region of n).",
+        "↑ higher is better, ↓ lower is better (LPIPS, FID and KID are distances), → 1 best at 1.",
+        f"TPSNR, TSSIM, texture (standard deviation, generated over real) and what says region are those of the "
+        f"{region} alone, over the slices that show it (n region of n).",
     ]
+    if any(cell.get("intervals") for cell in cells):
+        notes.append("[low, high]: 95 % of the means when patients are drawn with replacement (10,000 draws).")
     with_fid = [cell["n_slices"] for cell in cells if cell["fid"] is not None]
     if with_fid and min(with_fid) < 2048:
         notes.append("FID from fewer than 2048 images (n) is biased upwards; compare it at equal n only.")
     return notes
 
 
-def _shown(cell: Cell, key: str, footnotes: dict[str, int]) -> str:
+def _shown(cell: Cell, key: str, footnotes: dict[str, int], *, signed: bool = False) -> str:
     value = cell.get(key)
     if value is None:
         reason = cell["reasons"].get(key, "not computed")
         return f"n/a [{footnotes.setdefault(reason, len(footnotes) + 1)}]"
-    return f"{value:.{_HEADERS.get(key, (key, 4))[1]}f}"
+    return f"{value:{'+' if signed and key not in COUNTS else ''}.{_digits(key)}f}"
+
+
+def _interval(cell: Cell, key: str) -> str:
+    interval = cell.get("intervals", {}).get(key)
+    return "" if interval is None else "[{:.{d}f}, {:.{d}f}]".format(*interval, d=_digits(key))
+
+
+def _digits(key: str) -> int:
+    return _HEADERS.get(key, (key, 4))[1]
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
     cells = [cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
     return "  ".join(cells).rstrip()
-
-
-def _phase_cell(slices: list[SliceScores]) -> Cell:
-    with_region = sum(one["region_px"] > 0 for one in slices)
-    cell: Cell = {"reasons": {}}
-    for key in sorted({*METRICS, *(name for one in slices for name in one["scores"])} - {"fid"}):
-        values = patient_values(slices, key)
-        _put(cell, key, _mean(key)(list(values.values())) if values else None, _reason(slices, key))
-    _put(cell, "fid", *_fid(slices))
-    cell |= {
-        "n_slices": len(slices),
-        "n_patients": len({one["patient"] for one in slices}),
-        "n_region_slices": with_region,
-        "n_without_region": len(slices) - with_region,
-    }
-    return cell
-
-
-def _mean_cell(cells: Mapping[str, Cell], n_patients: int) -> Cell:
-    mean: Cell = {"reasons": {}}
-    for key in _metrics(cells.values()):
-        values = [cell[key] for cell in cells.values() if cell.get(key) is not None]
-        absent = [phase for phase, cell in cells.items() if cell.get(key) is None]
-        # A mean over fewer phases than the other arms' would look comparable and not be.
-        why = cells[absent[0]]["reasons"].get(key, NOT_ASKED.reason) if absent else ""
-        if values and absent:
-            why = f"no value for {', '.join(absent)}: {why}"
-        _put(mean, key, None if absent else _mean(key)(values), why)
-    return mean | {key: sum(cell[key] for cell in cells.values()) for key in _SUMMED} | {"n_patients": n_patients}
-
-
-def _metrics(cells: Iterable[Cell]) -> list[str]:
-    """Ours in the table's order, then extra ones by name."""
-    return [*METRICS, *sorted({key for cell in cells for key in cell} - {*METRICS, *COUNTS, *_SUMMED, "reasons"})]
-
-
-def _put(cell: Cell, key: str, value: float | None, reason: str) -> None:
-    cell[key] = value
-    if value is None:
-        cell["reasons"][key] = reason
-
-
-def _reason(slices: Sequence[SliceScores], key: str) -> str:
-    return next((one["reasons"][key] for one in slices if key in one["reasons"]), NOT_ASKED.reason)
-
-
-def _fid(slices: Sequence[SliceScores]) -> tuple[float | None, str]:
-    features = [one["fid_features"] for one in slices if one["fid_features"] is not None]
-    if len(features) < len(slices):
-        return None, _reason(slices, "fid")
-    if len(features) < 2:
-        return None, "FID needs at least two images"
-    return frechet_distance(np.stack([real for real, _ in features]), np.stack([fake for _, fake in features])), ""
-
-
-def _mean(metric: str) -> Callable[[Sequence[float]], float]:
-    if metric == "texture_ratio":
-        return lambda values: math.exp(math.fsum(math.log(max(v, TEXTURE_FLOOR)) for v in values) / len(values))
-    if metric in ("psnr", "tpsnr"):
-        return lambda values: math.fsum(min(v, PSNR_CAP_DB) for v in values) / len(values)
-    return lambda values: math.fsum(values) / len(values)
-
-
-def _phase_order(phase: str) -> tuple[int, str]:
-    return (PHASES.index(phase), "") if phase in PHASES else (len(PHASES), phase)

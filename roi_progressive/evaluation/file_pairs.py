@@ -1,0 +1,131 @@
+"""Any two folders of images, and one of masks, as pairs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..errors import ConfigError, DataError
+from .manifest import Label, hu_per_grey, label_in_name, slice_labels
+from .pairs import DIRECTIONS, ImagePair
+from .picture_files import WHITE_16_BIT, Picture, list_pictures, read_picture, read_region
+
+ONE_PHASE = "all"
+
+
+class FilePairs:
+    """Pairs read one by one; iterate as often as you like. Made by :func:`pairs_from_files`.
+
+    Nothing is kept in memory but the names. ``patients_unknown`` says that every image counts as a patient of its own.
+    """
+
+    def __init__(
+        self,
+        direction: str,
+        files: Mapping[str, tuple[Path, Path, Path]],
+        labels: Mapping[str, Label],
+        hu_per_grey: Mapping[str, float],
+        white: float,
+        patients_unknown: bool,
+    ) -> None:
+        self._direction = direction
+        self._files = files
+        self._labels = labels
+        self._hu_per_grey = hu_per_grey
+        self._white = white
+        self.patients_unknown = patients_unknown
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[ImagePair]:
+        for stem, (real_path, fake_path, mask_path) in self._files.items():
+            real, fake = read_picture(real_path, self._white), read_picture(fake_path, self._white)
+            if fake.shape != real.shape:
+                raise DataError(
+                    f"{fake_path} must have the size of the real image, {_size(real)}; got {_size(fake)}; resize it"
+                )
+            mask = read_region(mask_path, real.shape)
+            patient, phase = self._labels[stem]
+            scale = self._hu_per_grey.get(stem)
+            yield ImagePair(real_path.name, patient, phase, self._direction, None, real, fake, mask, scale)
+
+
+def pairs_from_files(
+    real: str | Path,
+    fake: str | Path,
+    masks: str | Path,
+    *,
+    direction: str = "A2B",
+    manifest: str | Path | None = None,
+    white: float = WHITE_16_BIT,
+) -> FilePairs:
+    """The pairs of three folders that hold the same names, whatever their endings.
+
+    Patient and phase come from the manifest; without it from names like ``<patient>_<phase>_<slice index>``; where no
+    name is like that, every image counts as a patient of its own, in the phase ``all``. Folders and names are checked
+    at once, files when they are read.
+
+    Args:
+        real: The true images of the target domain: ``.png``, ``.tif`` (8- or 16-bit) or ``.npy``.
+        fake: The generated ones, on the same grid.
+        masks: The evaluated region of each, 0 and 255; all 0 where the slice does not show it.
+        direction: ``A2B`` or ``B2A``, which the real images are the B or the A of.
+        manifest: A data set's ``manifest.json``; where it maps the real images to HU, errors are told in HU too.
+        white: The value of 16-bit files that stands for 255.
+
+    Raises:
+        ConfigError: ``direction`` or ``white`` cannot be.
+        DataError: A folder is missing or empty, a name is not in all three, or the manifest cannot be used or lacks a
+            slice; on reading: a file cannot be read, or has another size than its real image.
+        MaskError: On reading: a mask is not 0 and 255, or has another size.
+    """
+    if direction not in DIRECTIONS:
+        raise ConfigError(f"`direction` must be A2B or B2A; got {direction!r}")
+    if not 1.0 <= white <= WHITE_16_BIT:
+        raise ConfigError(f"`white` must be a number between 1 and {WHITE_16_BIT:g}; got {white:g}")
+    reals = list_pictures(Path(real), "real")
+    fakes, regions = list_pictures(Path(fake), "fake"), list_pictures(Path(masks), "masks")
+    for argument, folder, others in (("fake", fake, fakes), ("masks", masks, regions)):
+        _same_names(reals, others, argument, Path(folder))
+    files = {stem: (path, fakes[stem], regions[stem]) for stem, path in reals.items()}
+    if manifest is None:
+        labels = _labels_in_names(list(reals), Path(real))
+        return FilePairs(direction, files, labels[0], {}, white, labels[1])
+    known = slice_labels(Path(manifest))
+    unknown = [stem for stem in reals if stem not in known]
+    if unknown:
+        raise DataError(
+            f"`manifest` must list every image; {manifest} lacks {unknown[0]} and {len(unknown) - 1} more of "
+            f"{len(reals)}; give the manifest of these images, or none"
+        )
+    return FilePairs(direction, files, known, hu_per_grey(Path(manifest), direction[2]), white, False)
+
+
+def _same_names(reals: Mapping[str, Path], others: Mapping[str, Path], argument: str, folder: os.PathLike[str]) -> None:
+    missing, extra = sorted(set(reals) - set(others)), sorted(set(others) - set(reals))
+    if missing or extra:
+        what = f"lacks {missing[0]}" if missing else f"has {extra[0]} too"
+        raise DataError(
+            f"`{argument}` must hold the names of `real`, {len(reals)} of them; {folder} {what} "
+            f"(missing {len(missing)}, extra {len(extra)}); make them agree"
+        )
+
+
+def _labels_in_names(stems: list[str], folder: Path) -> tuple[dict[str, Label], bool]:
+    found = {stem: label_in_name(stem) for stem in stems}
+    labels = {stem: label for stem, label in found.items() if label is not None}
+    if not labels:
+        return {stem: (stem, ONE_PHASE) for stem in stems}, True
+    odd = [stem for stem in stems if stem not in labels]
+    if odd:
+        raise DataError(
+            f"`real` must name all images <patient>_<phase>_<slice index> or none; {folder} has {odd[0]} among "
+            f"{len(labels)} that are; rename them or give a manifest"
+        )
+    return labels, False
+
+
+def _size(picture: Picture) -> str:
+    return " x ".join(str(side) for side in reversed(picture.shape)) + " px"
