@@ -52,7 +52,7 @@ def _add_demo(commands: Any) -> None:
 
 
 def _add_prepare(commands: Any) -> None:
-    text = "Turn NIfTI volumes and masks into slices to train on."
+    text = "Turn CT and MR volumes (NIfTI or DICOM) with masks into slices to train on."
     prepare = _add(commands, "prepare", text, "Then: roi-progressive train --data OUT --out RUN")
     prepare.add_argument("manifest", type=Path, help="CSV: patient, phase, modality, image, one column a region")
     prepare.add_argument("out", type=Path, help="folder to write, new or empty")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .medical_packages import simpleitk
 from .preprocessing import BoolArray, FloatArray
-from .volumes import simpleitk
 
 
 def noise_level(volume: FloatArray, body: BoolArray) -> float:

@@ -9,12 +9,12 @@ from typing import Any
 
 from ..errors import DataError
 from .layout import DOMAINS, make_folders, new_folder, write_manifest, write_picture
+from .medical_packages import simpleitk
 from .options import PrepareOptions
 from .pictures import DOMAIN_OF, Picture, Scan, aligned_pair, cut_pictures, read_scan
 from .record import manifest_record, slice_record
 from .splits import SPLITS, checked_split, split_by_modality
 from .volume_list import VolumeList, VolumeRow, read_volume_list
-from .volumes import simpleitk
 
 __all__ = ["PrepareOptions", "PrepareReport", "prepare"]
 

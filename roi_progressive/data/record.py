@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from .medical_packages import simpleitk
 from .options import PrepareOptions
 from .pictures import DOMAIN_OF, Picture
 from .preprocessing import MRMapping
 from .splits import SPLITS
 from .volume_list import VolumeList
-from .volumes import ORIENTATION, simpleitk
+from .volumes import ORIENTATION
 
 
 def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
-    """One entry of ``slices``. ``a * grey + b`` of its ``intensity`` gives HU (CT) or the scanner's values (MR)."""
+    """One entry of ``slices``. ``a * grey + b`` of its ``intensity`` gives HU (CT) or the scanner's values (MR);
+    ``series`` is the UID of a DICOM series."""
     scan, square = picture.scan, picture.square
     a, b = scan.mapping.of_grey()
     intensity: dict[str, Any] = {"a": a, "b": b, "unit": "HU" if scan.row.modality == "CT" else "source"}
@@ -39,6 +41,8 @@ def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
         "intensity": intensity,
         "region_areas_px": {region: int(mask.sum()) for region, mask in picture.masks.items()},
     }
+    if scan.volume.series is not None:
+        entry["series"] = scan.volume.series
     if scan.borrowed:
         entry["masks_of_other_modality"] = list(scan.borrowed)
     return entry
