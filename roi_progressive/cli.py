@@ -82,7 +82,7 @@ def _prepare(options: argparse.Namespace) -> None:
         split_seed=options.seed,
         align=options.align,
         field_of_view_mm=options.field_of_view,
-        mr_clean=options.mr_clean,
+        mr_steps=tuple(options.mr_steps),
     )
     report = prepare(options.manifest, options.out, chosen, force=options.force, progress=True)
     print(report)

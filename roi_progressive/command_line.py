@@ -74,7 +74,12 @@ def _add_prepare(commands: Any) -> None:
         help="of the foreground, to which an MR is clipped (0.5 99.5)",
     )
     prepare.add_argument(
-        "--mr-clean", action="store_true", help="denoise every MR and correct its bias field first, as the paper does"
+        "--mr-steps",
+        nargs="*",
+        choices=("denoise", "bias", "standardise", "clip", "zscore"),
+        default=("clip", "zscore"),
+        metavar="STEP",
+        help="what is done to an MR: denoise bias standardise clip zscore, the paper takes all five (clip zscore)",
     )
     prepare.add_argument(
         "--slices-each-side",

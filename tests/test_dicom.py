@@ -261,7 +261,6 @@ def test_a_real_patient_is_the_same_from_dicom_and_from_nifti(tmp_path):
     for (domain, name), entry in pictures[0].items():
         assert entry["series"].startswith("1.3.6.1.4.1.14519.") and "series" not in pictures[1][domain, name]
         masks = [_pixels(tmp_path / kind / f"train{domain}_tumor" / f"{name}.png") > 0 for kind in written]
-        assert 2 * (masks[0] & masks[1]).sum() / (masks[0].sum() + masks[1].sum()) > 0.985
+        assert (masks[0] & masks[1]).sum() >= 0.97 * (masks[0] | masks[1]).sum() > 0
         greys = [_pixels(tmp_path / kind / f"train{domain}" / f"{name}.png") for kind in written]
-        if domain == "A":
-            assert np.abs(greys[0] - greys[1]).max() <= 1
+        assert np.abs(greys[0] - greys[1]).max() <= 1
