@@ -97,10 +97,14 @@ def _add_prepare(commands: Any) -> None:
         help="shares of patients (0.6 0.2 0.2)",
     )
     prepare.add_argument("--seed", type=int, default=0, help="of the split (%(default)s)")
+    prepare.add_argument(
+        "--split-file", type=Path, metavar="CSV", help="patient,split with train, val or test, in place of --split"
+    )
     prepare.add_argument("--align", action="store_true", help="resample a patient's MR onto the CT grid")
     prepare.add_argument(
         "--field-of-view", type=float, metavar="MM", help="side of the square that is cut out (the body's longer side)"
     )
+    prepare.add_argument("--strict", action="store_true", help="exit with status 2 where a volume was left out")
     prepare.add_argument("--force", action="store_true", help="replace an earlier data set in that folder")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from roi_progressive.cli import main
 from roi_progressive.data import prepare as prepare_module
 from roi_progressive.data.options import PrepareOptions
 from roi_progressive.data.prepare import prepare
@@ -512,6 +513,31 @@ def test_a_standard_scale_is_fitted_to_the_training_part_alone_and_source_values
     inside = (truth > source[1]) & (truth < source[-2])
     back = np.interp(standard, second["mr_standard"]["landmarks"], source)
     assert inside.sum() > 200 and np.abs(back - truth)[inside].mean() < 0.01 * (source[-1] - source[0])
+
+
+def test_the_command_takes_a_split_file_and_is_strict_when_asked(volumes, tmp_path, capsys):
+    volumes.write_text(volumes.read_text().replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
+    (tmp_path / "split.csv").write_text("patient,split\np0,test\np1,train\np2,val\np3,train\n")
+    typed = [
+        "prepare",
+        str(volumes),
+        str(tmp_path / "out"),
+        "--size",
+        "16",
+        "--split-file",
+        str(tmp_path / "split.csv"),
+    ]
+    assert main(typed) == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["split"]["patients"] == {"p0": "test", "p1": "train", "p2": "val", "p3": "train"}
+    assert manifest["split"]["by"] == "given"
+    assert main([*typed, "--force", "--strict"]) == 2
+    shown = capsys.readouterr()
+    assert "lost.nii.gz" in shown.out and "`--strict` asks for every volume; got 1 left out" in shown.err
+    assert len(list((tmp_path / "out").glob("*/*.png"))) > 0
+    (tmp_path / "split.csv").write_text("patient,split\np0,test\np1,train\np2,val\np3,train\np0,val\n")
+    assert main([*typed, "--force"]) == 2
+    assert "'p0' is in test and in val" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not (REAL / "sts").is_dir(), reason="the real sarcoma images are not here (shared/data/sts)")
