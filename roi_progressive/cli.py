@@ -72,6 +72,7 @@ def _demo(options: argparse.Namespace) -> None:
 def _prepare(options: argparse.Namespace) -> None:
     from .data.options import PrepareOptions
     from .data.prepare import prepare
+    from .data.splits import read_split_file
 
     chosen = PrepareOptions(
         size_px=options.size,
@@ -80,12 +81,18 @@ def _prepare(options: argparse.Namespace) -> None:
         slices_each_side=options.slices_each_side,
         split=tuple(options.split),
         split_seed=options.seed,
+        split_of=None if options.split_file is None else read_split_file(options.split_file),
         align=options.align,
         field_of_view_mm=options.field_of_view,
-        mr_clean=options.mr_clean,
+        mr_steps=tuple(options.mr_steps),
     )
     report = prepare(options.manifest, options.out, chosen, force=options.force, progress=True)
     print(report)
+    if options.strict and report.problems:
+        raise DataError(
+            f"`--strict` asks for every volume; got {len(report.problems)} left out, named above; "
+            f"repair them, or take what was written without --strict"
+        )
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -53,7 +53,7 @@ def _add_demo(commands: Any) -> None:
 
 
 def _add_prepare(commands: Any) -> None:
-    text = "Turn NIfTI volumes and masks into slices to train on."
+    text = "Turn CT and MR volumes (NIfTI or DICOM) with masks into slices to train on."
     prepare = _add(commands, "prepare", text, "Then: roi-progressive train --data OUT --out RUN")
     prepare.add_argument("manifest", type=Path, help="CSV: patient, phase, modality, image, one column a region")
     prepare.add_argument("out", type=Path, help="folder to write, new or empty")
@@ -75,7 +75,12 @@ def _add_prepare(commands: Any) -> None:
         help="of the foreground, to which an MR is clipped (0.5 99.5)",
     )
     prepare.add_argument(
-        "--mr-clean", action="store_true", help="denoise every MR and correct its bias field first, as the paper does"
+        "--mr-steps",
+        nargs="*",
+        choices=("denoise", "bias", "standardise", "clip", "zscore"),
+        default=("clip", "zscore"),
+        metavar="STEP",
+        help="what is done to an MR: denoise bias standardise clip zscore, the paper takes all five (clip zscore)",
     )
     prepare.add_argument(
         "--slices-each-side",
@@ -93,10 +98,14 @@ def _add_prepare(commands: Any) -> None:
         help="shares of patients (0.6 0.2 0.2)",
     )
     prepare.add_argument("--seed", type=int, default=0, help="of the split (%(default)s)")
+    prepare.add_argument(
+        "--split-file", type=Path, metavar="CSV", help="patient,split with train, val or test, in place of --split"
+    )
     prepare.add_argument("--align", action="store_true", help="resample a patient's MR onto the CT grid")
     prepare.add_argument(
         "--field-of-view", type=float, metavar="MM", help="side of the square that is cut out (the body's longer side)"
     )
+    prepare.add_argument("--strict", action="store_true", help="exit with status 2 where a volume was left out")
     prepare.add_argument("--force", action="store_true", help="replace an earlier data set in that folder")
 
 

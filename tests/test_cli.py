@@ -237,6 +237,7 @@ WRONG_OPTIONS = {
     "prepare FILE OUT --size 0": "`size_px` must be",
     "prepare FILE OUT --size big": "invalid int value",
     "prepare FILE OUT --ct-window 0 40": "`ct_window` must be",
+    "prepare FILE OUT --mr-steps polish": "invalid choice",
     "prepare FILE OUT --ct-window 400": "expected 2 arguments",
     "prepare FILE OUT --split 0.5 0.5 -1": "split",
     "prepare FILE OUT --field-of-view -1": "`field_of_view_mm` must be",
@@ -383,16 +384,32 @@ def test_the_defaults_in_the_help_are_the_options_defaults(capsys: pytest.Captur
     assert (chosen.size, chosen.seed, chosen.align) == (options.size_px, options.split_seed, options.align)
     assert (chosen.ct_window, chosen.mr_percentiles) == (options.ct_window, options.mr_percentiles)
     assert (chosen.slices_each_side, chosen.split) == (options.slices_each_side, options.split)
-    assert (chosen.field_of_view, chosen.mr_clean) == (options.field_of_view_mm, options.mr_clean)
+    assert (chosen.field_of_view, chosen.mr_steps) == (options.field_of_view_mm, options.mr_steps)
 
 
 def test_prepare_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr("roi_progressive.data.prepare.prepare", lambda *args, **kwargs: seen.append((args, kwargs)))
     typed = "prepare list.csv out --size 64 --ct-window 300 50 --mr-percentiles 1 99 --slices-each-side 2 --split 8 1 1"
-    assert main([*typed.split(), "--seed", "4", "--align", "--mr-clean", "--field-of-view", "300", "--force"]) == 0
+    assert (
+        main(
+            [
+                *typed.split(),
+                "--seed",
+                "4",
+                "--align",
+                "--mr-steps",
+                "bias",
+                "clip",
+                "--field-of-view",
+                "300",
+                "--force",
+            ]
+        )
+        == 0
+    )
     ((_, _, chosen), keywords) = seen[0]
-    assert chosen == PrepareOptions(64, (300, 50), (1, 99), 2, (8, 1, 1), 4, None, True, 300, True)
+    assert chosen == PrepareOptions(64, (300, 50), (1, 99), 2, (8, 1, 1), 4, None, True, 300, ("bias", "clip"))
     assert keywords["force"] is True
 
 

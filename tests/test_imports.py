@@ -72,7 +72,7 @@ ONLY: dict[str, frozenset[str]] = {
 ADAPTERS_MAY_USE = frozenset({"adapter", "checkpoint", "distributed", "masks", "patching", "regions", "rng"})
 
 # Imported inside the functions that use them, never by importing one of our modules.
-HEAVY = frozenset({"torchvision", "lpips", "pytorch_fid", "matplotlib", "skimage", "SimpleITK"})
+HEAVY = frozenset({"torchvision", "lpips", "pytorch_fid", "matplotlib", "skimage", "SimpleITK", "pydicom"})
 # Distribution -> what it is imported as, where the two differ.
 IMPORTED_AS = {"scikit-image": "skimage", "pillow": "PIL", "pytorch-fid": "pytorch_fid"}
 

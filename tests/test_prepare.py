@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from roi_progressive.cli import main
 from roi_progressive.data import prepare as prepare_module
 from roi_progressive.data.options import PrepareOptions
 from roi_progressive.data.prepare import prepare
@@ -447,6 +448,8 @@ def test_progress_is_shown_with_its_stage_when_asked(volumes, tmp_path, capsys, 
         ("slices_each_side", -1),
         ("field_of_view_mm", 0.0),
         ("align", "yes"),
+        ("mr_steps", ("polish",)),
+        ("mr_steps", "clip"),
         ("split", (0.5, 0.5)),
     ],
 )
@@ -460,9 +463,81 @@ def test_cleaning_an_mr_is_recorded_and_changes_it(tmp_path):
         return mr_world(x, y, z) * (1 + x / 80)
 
     raw = single(tmp_path, "raw", world=shaded, modality="MR")
-    clean = single(tmp_path, "clean", PrepareOptions(size_px=40, mr_clean=True), world=shaded, modality="MR")
-    assert clean[0].manifest["mr_clean"] and not raw[0].manifest["mr_clean"]
+    clean = single(
+        tmp_path,
+        "clean",
+        PrepareOptions(size_px=40, mr_steps=("denoise", "bias", "clip", "zscore")),
+        world=shaded,
+        modality="MR",
+    )
+    assert clean[0].manifest["mr_steps"] == ["denoise", "bias", "clip", "zscore"]
+    assert raw[0].manifest["mr_steps"] == ["clip", "zscore"]
     assert (raw[2] != clean[2]).any() and (raw[3] == clean[3]).all()
+
+
+def test_every_step_of_an_mr_can_be_left_out_and_is_recorded(tmp_path):
+    pictures = {}
+    for steps in (("clip", "zscore"), ("zscore",), ("clip",), ()):
+        report, entry, pixels_of, _ = single(
+            tmp_path, "-".join(("out", *steps)), PrepareOptions(size_px=40, mr_steps=steps), mr_world, "MR"
+        )
+        assert report.manifest["mr_steps"] == list(steps) and report.manifest["mr_standard"] is None
+        assert ("mean" in entry["intensity"]) == ("zscore" in steps)
+        pictures[steps] = entry["intensity"], pixels_of
+    assert (pictures["clip", "zscore"][1] == pictures["clip",][1]).all()
+    lowest, highest = (pictures["zscore",][0][key] for key in "ba")
+    assert (lowest, lowest + 255 * highest) == pytest.approx((0.0, 900.0))
+
+
+def test_a_standard_scale_is_fitted_to_the_training_part_alone_and_source_values_come_back(volumes, tmp_path):
+    options = PrepareOptions(size_px=32, mr_steps=("standardise", "clip", "zscore"))
+    write(tmp_path / "other.nii.gz", lambda x, y, z: mr_world(x, y, z) ** 1.3)
+    write(tmp_path / "other_tumor.nii.gz", tumor_world)
+    first = prepare(volumes, tmp_path / "first", options).manifest
+    (tested,) = [patient for patient, split in first["split"]["patients"].items() if split == "test"]
+    text = volumes.read_text()
+    volumes.write_text(text.replace(f"{tested},NC,MR,mr.nii.gz,mr_t", f"{tested},NC,MR,other.nii.gz,other_t"))
+    second = prepare(volumes, tmp_path / "second", options).manifest
+    assert first["mr_standard"] == second["mr_standard"] and first["mr_standard"]["fitted_on"] == "train"
+    trained = next(patient for patient, split in first["split"]["patients"].items() if split == "train")
+    volumes.write_text(text.replace(f"{trained},NC,MR,mr.nii.gz,mr_t", f"{trained},NC,MR,other.nii.gz,other_t"))
+    assert prepare(volumes, tmp_path / "third", options).manifest["mr_standard"] != first["mr_standard"]
+    entry = next(e for e in second["slices"] if e["domain"] == "B" and e["patient"] == tested)
+    volumes.write_text(text.replace(f"{tested},NC,MR,mr.nii.gz,mr_t", f"{tested},NC,MR,other.nii.gz,other_t"))
+    plain = prepare(volumes, tmp_path / "plain", PrepareOptions(size_px=32)).manifest
+    linear = next(e["intensity"] for e in plain["slices"] if e["domain"] == "B" and e["name"] == entry["name"])
+    grey, truth = (pixels(tmp_path / out / "testB" / f"{entry['name']}.png") for out in ("second", "plain"))
+    truth = linear["a"] * truth + linear["b"]
+    standard = entry["intensity"]["a"] * grey + entry["intensity"]["b"]
+    source = entry["intensity"]["source_landmarks"]
+    inside = (truth > source[1]) & (truth < source[-2])
+    back = np.interp(standard, second["mr_standard"]["landmarks"], source)
+    assert inside.sum() > 200 and np.abs(back - truth)[inside].mean() < 0.01 * (source[-1] - source[0])
+
+
+def test_the_command_takes_a_split_file_and_is_strict_when_asked(volumes, tmp_path, capsys):
+    volumes.write_text(volumes.read_text().replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
+    (tmp_path / "split.csv").write_text("patient,split\np0,test\np1,train\np2,val\np3,train\n")
+    typed = [
+        "prepare",
+        str(volumes),
+        str(tmp_path / "out"),
+        "--size",
+        "16",
+        "--split-file",
+        str(tmp_path / "split.csv"),
+    ]
+    assert main(typed) == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["split"]["patients"] == {"p0": "test", "p1": "train", "p2": "val", "p3": "train"}
+    assert manifest["split"]["by"] == "given"
+    assert main([*typed, "--force", "--strict"]) == 2
+    shown = capsys.readouterr()
+    assert "lost.nii.gz" in shown.out and "`--strict` asks for every volume; got 1 left out" in shown.err
+    assert len(list((tmp_path / "out").glob("*/*.png"))) > 0
+    (tmp_path / "split.csv").write_text("patient,split\np0,test\np1,train\np2,val\np3,train\np0,val\n")
+    assert main([*typed, "--force"]) == 2
+    assert "'p0' is in test and in val" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not (REAL / "sts").is_dir(), reason="the real sarcoma images are not here (shared/data/sts)")

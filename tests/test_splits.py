@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roi_progressive.data.splits import SPLITS, checked_split, split_by_modality, split_counts, split_patients
+from roi_progressive.data.splits import (
+    SPLITS,
+    checked_split,
+    read_split_file,
+    split_by_modality,
+    split_counts,
+    split_patients,
+)
 from roi_progressive.errors import DataError
 
 PATIENTS = st.sets(st.text("abcdef0123", min_size=1, max_size=6), max_size=60)
@@ -101,3 +108,34 @@ def test_a_given_split_is_taken_over():
 def test_a_given_split_must_be_whole_and_unambiguous(assignments, words):
     with pytest.raises(DataError, match=words):
         checked_split(assignments, ["a"])
+
+
+def test_a_split_file_is_read_with_its_other_columns_left_out(tmp_path):
+    (tmp_path / "split.csv").write_text("age,patient,split\n7,b,test\n\n,a , train\n,b,test\n", encoding="utf-8-sig")
+    assert read_split_file(tmp_path / "split.csv") == {"b": "test", "a": "train"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("patient,split\na,train\nb,val\na,test\n", "'a' is in train and in test"),
+        ("patient,split\na,training\n", "'training'"),
+        ("patient,split\na\n", "''"),
+        ("patient,part\na,train\n", "columns patient and split.*has patient, part"),
+        ("patient,split\n", "no row"),
+        ("", "no row"),
+    ],
+)
+def test_a_split_file_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, words):
+    (tmp_path / "split.csv").write_text(text)
+    with pytest.raises(DataError, match=words) as caught:
+        read_split_file(tmp_path / "split.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_split_file_that_is_missing_or_no_text_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"`split_file`.*nowhere\.csv"):
+        read_split_file(tmp_path / "nowhere.csv")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(DataError, match=r"`split_file`.*UTF-8"):
+        read_split_file(tmp_path / "binary.csv")

@@ -23,7 +23,7 @@ def test_rows_hold_paths_from_the_folder_of_the_csv_and_masks_with_labels(tmp_pa
     assert volumes.regions == ("liver", "tumor")
     ct, mr = volumes.rows
     assert ct.image == tmp_path / "ct.nii.gz" and str(mr.image) == "/abs/mr.nii.gz"
-    assert ct.masks == {"liver": MaskFile(tmp_path / "seg.nii.gz", 5), "tumor": MaskFile(tmp_path / "t.nii.gz")}
+    assert ct.masks == {"liver": MaskFile(tmp_path / "seg.nii.gz", (5,)), "tumor": MaskFile(tmp_path / "t.nii.gz")}
     assert (mr.modality, mr.masks, mr.line) == ("MR", {}, 3)
 
 
@@ -36,6 +36,23 @@ def test_columns_may_come_in_any_order_and_blank_lines_are_skipped(tmp_path):
 def test_a_hash_without_a_number_belongs_to_the_file_name(tmp_path):
     row = _read(tmp_path, "patient,phase,modality,image,tumor\np,NC,CT,i.nii,mask#a.nii\n").rows[0]
     assert row.masks["tumor"] == MaskFile(tmp_path / "mask#a.nii")
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels", "contour"),
+    [
+        ("seg.nii.gz#1+2", (1, 2), None),
+        ("seg.nii.gz#3 + 1 + 3", (3, 1), None),
+        ("a/RS.dcm#GTV_Mass", (), "GTV_Mass"),
+        ("RS.DCM#GTV #2", (), "GTV #2"),
+        ("RS.dcm#5", (), "5"),
+        ("RS.1.2.3#GTV", (), "GTV"),
+    ],
+)
+def test_a_mask_is_labels_of_a_map_or_a_contour_by_name(tmp_path, cell, labels, contour):
+    (tmp_path / "RS.1.2.3").touch()
+    mask = _read(tmp_path, f"{HEADER}p,NC,CT,i.nii,{cell}\n").rows[0].masks["tumor"]
+    assert mask == MaskFile(tmp_path / cell.partition("#")[0], labels, contour)
 
 
 HEADER = "patient,phase,modality,image,tumor\n"
@@ -54,6 +71,9 @@ MISTAKES = {
     "patient with a slash": (HEADER + "../p,NC,CT,i,t\n", "line 2, column `patient`.*'../p'"),
     "phase with an underscore": (HEADER + "p,late_art,CT,i,t\n", "line 2, column `phase`"),
     "label nought": (HEADER + "p,NC,CT,i,t.nii#0\n", "line 2, column `tumor`.*'t.nii#0'"),
+    "no label": (HEADER + "p,NC,CT,i,t.nii#\n", "line 2, column `tumor`.*'t.nii#'"),
+    "half a sum": (HEADER + "p,NC,CT,i,t.nii#1+\n", "line 2, column `tumor`.*'t.nii#1\\+'"),
+    "no contour": (HEADER + "p,NC,CT,i,RS.dcm\n", "line 2, column `tumor`.*`file.dcm#contour`"),
     "too few cells": (HEADER + "p,NC,CT,i\n", "line 2 must have 5 cells.*got 4"),
     "doubled row": (HEADER + "p,NC,CT,i,t\nq,NC,CT,i,t\np,NC,ct,j,t\n", "line 4 repeats p NC CT of line 2"),
     "open quote": (HEADER + 'p,NC,CT,"i,t\n', "CSV"),

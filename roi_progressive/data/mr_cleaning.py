@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .medical_packages import simpleitk
 from .preprocessing import BoolArray, FloatArray
-from .volumes import simpleitk
 
 
 def noise_level(volume: FloatArray, body: BoolArray) -> float:
@@ -28,7 +28,7 @@ def noise_level(volume: FloatArray, body: BoolArray) -> float:
 
 
 def denoise_mr(volume: FloatArray, body: BoolArray) -> FloatArray:
-    """Non-local means (Buades et al. 2005), slice by slice, as strong as the measured noise.
+    """Non-local means (Buades et al. 2005) in three dimensions, as strong as the measured noise.
 
     Args:
         volume: ``(slices, rows, columns)``.
@@ -40,8 +40,9 @@ def denoise_mr(volume: FloatArray, body: BoolArray) -> FloatArray:
     if sigma <= 0:
         return volume
     denoise: Any = restoration.denoise_nl_means
-    settings = {"patch_size": 5, "patch_distance": 5, "h": 0.8 * sigma, "sigma": sigma, "fast_mode": True}
-    return np.stack([np.asarray(denoise(plane, **settings), dtype=np.float32) for plane in volume])
+    # Patches of Coupé and Manjón (2008), 3 voxels wide; slices are thick, so that farther ones hold little alike.
+    settings = {"patch_size": 3, "patch_distance": 3, "h": 0.8 * sigma, "sigma": sigma, "fast_mode": True}
+    return np.asarray(denoise(volume.astype(np.float32), **settings), dtype=np.float32)
 
 
 def correct_bias(volume: FloatArray, body: BoolArray, grid: Any) -> FloatArray:

@@ -9,6 +9,8 @@ from typing import Any
 from ..errors import ConfigError
 from .splits import split_counts
 
+MR_STEPS = ("denoise", "bias", "standardise", "clip", "zscore")
+
 
 @dataclass(frozen=True)
 class PrepareOptions:
@@ -25,8 +27,11 @@ class PrepareOptions:
         align: Bring every MR onto the grid of the CT of the same patient and phase, and write pairs only.
         field_of_view_mm: Side of the square that is cut out; ``None`` takes the body's longer side, a scale
             of its own for each volume.
-        mr_clean: Denoise every MR and correct its bias field first, as the paper does; seconds to minutes each.
-            Off, because many published series have been corrected already.
+        mr_steps: What is done to an MR, any of ``MR_STEPS`` in their order, whatever the order here. The first
+            three are off, because many published series have been corrected already: ``denoise`` (non-local means)
+            and ``bias`` (N4) take seconds to minutes each, ``standardise`` fits one scale to the training part.
+            Without ``clip`` the body's extremes take the place of ``mr_percentiles``; ``zscore`` records the body's
+            mean and standard deviation.
     """
 
     size_px: int = 256
@@ -38,7 +43,7 @@ class PrepareOptions:
     split_of: Mapping[str, str] | None = None
     align: bool = False
     field_of_view_mm: float | None = None
-    mr_clean: bool = False
+    mr_steps: tuple[str, ...] = ("clip", "zscore")
 
     def __post_init__(self) -> None:
         for name, low in (("size_px", 8), ("slices_each_side", 0), ("split_seed", 0)):
@@ -52,9 +57,10 @@ class PrepareOptions:
         side = self.field_of_view_mm
         if side is not None and (not _numbers((side,), 1) or side <= 0):
             raise ConfigError(f"`field_of_view_mm` must be a number above 0, or None for the body's size; got {side!r}")
-        for name in ("align", "mr_clean"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"`{name}` must be true or false; got {getattr(self, name)!r}")
+        if not isinstance(self.align, bool):
+            raise ConfigError(f"`align` must be true or false; got {self.align!r}")
+        if not isinstance(self.mr_steps, (tuple, list)) or not set(self.mr_steps) <= set(MR_STEPS):
+            raise ConfigError(f"`mr_steps` must be any of {', '.join(MR_STEPS)}; got {self.mr_steps!r}")
         split_counts(0, self.split)
 
 

@@ -23,6 +23,7 @@ from .preprocessing import (
     normalise_mr,
     to_grey,
 )
+from .standardise import Landmarks, landmarks_of, standardise
 from .volume_list import VolumeRow
 from .volumes import Volume, align_to, read_volume
 
@@ -43,6 +44,7 @@ class Scan:
         mapping: How source values became ``scaled``.
         field: True where the picture has content; of an aligned pair, where both have.
         spacing_mm: Distance of slices, of rows and of columns.
+        source_landmarks: Values in the file of the landmarks of ``standardise``, where the MR was standardised.
         borrowed: Regions whose masks are those of the other volume of an aligned pair.
     """
 
@@ -54,6 +56,7 @@ class Scan:
     mapping: IntensityMapping
     field: BoolArray
     spacing_mm: tuple[float, float, float]
+    source_landmarks: tuple[float, ...] | None = None
     borrowed: tuple[str, ...] = ()
 
 
@@ -73,26 +76,56 @@ class Picture:
         return f"{self.scan.row.patient}_{self.scan.row.phase}_{self.index:03d}"
 
 
-def read_scan(row: VolumeRow, options: PrepareOptions) -> Scan:
+def read_scan(row: VolumeRow, options: PrepareOptions, standard: Landmarks | None = None) -> Scan:
     """Read and normalise the volume of one row.
+
+    Args:
+        row: Which.
+        options: How.
+        standard: What ``fit_standard`` found, to standardise an MR by.
 
     Raises:
         DataError: The volume or a mask cannot be used.
     """
     volume = read_volume(row)
     mapping: IntensityMapping
+    landmarks = None
     if row.modality == "CT":
         mapping = ct_mapping(*options.ct_window)
         scaled = mapping.apply(volume.array)
         body = foreground_mask(volume.array, CT_BODY_HU, min_piece_fraction=0.1)
     else:
-        array = volume.array
-        body = foreground_mask(array)
-        if options.mr_clean:
-            array = correct_bias(denoise_mr(array, body), body, volume.image)
-        scaled, mapping = normalise_mr(array, options.mr_percentiles, body)
+        array, body = _cleaned_mr(volume, options)
+        if standard is not None:
+            landmarks = landmarks_of(array, body)
+            array = standardise(array, landmarks, standard)
+        percentiles = options.mr_percentiles if "clip" in options.mr_steps else (0.0, 100.0)
+        scaled, mapping = normalise_mr(array, percentiles, body)
+        if "zscore" not in options.mr_steps:
+            mapping = IntensityMapping(mapping.low, mapping.high)
     field = np.ones(scaled.shape, dtype=bool)
-    return Scan(row, volume, scaled, volume.masks, body, mapping, field, volume.spacing_mm)
+    source = None if landmarks is None else tuple(landmarks.tolist())
+    return Scan(row, volume, scaled, volume.masks, body, mapping, field, volume.spacing_mm, source)
+
+
+def mr_landmarks(row: VolumeRow, options: PrepareOptions) -> Landmarks:
+    """The landmarks of one MR, after the steps that come before ``standardise``.
+
+    Raises:
+        DataError: The volume or a mask cannot be used.
+    """
+    return landmarks_of(*_cleaned_mr(read_volume(row), options))
+
+
+def _cleaned_mr(volume: Volume, options: PrepareOptions) -> tuple[FloatArray, BoolArray]:
+    """The MR after denoising and bias correction, where asked for, and the body."""
+    array = volume.array
+    body = foreground_mask(array)
+    if "denoise" in options.mr_steps:
+        array = denoise_mr(array, body)
+    if "bias" in options.mr_steps:
+        array = correct_bias(array, body, volume.image)
+    return array, body
 
 
 def aligned_pair(ct: Scan, mr: Scan) -> tuple[Scan, Scan]:

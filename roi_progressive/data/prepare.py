@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 from .layout import DOMAINS, make_folders, new_folder, write_manifest, write_picture
+from .medical_packages import simpleitk
 from .options import PrepareOptions
-from .pictures import DOMAIN_OF, Picture, Scan, aligned_pair, cut_pictures, read_scan
+from .pictures import DOMAIN_OF, Picture, Scan, aligned_pair, cut_pictures, mr_landmarks, read_scan
 from .record import manifest_record, slice_record
 from .splits import SPLITS, checked_split, split_by_modality
+from .standardise import Landmarks, fit_standard
 from .volume_list import VolumeList, VolumeRow, read_volume_list
-from .volumes import simpleitk
 
 __all__ = ["PrepareOptions", "PrepareReport", "prepare"]
 
@@ -89,8 +91,9 @@ def prepare(
     notes: list[str] = []
     with new_folder(out, force=force, keep=inputs) as folder:
         make_folders(folder, volumes.regions)
+        standard = _standard(volumes, options, split_of, progress)
         slices = []
-        for picture in _pictures(volumes, options, problems, notes, progress):
+        for picture in _pictures(volumes, options, standard, problems, notes, progress):
             entry = slice_record(picture, split_of[picture.scan.row.patient], options.size_px)
             write_picture(folder / f"{entry['split']}{entry['domain']}", picture.name, picture.grey, picture.masks)
             slices.append(entry)
@@ -99,7 +102,7 @@ def prepare(
             raise DataError(f"`manifest` must name a usable volume; none of {len(volumes.rows)} is: {shown}")
         counts = {f"{s}{d}": sum(e["split"] == s and e["domain"] == d for e in slices) for s in SPLITS for d in DOMAINS}
         notes += _empty_parts(counts)
-        manifest = manifest_record(volumes, options, split_of, slices)
+        manifest = manifest_record(volumes, options, split_of, slices, standard)
         write_manifest(folder, manifest)
     patients = {split: len({e["patient"] for e in slices if e["split"] == split}) for split in SPLITS}
     return PrepareReport(Path(out), manifest, problems, notes, counts, patients)
@@ -130,8 +133,34 @@ def _empty_parts(counts: dict[str, int]) -> list[str]:
     return notes
 
 
+def _standard(
+    volumes: VolumeList, options: PrepareOptions, split_of: Mapping[str, str], progress: bool
+) -> Landmarks | None:
+    """The common scale of the MRs, from those of the training part; a bad one is reported when it is prepared."""
+    from tqdm import tqdm
+
+    if "standardise" not in options.mr_steps:
+        return None
+    rows = [row for row in volumes.rows if row.modality == "MR" and split_of[row.patient] == "train"]
+    found = []
+    for row in tqdm(rows, "prepare: fitting the scale of the MRs", unit="volume", disable=not progress):
+        with suppress(DataError):
+            found.append(mr_landmarks(row, options))
+    if not found and any(row.modality == "MR" for row in volumes.rows):
+        raise DataError(
+            f"`mr_steps` can standardise only where the training part has a usable MR; none of its {len(rows)} is; "
+            f"leave `standardise` out"
+        )
+    return fit_standard(found) if found else None
+
+
 def _pictures(
-    volumes: VolumeList, options: PrepareOptions, problems: list[str], notes: list[str], progress: bool
+    volumes: VolumeList,
+    options: PrepareOptions,
+    standard: Landmarks | None,
+    problems: list[str],
+    notes: list[str],
+    progress: bool,
 ) -> Iterator[Picture]:
     from tqdm import tqdm
 
@@ -142,7 +171,7 @@ def _pictures(
             for row in group:
                 bar.set_description("prepare: reading and normalising")
                 try:
-                    scans.append(read_scan(row, options))
+                    scans.append(read_scan(row, options, standard))
                 except DataError as error:
                     problems.append(f"{row}: {error}")
             if len(scans) == len(group):

@@ -8,21 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from .options import PrepareOptions
+from .medical_packages import simpleitk
+from .options import MR_STEPS, PrepareOptions
 from .pictures import DOMAIN_OF, Picture
 from .preprocessing import MRMapping
 from .splits import SPLITS
+from .standardise import PERCENTILES, Landmarks
 from .volume_list import VolumeList
-from .volumes import ORIENTATION, simpleitk
+from .volumes import ORIENTATION
 
 
 def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
-    """One entry of ``slices``. ``a * grey + b`` of its ``intensity`` gives HU (CT) or the scanner's values (MR)."""
+    """One entry of ``slices``. ``a * grey + b`` of its ``intensity`` gives HU (CT) or the scanner's values (MR);
+    standardised values lie on the scale of ``mr_standard`` and come back through ``source_landmarks``;
+    ``series`` is the UID of a DICOM series."""
     scan, square = picture.scan, picture.square
     a, b = scan.mapping.of_grey()
     intensity: dict[str, Any] = {"a": a, "b": b, "unit": "HU" if scan.row.modality == "CT" else "source"}
     if isinstance(scan.mapping, MRMapping):
         intensity |= {"mean": scan.mapping.mean, "std": scan.mapping.std}
+    if scan.source_landmarks is not None:
+        intensity |= {"unit": "standard", "source_landmarks": list(scan.source_landmarks)}
     through, rows, columns = scan.spacing_mm
     entry: dict[str, Any] = {
         "name": picture.name,
@@ -39,13 +45,19 @@ def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
         "intensity": intensity,
         "region_areas_px": {region: int(mask.sum()) for region, mask in picture.masks.items()},
     }
+    if scan.volume.series is not None:
+        entry["series"] = scan.volume.series
     if scan.borrowed:
         entry["masks_of_other_modality"] = list(scan.borrowed)
     return entry
 
 
 def manifest_record(
-    volumes: VolumeList, options: PrepareOptions, split_of: Mapping[str, str], slices: list[dict[str, Any]]
+    volumes: VolumeList,
+    options: PrepareOptions,
+    split_of: Mapping[str, str],
+    slices: list[dict[str, Any]],
+    standard: Landmarks | None = None,
 ) -> dict[str, Any]:
     """The whole manifest; slices sorted by split, domain and name. No paths, no names but the ``patient`` column."""
     try:
@@ -65,7 +77,10 @@ def manifest_record(
         "orientation": ORIENTATION,
         "ct_window": {"width": options.ct_window[0], "level": options.ct_window[1]},
         "mr_percentiles": list(options.mr_percentiles),
-        "mr_clean": options.mr_clean,
+        "mr_steps": [step for step in MR_STEPS if step in options.mr_steps],
+        "mr_standard": None
+        if standard is None
+        else {"percentiles": list(PERCENTILES), "landmarks": standard.tolist(), "fitted_on": "train"},
         "slices_each_side": options.slices_each_side,
         "field_of_view_mm": options.field_of_view_mm,
         "split": {

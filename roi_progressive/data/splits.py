@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from ..errors import DataError
 
@@ -78,6 +80,31 @@ def split_by_modality(modalities: Mapping[str, Iterable[str]], fractions: Sequen
     for group in groups.values():
         assigned.update(split_patients(group, fractions, seed))
     return dict(sorted(assigned.items()))
+
+
+def read_split_file(path: str | Path) -> dict[str, str]:
+    """Read a CSV with the columns ``patient`` and ``split`` (train, val or test); others are left unread.
+
+    Returns:
+        Patient to split, in the order of the file.
+
+    Raises:
+        DataError: The file cannot be read, lacks a column, or puts a patient in two parts or in an unknown one.
+    """
+    path = Path(path)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            table = [{k: (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file, restval="")]
+    except OSError as error:
+        raise DataError(f"`split_file` must be a readable CSV file; got {str(path)!r}: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"`split_file` must be a CSV file in UTF-8; {str(path)!r} is not: {error}") from error
+    if not table or not {"patient", "split"} <= table[0].keys():
+        got = ", ".join(table[0]) if table else "no row"
+        raise DataError(f"`split_file` must have the columns patient and split, and rows; {str(path)!r} has {got}")
+    assignments = [(row["patient"], row["split"]) for row in table if any(row.values())]
+    checked_split(assignments, (patient for patient, _ in assignments))
+    return dict(assignments)
 
 
 def checked_split(assignments: Iterable[tuple[str, str]], patients: Iterable[str]) -> dict[str, str]:

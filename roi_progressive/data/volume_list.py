@@ -20,12 +20,23 @@ _PATIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PHASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
+_RTSTRUCT = re.compile(r"(?P<file>.*?\.dcm)(#(?P<name>.*))?", re.IGNORECASE)
+_LABEL_MARKS = "0123456789+- "
+
+
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask on disk: the voxels equal to ``label``, or all above zero where it is ``None``."""
+    """A mask on disk.
+
+    Args:
+        path: A volume file, or an RTSTRUCT file.
+        labels: The voxels equal to one of these; all above zero where there are none.
+        contour: The structure of this name in an RTSTRUCT file.
+    """
 
     path: Path
-    label: int | None = None
+    labels: tuple[int, ...] = ()
+    contour: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +66,10 @@ class VolumeList:
 def read_volume_list(path: str | Path) -> VolumeList:
     """Read the CSV: columns patient, phase, modality (CT or MR), image, and one column for each region.
 
-    A region's cell is ``file`` (its voxels above zero) or ``file#label``, or empty where the volume has no
-    mask of it. An optional column ``split`` (train, val or test) assigns the patients. Relative paths start
+    An image is a volume file or a folder with a DICOM series. A region's cell is ``file`` (its voxels above zero),
+    ``file#label``, ``file#label+label``, or ``file.dcm#name`` for a contour of an RTSTRUCT file; empty where the
+    volume has no mask of it. What follows the mark is a contour's name too where the part before it is a file
+    and the whole is none. An optional column ``split`` (train, val or test) assigns the patients. Relative paths start
     at the CSV's folder.
 
     Raises:
@@ -150,12 +163,27 @@ def _row(line: int, cells: dict[str, str], regions: Sequence[str], folder: Path)
 
 
 def _mask(line: int, column: str, cell: str, folder: Path) -> MaskFile:
-    name, mark, label = cell.rpartition("#")
-    if not mark or not label.lstrip("+-").isdigit():
-        return MaskFile(folder / cell)
-    if not name or int(label) < 1:
+    rtstruct = _RTSTRUCT.fullmatch(cell)
+    if rtstruct:
+        return MaskFile(folder / rtstruct["file"], contour=_contour(line, column, cell, rtstruct["name"]))
+    name, mark, chosen = cell.rpartition("#")
+    labels = [part.strip() for part in chosen.split("+")]
+    if mark and name and all(label.isascii() and label.isdigit() and int(label) > 0 for label in labels):
+        return MaskFile(folder / name, tuple(dict.fromkeys(int(label) for label in labels)))
+    if mark and not chosen.strip(_LABEL_MARKS):
         raise DataError(
-            f"`manifest` line {line}, column `{column}` must be `file` or `file#label` with a label of 1 or more; "
-            f"got {cell!r}; correct it"
+            f"`manifest` line {line}, column `{column}` must be `file`, `file#label` or `file#label+label` with labels "
+            f"of 1 or more, or `file.dcm#contour`; got {cell!r}; correct it"
         )
-    return MaskFile(folder / name, int(label))
+    if name and (folder / name).is_file() and not (folder / cell).exists():
+        return MaskFile(folder / name, contour=chosen.strip())
+    return MaskFile(folder / cell)
+
+
+def _contour(line: int, column: str, cell: str, name: str | None) -> str:
+    if not name or not name.strip():
+        raise DataError(
+            f"`manifest` line {line}, column `{column}` must name a contour of its DICOM file; got {cell!r}; "
+            f"write `file.dcm#contour`"
+        )
+    return name.strip()

@@ -1,4 +1,4 @@
-"""Reading volumes and masks, and bringing them onto one grid. All of SimpleITK is in this file."""
+"""Reading volumes and masks, and bringing them onto one grid."""
 
 from __future__ import annotations
 
@@ -10,26 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from .contours import contour_mask
+from .dicom_series import read_series
+from .medical_packages import simpleitk
 from .preprocessing import BACKGROUND, BoolArray, FloatArray
 from .volume_list import MaskFile, VolumeRow
 
 ORIENTATION = "LPS"
 """Columns run to the patient's left, rows to the back, slices to the head: pictures are upright and axial."""
-
-
-def simpleitk() -> Any:
-    """The SimpleITK module.
-
-    Raises:
-        DataError: It is not installed.
-    """
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise DataError(
-            'reading volumes needs `SimpleITK`, which is not installed; run: pip install "roi-progressive[medical]"'
-        ) from error
-    return SimpleITK
 
 
 @dataclass(frozen=True)
@@ -40,11 +28,13 @@ class Volume:
         image: The SimpleITK image; carries the grid.
         array: Its voxels, float32 ``(slices, rows, columns)``.
         masks: A boolean array on the same grid for each region the volume has a mask of.
+        series: UID of the DICOM series it was read from.
     """
 
     image: Any
     array: FloatArray
     masks: dict[str, BoolArray]
+    series: str | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -56,11 +46,19 @@ class Volume:
 def read_volume(row: VolumeRow) -> Volume:
     """Read a row's image and masks, masks resampled (nearest) onto the image's grid through the affines.
 
+    The image is a volume file or a folder with a DICOM series; a mask a volume file or contours of an RTSTRUCT file.
+
     Raises:
-        DataError: A file is missing, unreadable, not three-dimensional or not finite; a mask is empty or does
-            not overlap the image; the values of a CT are no Hounsfield units.
+        DataError: A file is missing, unreadable, not three-dimensional or not finite; a DICOM series is of another
+            modality or has gaps; a mask is empty or does not overlap the image; the values of a CT are no Hounsfield
+            units.
     """
-    image = _read_oriented("image", row.image.name, str(row.image))
+    series: str | None = None
+    if row.image.is_dir():
+        stored, series = read_series(row.image, row.modality)
+    else:
+        stored = _read_file("image", row.image)
+    image = simpleitk().DICOMOrient(stored, ORIENTATION)
     array = simpleitk().GetArrayFromImage(image).astype(np.float32)
     _check_finite("image", row.image.name, array)
     if row.modality == "CT" and array.min() >= 0:
@@ -68,18 +66,23 @@ def read_volume(row: VolumeRow) -> Volume:
             f"`image` must be in Hounsfield units for modality CT; {row.image.name} has none below 0; "
             f"correct the modality or apply the rescale intercept"
         )
-    masks = {region: _read_mask(region, file, image) for region, file in row.masks.items()}
-    return Volume(image, array, masks)
+    masks = {region: _read_mask(region, file, image, stored) for region, file in row.masks.items()}
+    return Volume(image, array, masks, series)
 
 
-def _read_mask(region: str, file: MaskFile, grid: Any) -> BoolArray:
+def _read_mask(region: str, file: MaskFile, grid: Any, stored: Any) -> BoolArray:
+    """``grid`` is the image in LPS orientation, ``stored`` the image as its file has it."""
     sitk = simpleitk()
-    image = _read_oriented(region, file.path.name, str(file.path))
+    if file.contour is not None:
+        drawn = sitk.GetImageFromArray(contour_mask(region, file.path, file.contour, stored).astype(np.uint8))
+        drawn.CopyInformation(stored)
+        return np.asarray(sitk.GetArrayFromImage(sitk.DICOMOrient(drawn, ORIENTATION)) > 0)
+    image = sitk.DICOMOrient(_read_file(region, file.path), ORIENTATION)
     values = sitk.GetArrayFromImage(image)
     _check_finite(region, file.path.name, values)
-    chosen = values > 0 if file.label is None else values == file.label
+    chosen = np.isin(values, file.labels) if file.labels else values > 0
     if not chosen.any():
-        label = "above zero" if file.label is None else f"of label {file.label}"
+        label = f"of label {'+'.join(map(str, file.labels))}" if file.labels else "above zero"
         raise DataError(
             f"`{region}` must mark a region; {file.path.name} has no voxel {label}; leave the cell empty if so"
         )
@@ -91,29 +94,29 @@ def _read_mask(region: str, file: MaskFile, grid: Any) -> BoolArray:
     return on_grid
 
 
-def _read_oriented(what: str, name: str, path: str) -> Any:
+def _read_file(what: str, path: Path) -> Any:
     sitk = simpleitk()
     # The reader's own message names its source files and spans lines; a missing file is told apart first.
     try:
         with open(path, "rb"):
             pass
     except OSError as error:
-        raise DataError(f"`{what}` cannot be opened: {name}: {error.strerror}") from error
+        raise DataError(f"`{what}` cannot be opened: {path.name}: {error.strerror}") from error
     try:
-        image = sitk.ReadImage(path)
+        image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         why = "is damaged or no NIfTI or other volume format"
         if "orthonormal" in str(error):
             why = "has axes that are not at right angles; resample it first"
-        raise DataError(f"`{what}` cannot be read: {name} {why}") from error
-    _check_stored_floats(what, path)
+        raise DataError(f"`{what}` cannot be read: {path.name} {why}") from error
+    _check_stored_floats(what, str(path))
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         size = " x ".join(str(length) for length in image.GetSize())
         raise DataError(
-            f"`{what}` must be three-dimensional with one value a voxel; {name} is {size} with "
+            f"`{what}` must be three-dimensional with one value a voxel; {path.name} is {size} with "
             f"{image.GetNumberOfComponentsPerPixel()}; extract one volume"
         )
-    return sitk.DICOMOrient(image, ORIENTATION)
+    return image
 
 
 def _check_stored_floats(what: str, path: str) -> None:
