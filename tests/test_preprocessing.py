@@ -207,3 +207,19 @@ def test_bias_correction_flattens_a_tissue_and_keeps_the_mean():
     spread = lambda volume: volume[muscle].std() / volume[muscle].mean()  # noqa: E731
     assert spread(corrected) < 0.5 * spread(biased)
     assert corrected[body].mean() == pytest.approx(biased[body].mean(), rel=1e-4)
+
+
+def test_bias_correction_gives_the_same_bytes_however_many_threads_the_machine_has():
+    sitk = pytest.importorskip("SimpleITK")
+    volume = np.repeat(_leg(np.random.default_rng(11), noise=4.0), 4, axis=0)
+    biased = (volume * (0.6 + 0.8 * np.arange(96) / 95)).astype(np.float32)
+    settings, corrected = sitk.ProcessObject, []
+    before = settings.GetGlobalDefaultNumberOfThreads()
+    try:
+        for threads in (1, 4):
+            settings.SetGlobalDefaultNumberOfThreads(threads)
+            corrected.append(correct_bias(biased, volume > 100, sitk.GetImageFromArray(biased)))
+            assert settings.GetGlobalDefaultNumberOfThreads() == threads
+    finally:
+        settings.SetGlobalDefaultNumberOfThreads(before)
+    assert (corrected[0] == corrected[1]).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -64,11 +66,22 @@ def correct_bias(volume: FloatArray, body: BoolArray, grid: Any) -> FloatArray:
     # The field is smooth, so it is fitted on a coarse grid; thin directions are left as they are.
     shrink = [max(1, min(4, length // 16)) for length in image.GetSize()]
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
-    # One thread: sums in another order would give other last digits.
-    n4.SetNumberOfWorkUnits(1)
     n4.SetMaximumNumberOfIterations([50, 50, 50])
-    n4.Execute(sitk.Shrink(image, shrink), sitk.Shrink(mask, shrink))
-    field = np.exp(sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).astype(np.float64))
+    with _one_thread(sitk.ProcessObject):
+        n4.SetNumberOfWorkUnits(1)
+        n4.Execute(sitk.Shrink(image, shrink), sitk.Shrink(mask, shrink))
+        field = np.exp(sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).astype(np.float64))
     corrected = (volume - floor) / field
     gain = (volume[body] - floor).mean() / corrected[body].mean()
     return np.asarray(corrected * gain + floor, dtype=np.float32)
+
+
+@contextmanager
+def _one_thread(settings: Any) -> Iterator[None]:
+    """For the filters inside N4 too: sums in another order would give other last digits on another machine."""
+    before = settings.GetGlobalDefaultNumberOfThreads()
+    settings.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        settings.SetGlobalDefaultNumberOfThreads(before)
