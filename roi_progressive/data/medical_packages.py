@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from ..errors import DataError
@@ -13,11 +14,7 @@ def simpleitk() -> Any:
     Raises:
         DataError: It is not installed.
     """
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise DataError(_lacking("volumes", "SimpleITK")) from error
-    return SimpleITK
+    return _imported("SimpleITK", "volumes")
 
 
 def pydicom() -> Any:
@@ -26,12 +23,13 @@ def pydicom() -> Any:
     Raises:
         DataError: It is not installed.
     """
+    return _imported("pydicom", "DICOM contours")
+
+
+def _imported(package: str, what: str) -> Any:
     try:
-        import pydicom
+        return importlib.import_module(package)
     except ImportError as error:
-        raise DataError(_lacking("DICOM contours", "pydicom")) from error
-    return pydicom
-
-
-def _lacking(what: str, package: str) -> str:
-    return f'reading {what} needs `{package}`, which is not installed; run: pip install "roi-progressive[medical]"'
+        raise DataError(
+            f'reading {what} needs `{package}`, which is not installed; run: pip install "roi-progressive[medical]"'
+        ) from error

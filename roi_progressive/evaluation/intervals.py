@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .aggregation import SET_METRICS, Cell, Results, aggregate, metrics_of, patient_values
+from .aggregation import COUNTS, SET_METRICS, Cell, Results, aggregate, metrics_of, patient_values
 from .metrics import SliceScores
 
 DIFFERENCE = "difference"
@@ -156,8 +156,7 @@ def _difference(cell: Cell, other: Cell) -> Cell:
             difference["reasons"][key] = cell["reasons"].get(key) or other["reasons"].get(key, "not computed")
         else:
             difference[key] = values[0] - values[1]
-    counts = ("n_patients", "n_slices", "n_region_slices", "n_without_region")
-    return difference | {count: cell[count] for count in counts}
+    return difference | {count: cell[count] for count in (*COUNTS, "n_without_region")}
 
 
 def _in_common(
