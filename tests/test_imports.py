@@ -59,6 +59,7 @@ SIBLINGS: dict[str, frozenset[str]] = {
     "pools": frozenset({"regions"}),
     "discriminators": frozenset({"regions", "adversarial", "pools", "patch_geometry"}),
     "generator": frozenset({"ggd"}),
+    "testing": frozenset({"testing", "data"}),
 }
 # Modules and folders that may use these and nothing else of ours, however high they stand; a folder's own files may
 # use each other.
