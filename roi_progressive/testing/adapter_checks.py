@@ -8,6 +8,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from ..plugins import Plugins
 from ..recognition import adapter_for
 from ..rng import RandomState
 from ..session import Session, attach
-from .states import read, same, state_of, written
+from .states import attributes_of, differing, n_hooks_of, read, same, state_of, written
 
 MakeHost = Callable[[], tuple[Any, Iterable[Any]]]
 Step = Callable[[Any, Any], None]
@@ -49,7 +50,7 @@ def check_adapter(
 
     The host is built five times and trained for a few steps each; make it small. The adapter must answer plausibly,
     leave training bit-equal where no term is active, bring masks and images of one size, have our gradient collected,
-    restore every attribute at ``close``, and give a host state that loads.
+    restore every attribute of host and loader at ``close`` and leave no hook, and give a host state that loads.
 
     Args:
         make_host: Builds the host, every time the same, and the loader it trains on; both are given to ``attach``.
@@ -107,8 +108,8 @@ class _Trial:
             stages=StageConfig(from_epochs=(_NEVER,)),
         )
         self.name = "adapter"
-        self._made: set[str] = set()
-        """Attributes that training alone gives the host."""
+        self._trained: set[str] = set()
+        """Attributes that training alone gives the host or sets anew."""
 
     def answers(self) -> Iterator[str]:
         """What the adapter says of its host, before anything is trained."""
@@ -127,6 +128,12 @@ class _Trial:
             yield f"`betas` must be two numbers from 0 to below 1; got {adapter.betas()}"
         if not adapter.loss_scale() > 0:
             yield f"`loss_scale` must be above 0; got {adapter.loss_scale()}"
+        if (length := adapter.n_epochs()) is not None and (not isinstance(length, int) or length < 1):
+            yield f"`n_epochs` must be a whole number of at least 1, or None; got {length!r}"
+        if adapter.is_training() is not True:
+            yield f"`is_training` must say True for a host that trains; got {adapter.is_training()!r}"
+        if (file := adapter.resume_file()) is not None and not isinstance(file, Path):
+            yield f"`resume_file` must be a pathlib.Path, or None for a fresh run; got {file!r}"
         from_files = any(region.batch_key is None for region in self._active.regions)
         if from_files and adapter.dataset_layout(loader) is None:
             yield "`dataset_layout` must describe the loader, or the regions name a `batch_key`; got None"
@@ -135,16 +142,19 @@ class _Trial:
         """Without an active term the host trains bit for bit as without us, and looks the same after ``close``."""
         alone = self._trained_alone()
         host, loader = self._make_host()
-        attributes = dict(vars(host)) if hasattr(host, "__dict__") else {}
+        before, loader_before, n_hooks = attributes_of(host), attributes_of(loader), n_hooks_of(host)
         with self._seeded(), self._attached(host, loader, self._inert, self._plugins) as session:
             session.start_epoch(1)
             self._train(host, loader)
             state = state_of(host)
         if not same(alone, state):
             yield "`install` must not change training where no term is active; the host's networks or streams differ"
-        added = sorted(set(vars(host)) - set(attributes) - self._made) if attributes else []
-        if added:
-            yield f"`install` must change the host through `patches` only; left after close: {', '.join(added)}"
+        changed = differing(before, attributes_of(host)) - self._trained
+        changed |= {f"{name} of the loader" for name in differing(loader_before, attributes_of(loader))}
+        changed |= {"hooks of its networks"} if n_hooks_of(host) != n_hooks else set()
+        if changed:
+            left = ", ".join(sorted(changed))
+            yield f"`install` must change the host through `patches` only; left after close: {left}"
 
     def guided(self) -> Iterator[str]:
         """With an active term masks fit their images, our gradient arrives, and the generators feel it."""
@@ -185,10 +195,10 @@ class _Trial:
 
     def _trained_alone(self) -> Any:
         host, loader = self._make_host()
-        own = set(vars(host)) if hasattr(host, "__dict__") else set()
+        before = attributes_of(host)
         with self._seeded():
             self._train(host, loader)
-            self._made = set(vars(host)) - own if hasattr(host, "__dict__") else set()
+            self._trained = differing(before, attributes_of(host))
             return state_of(host)
 
     def _train(self, host: Any, loader: Iterable[Any]) -> None:

@@ -20,6 +20,25 @@ def state_of(host: Any) -> Any:
     return read(written({"states": states, "streams": RandomState.now().to_plain()}))
 
 
+def attributes_of(thing: Any) -> dict[str, Any]:
+    """An object's own attributes, as they stand."""
+    return dict(vars(thing)) if hasattr(thing, "__dict__") else {}
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
+    """The names that only one of them has, or that stand for another object."""
+    missing = object()
+    return {name for name in {*one, *other} if one.get(name, missing) is not other.get(name, missing)}
+
+
+def n_hooks_of(host: Any) -> int:
+    """How many hooks hang on the networks a host holds."""
+    held = dict(host) if isinstance(host, Mapping) else attributes_of(host)
+    modules = (module for value in held.values() if isinstance(value, nn.Module) for module in value.modules())
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, kind)) for module in modules for kind in kinds)
+
+
 def written(state: Any) -> io.BytesIO:
     """A state saved as our checkpoints are."""
     file = io.BytesIO()
