@@ -4,13 +4,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import roi_progressive
 import torch
-from roi_progressive import RegionConfig
-from roi_progressive.testing import ToyHost, check_discriminator, phantom_batch, phantom_config
 from roi_spectral import plugin
 from roi_spectral.discriminator import SpectralDiscriminator
 from roi_spectral.edges import edge_loss
+
+import roi_progressive
+from roi_progressive import RegionConfig
+from roi_progressive.testing import ToyHost, check_discriminator, phantom_batch, phantom_config
 
 
 def test_the_discriminator_passes_the_check():
