@@ -1,4 +1,4 @@
-"""The command ``roi-progressive``: demo, prepare, train, evaluate, check."""
+"""The command ``roi-progressive``: demo, prepare, train, evaluate, figure, check."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # tables hold arrows that an ASCII terminal cannot print
             stream.reconfigure(errors="replace")
-    commands = {"demo": _demo, "prepare": _prepare, "train": _train, "evaluate": _evaluate, "check": _check}
     try:
-        commands[options.command](options)
+        COMMANDS[options.command](options)
     except RoiProgressiveError as error:
         return _mistake("; ".join([str(error), *getattr(error, "__notes__", ())]))
     except OSError as error:
@@ -201,12 +200,44 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
         raise ConfigError("`--split` must go with RUN; got folders; leave it out")
 
 
+def _figure(options: argparse.Namespace) -> None:
+    from .evaluation.figures import DIRECTION_NAMES
+    from .run_figure import draw_run
+
+    with ProgressBar("figure") as bar:
+        drawn = draw_run(
+            options.run,
+            directions=options.direction,
+            patient=options.patient,
+            region=options.region,
+            split=options.split,
+            sigma=options.sigma,
+            error=options.error,
+            out=options.out,
+            force=options.force,
+            report=bar.step,
+        )
+    for figure in drawn:
+        print(f"{DIRECTION_NAMES[figure.direction]}: {', '.join(map(str, figure.files))}")
+        print("\n".join(f"  {row}" for row in figure.rows))
+
+
 def _check(options: argparse.Namespace) -> None:
     from .config import Config
     from .host_check import check_host
 
     config = Config() if options.config is None else Config.from_toml(options.config)
     print(check_host(options.host, options.data, config, options.host_options))
+
+
+COMMANDS = {
+    "demo": _demo,
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "figure": _figure,
+    "check": _check,
+}
 
 
 if __name__ == "__main__":

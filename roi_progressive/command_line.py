@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     _add_prepare(commands)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_figure(commands)
     _add_check(commands)
     return top
 
@@ -177,6 +178,23 @@ def _add_evaluate(commands: Any) -> None:
     )
     folders.add_argument("--out", type=Path, metavar="DIR", help="folder for the results, new or empty")
     folders.add_argument("--force", action="store_true", help="replace earlier results in that folder")
+
+
+def _add_figure(commands: Any) -> None:
+    text = "Draw real source, generated image and real target of a run by contrast phase, the region enlarged."
+    epilog = "Each row shows the patient whose tumour PSNR is the median, never the best, and says so."
+    figure = _add(commands, "figure", text, epilog)
+    figure.add_argument("run", type=Path, metavar="RUN", help="folder that `train` wrote")
+    figure.add_argument(
+        "--direction", choices=("A2B", "B2A"), nargs="+", default=("A2B", "B2A"), help="one figure each (both)"
+    )
+    figure.add_argument("--patient", metavar="NAME", help="show this one instead of the median")
+    figure.add_argument("--sigma", action="store_true", help="add the predicted standard deviation")
+    figure.add_argument("--error", action="store_true", help="add the absolute error of the generated image")
+    figure.add_argument("--region", help="the region to box (tumor, or the data's last)")
+    figure.add_argument("--split", choices=("test", "val"), default="test", help="which slices (%(default)s)")
+    figure.add_argument("--out", type=Path, metavar="DIR", help="folder for figure_A2B.png, .pdf, ... (RUN/test)")
+    figure.add_argument("--force", action="store_true", help="replace figures in --out")
 
 
 def _add_check(commands: Any) -> None:

@@ -50,7 +50,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "translate",
         "score_files",
         "results",
-        "demo_report",
+        "demo_report run_figure",
         "demo",
         "cli",
     )

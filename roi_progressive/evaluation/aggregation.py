@@ -50,7 +50,7 @@ def aggregate(slices: Iterable[SliceScores]) -> Results:
     results: Results = {}
     for direction in sorted(groups):
         phases = groups[direction]
-        cells = {phase: _phase_cell(phases[phase]) for phase in sorted(phases, key=_phase_order)}
+        cells = {phase: _phase_cell(phases[phase]) for phase in sorted(phases, key=phase_order)}
         patients = {one["patient"] for members in phases.values() for one in members}
         results[direction] = {**cells, "mean": _mean_cell(cells, len(patients))}
     return results
@@ -130,5 +130,6 @@ def _mean(metric: str) -> Callable[[Sequence[float]], float]:
     return lambda values: math.fsum(values) / len(values)
 
 
-def _phase_order(phase: str) -> tuple[int, str]:
+def phase_order(phase: str) -> tuple[int, str]:
+    """The key that sorts phases: the paper's in its order, then others by name."""
     return (PHASES.index(phase), "") if phase in PHASES else (len(PHASES), phase)
