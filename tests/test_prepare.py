@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from roi_progressive.cli import main
-from roi_progressive.data import prepare as prepare_module
 from roi_progressive.data.options import PrepareOptions
 from roi_progressive.data.prepare import prepare
 from roi_progressive.errors import ConfigError, DataError
@@ -405,25 +404,6 @@ def test_force_never_deletes_the_input(volumes, tmp_path):
     assert volumes.exists()
 
 
-@pytest.mark.parametrize("force", [False, True])
-def test_an_interrupted_run_leaves_what_was_there(volumes, tmp_path, monkeypatch, force):
-    if force:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "precious.txt").write_text("mine")
-    before = bytes_below(tmp_path)
-    calls = iter(range(100))
-
-    def stop_at_the_third(*arguments):
-        if next(calls) == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(prepare_module, "write_picture", stop_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(volumes, tmp_path / "out", SMALL, force=force)
-    assert bytes_below(tmp_path) == before
-    assert not list(tmp_path.glob(".out*"))
-
-
 def test_without_simpleitk_the_error_says_what_to_install(volumes, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(DataError, match=r'pip install "roi-progressive\[medical\]"'):
@@ -431,11 +411,17 @@ def test_without_simpleitk_the_error_says_what_to_install(volumes, tmp_path, mon
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("progress", [False, True])
-def test_progress_is_shown_with_its_stage_when_asked(volumes, tmp_path, capsys, progress):
-    prepare(volumes, tmp_path / "out", SMALL, progress=progress)
-    shown = capsys.readouterr().err
-    assert ("reading" in shown and "8/8" in shown) if progress else shown == ""
+def test_progress_counts_volumes_and_names_the_one_at_hand(volumes, tmp_path):
+    told = []
+    prepare(volumes, tmp_path / "out", SMALL, report=lambda *step: told.append(step))
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert told[-1][:2] == (8, 8) and {total for _, total, _ in told} == {8}
+    assert any("p2 NC MR" in text for _, _, text in told)
+
+
+def test_the_command_shows_a_bar(volumes, tmp_path, capsys):
+    assert main(["prepare", str(volumes), str(tmp_path / "out"), "--size", "16"]) == 0
+    assert "prepare: 100%" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

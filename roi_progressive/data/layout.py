@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from ..errors import DataError
 from .splits import SPLITS
@@ -33,7 +28,7 @@ def new_folder(out: str | Path, *, force: bool, keep: Iterable[Path] = ()) -> It
             written.
     """
     target = Path(out).resolve()
-    _check_replaceable(target, force, keep)
+    check_replaceable(target, force, keep)
     aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         aside.mkdir(parents=True)
@@ -41,14 +36,15 @@ def new_folder(out: str | Path, *, force: bool, keep: Iterable[Path] = ()) -> It
         raise DataError(f"`out` must be a folder that can be written; got {str(out)!r}: {error.strerror}") from error
     try:
         yield aside
-        _check_replaceable(target, force, keep)
-        _put_in_place(aside, target)
+        check_replaceable(target, force, keep)
+        put_in_place(aside, target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
 
 
-def _put_in_place(aside: Path, target: Path) -> None:
+def put_in_place(aside: Path, target: Path) -> None:
+    """Rename a finished folder to its place; what was there goes away after it."""
     if not target.exists():
         aside.rename(target)
         return
@@ -62,7 +58,12 @@ def _put_in_place(aside: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _check_replaceable(target: Path, force: bool, keep: Iterable[Path]) -> None:
+def check_replaceable(target: Path, force: bool, keep: Iterable[Path]) -> None:
+    """Check that a folder may be written to ``target``: it is new or empty, or ``force`` replaces it.
+
+    Raises:
+        DataError: It may not.
+    """
     if target.exists() and not target.is_dir():
         raise DataError(f"`out` must be a folder; {str(target)!r} is a file; choose another")
     if not target.exists() or not any(target.iterdir()):
@@ -81,29 +82,4 @@ def make_folders(folder: Path, regions: Sequence[str]) -> None:
     for split in SPLITS:
         for domain in DOMAINS:
             for suffix in ("", *(f"_{region}" for region in regions)):
-                (folder / f"{split}{domain}{suffix}").mkdir()
-
-
-def write_picture(
-    folder: Path, name: str, grey: npt.NDArray[np.uint8], masks: Mapping[str, npt.NDArray[np.bool_]]
-) -> None:
-    """Write an 8-bit grey PNG, and each region's mask (0 or 255) into the sibling folder named after it.
-
-    Args:
-        folder: The image folder, e.g. ``OUT/trainA``.
-        name: File name without suffix.
-        grey: ``(rows, columns)``.
-        masks: Region to ``(rows, columns)``.
-    """
-    from PIL import Image
-
-    Image.fromarray(grey).save(folder / f"{name}.png")
-    for region, mask in masks.items():
-        pixels = np.where(mask, 255, 0).astype(np.uint8)
-        Image.fromarray(pixels).save(folder.with_name(f"{folder.name}_{region}") / f"{name}.png")
-
-
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write ``manifest.json``."""
-    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+                (folder / f"{split}{domain}{suffix}").mkdir(exist_ok=True)
