@@ -119,7 +119,7 @@ def test_every_picture_has_a_mask_and_an_entry_and_nothing_else_is_written(volum
     assert manifest == report.manifest
     assert (manifest["format"], manifest["kind"], manifest["size_px"]) == (1, "prepared", 32)
     assert (manifest["regions"], manifest["phases"], manifest["paired"]) == (["tumor"], ["NC"], True)
-    expected = {"manifest.json"}
+    expected = {"manifest.json", *(f"contact_sheet_{split}.png" for split in ("train", "val", "test"))}
     for entry in manifest["slices"]:
         folder = f"{entry['split']}{entry['domain']}"
         assert entry["name"] == f"{entry['patient']}_NC_{entry['index']:03d}"

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from ..errors import DataError
 from .splits import SPLITS
 
@@ -83,3 +86,11 @@ def make_folders(folder: Path, regions: Sequence[str]) -> None:
         for domain in DOMAINS:
             for suffix in ("", *(f"_{region}" for region in regions)):
                 (folder / f"{split}{domain}{suffix}").mkdir(exist_ok=True)
+
+
+def read_pixels(folder: Path, name: str) -> npt.NDArray[np.uint8]:
+    """A written picture or mask in 8-bit grey, ``(rows, columns)``; ``name`` has no ending."""
+    from PIL import Image
+
+    with Image.open(folder / f"{name}.png") as image:
+        return np.array(image)

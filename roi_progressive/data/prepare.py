@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError
+from .contact_sheet import contact_sheet
 from .fingerprint import fingerprint
 from .groups import Group, LandmarksOf
 from .jobs import Progress, run_jobs
@@ -18,7 +19,7 @@ from .layout import DOMAINS, make_folders
 from .medical_packages import simpleitk
 from .options import PrepareOptions
 from .partial_folder import PartialFolder, partial_folder
-from .pictures import DOMAIN_OF
+from .pictures import DOMAIN_OF, MAIN_REGION
 from .record import manifest_record, versions
 from .splits import SPLITS, checked_split, split_by_modality
 from .standardise import Landmarks, fit_standard
@@ -70,7 +71,8 @@ def prepare(
     """Write the pictures, masks and ``manifest.json`` of a list of volumes (see ``read_volume_list``).
 
     Layout: ``{train,val,test}{A,B}/<patient>_<phase>_<slice>.png``, A is CT and B is MR, and for every region
-    ``{split}{domain}_<region>/`` with a mask for every picture. Volumes are turned to LPS first; slices are
+    ``{split}{domain}_<region>/`` with a mask for every picture; ``contact_sheet_<split>.png`` shows them.
+    Volumes are turned to LPS first; slices are
     axial and counted from the feet. The same input gives the same bytes, whatever the number of processes.
 
     The split is made over all patients listed, so a repaired file moves nobody from one part to another.
@@ -109,6 +111,7 @@ def prepare(
             raise DataError(f"`manifest` must name a usable volume; none of {len(volumes.rows)} is: {shown}")
         counts = {f"{s}{d}": sum(e["split"] == s and e["domain"] == d for e in slices) for s in SPLITS for d in DOMAINS}
         notes += _empty_parts(counts)
+        _write_sheets(place, slices, volumes.regions)
         manifest = manifest_record(volumes, options, split_of, slices, standard)
         text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         place.put(place.pictures / "manifest.json", lambda aside: aside.write_text(text, encoding="utf-8"))
@@ -158,6 +161,13 @@ def _run(
         problems += record["problems"]
         notes += record["notes"]
     return [entry for record in records for entry in record["slices"]], standard, problems, notes
+
+
+def _write_sheets(place: PartialFolder, slices: Sequence[Mapping[str, Any]], regions: Sequence[str]) -> None:
+    for split in SPLITS:
+        sheet = contact_sheet(place.pictures, split, slices, sorted(regions, key=lambda name: name != MAIN_REGION))
+        if sheet is not None:
+            place.put(place.pictures / f"contact_sheet_{split}.png", sheet.save)
 
 
 def _split(volumes: VolumeList, options: PrepareOptions) -> dict[str, str]:
