@@ -108,6 +108,9 @@ def _add_prepare(commands: Any) -> None:
     )
     prepare.add_argument("--align", action="store_true", help="resample a patient's MR onto the CT grid")
     prepare.add_argument(
+        "--paired", action="store_true", help="--align, and each pair side by side too, as pix2pix reads them"
+    )
+    prepare.add_argument(
         "--field-of-view", type=float, metavar="MM", help="side of the square that is cut out (the body's longer side)"
     )
     prepare.add_argument("--processes", type=int, default=1, metavar="N", help="volumes at a time (%(default)s)")

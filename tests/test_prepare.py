@@ -228,6 +228,20 @@ def test_in_an_aligned_pair_a_lacking_mask_is_that_of_the_other_and_said_so(tmp_
         assert (masks[0] == masks[1]).all()
 
 
+def test_pairs_also_lie_side_by_side_with_their_masks(volumes, tmp_path):
+    report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=32, slices_each_side=1, paired=True))
+    aligned = prepare(volumes, tmp_path / "aligned", SMALL)
+    assert report.manifest["paired"] and report.manifest["side_by_side"]
+    assert report.manifest["slices"] == aligned.manifest["slices"]
+    for entry in report.manifest["slices"]:
+        half = np.s_[:, :32] if entry["domain"] == "A" else np.s_[:, 32:]
+        for ending in ("", "_tumor"):
+            both = pixels(tmp_path / "out" / f"{entry['split']}{ending}" / f"{entry['name']}.png")
+            alone = pixels(tmp_path / "out" / f"{entry['split']}{entry['domain']}{ending}" / f"{entry['name']}.png")
+            assert both.shape == (32, 64) and (both[half] == alone).all() and alone.any()
+    assert len(list((tmp_path / "out").glob("train/*.png"))) == report.slice_counts["trainA"]
+
+
 def test_without_align_each_volume_keeps_its_own_slices(volumes, tmp_path):
     report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=32))
     indices = {d: {e["index"] for e in report.manifest["slices"] if e["domain"] == d} for d in "AB"}
@@ -434,6 +448,7 @@ def test_the_command_shows_a_bar(volumes, tmp_path, capsys):
         ("slices_each_side", -1),
         ("field_of_view_mm", 0.0),
         ("align", "yes"),
+        ("paired", 1),
         ("mr_steps", ("polish",)),
         ("mr_steps", "clip"),
         ("split", (0.5, 0.5)),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..errors import DataError
 from .options import PrepareOptions
 from .partial_folder import PartialFolder
-from .pictures import Picture, Scan, aligned_pair, cleaned_mr, cut_pictures, read_scan
+from .pictures import Picture, Scan, aligned_pair, beside, cleaned_mr, cut_pictures, read_scan
 from .preprocessing import FloatArray
 from .record import slice_record
 from .standardise import Landmarks, landmarks_of
@@ -75,10 +75,15 @@ class Group:
         problems: list[str] = []
         notes: list[str] = []
         slices = []
-        for picture in self._pictures(place, problems, notes):
+        pictures = self._pictures(place, problems, notes)
+        for picture in pictures:
             entry = slice_record(picture, self.split, self.options.size_px)
-            write_picture(place, f"{entry['split']}{entry['domain']}", picture)
+            write_picture(place, f"{self.split}{entry['domain']}", picture)
             slices.append(entry)
+        if self.options.paired:
+            half = len(pictures) // 2
+            for ct, mr in zip(pictures[:half], pictures[half:], strict=True):
+                write_picture(place, self.split, beside(ct, mr))
         for row in self.rows:
             _cache(place, row).unlink(missing_ok=True)
         return {"slices": slices, "problems": problems, "notes": notes}

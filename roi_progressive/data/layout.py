@@ -80,10 +80,10 @@ def check_replaceable(target: Path, force: bool, keep: Iterable[Path]) -> None:
             raise DataError(f"`out` must not hold the input; {str(target)!r} holds {file.name}; choose another folder")
 
 
-def make_folders(folder: Path, regions: Sequence[str]) -> None:
+def make_folders(folder: Path, regions: Sequence[str], side_by_side: bool = False) -> None:
     """Make every image and mask folder of the layout, also those that stay empty."""
     for split in SPLITS:
-        for domain in DOMAINS:
+        for domain in (*DOMAINS, "") if side_by_side else DOMAINS:
             for suffix in ("", *(f"_{region}" for region in regions)):
                 (folder / f"{split}{domain}{suffix}").mkdir(exist_ok=True)
 

@@ -76,6 +76,12 @@ class Picture:
         return f"{self.scan.row.patient}_{self.scan.row.phase}_{self.index:03d}"
 
 
+def beside(left: Picture, right: Picture) -> Picture:
+    """Two pictures of an aligned pair as one, and their masks likewise, ``(size_px, 2 * size_px)``."""
+    masks = {region: np.hstack([mask, right.masks[region]]) for region, mask in left.masks.items()}
+    return replace(left, grey=np.hstack([left.grey, right.grey]), masks=masks)
+
+
 def read_scan(
     row: VolumeRow, options: PrepareOptions, standard: Landmarks | None = None, cleaned: FloatArray | None = None
 ) -> Scan:

@@ -72,6 +72,7 @@ def prepare(
 
     Layout: ``{train,val,test}{A,B}/<patient>_<phase>_<slice>.png``, A is CT and B is MR, and for every region
     ``{split}{domain}_<region>/`` with a mask for every picture; ``contact_sheet_<split>.png`` shows them.
+    With ``paired`` also ``{train,val,test}/<name>.png``, A to the left of B, and ``{split}_<region>/`` likewise.
     Volumes are turned to LPS first; slices are
     axial and counted from the feet. The same input gives the same bytes, whatever the number of processes.
 
@@ -103,7 +104,7 @@ def prepare(
     files = [path for row in volumes.rows for path in (row.image, *(mask.path for mask in row.masks.values()))]
     settings = fingerprint(manifest_csv, files, options, versions(volumes))
     with partial_folder(out, settings, force=force, keep=[Path(manifest_csv), *files]) as place:
-        make_folders(place.pictures, volumes.regions)
+        make_folders(place.pictures, volumes.regions, options.paired)
         slices, standard, problems, notes = _run(place, volumes, options, split_of, processes, report)
         if not slices:
             place.discard()
@@ -129,7 +130,7 @@ def _run(
 ) -> tuple[list[dict[str, Any]], Landmarks | None, list[str], list[str]]:
     """Do all jobs: the entries of all slices, the scale of the MRs, problems and notes."""
     problems: list[str] = []
-    grouped = _groups(volumes.rows, options.align, problems)
+    grouped = _groups(volumes.rows, options.in_pairs, problems)
     mrs = [row for row in volumes.rows if row.modality == "MR"]
     training = [row for row in mrs if split_of[row.patient] == "train"] if "standardise" in options.mr_steps else []
     total, done = len(training) + sum(map(len, grouped)), 0
@@ -195,9 +196,9 @@ def _empty_parts(counts: dict[str, int]) -> list[str]:
     return notes
 
 
-def _groups(rows: Sequence[VolumeRow], align: bool, problems: list[str]) -> list[list[VolumeRow]]:
-    """Each volume for itself, or with ``align`` each CT with the MR of the same patient and phase."""
-    if not align:
+def _groups(rows: Sequence[VolumeRow], in_pairs: bool, problems: list[str]) -> list[list[VolumeRow]]:
+    """Each volume for itself, or each CT with the MR of the same patient and phase."""
+    if not in_pairs:
         return [[row] for row in rows]
     together: dict[tuple[str, str], list[VolumeRow]] = {}
     for row in rows:
