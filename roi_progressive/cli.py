@@ -82,10 +82,16 @@ def _prepare(options: argparse.Namespace) -> None:
         split_seed=options.seed,
         split_of=None if options.split_file is None else read_split_file(options.split_file),
         align=options.align,
+        paired=options.paired,
         field_of_view_mm=options.field_of_view,
         mr_steps=tuple(options.mr_steps),
     )
-    report = prepare(options.manifest, options.out, chosen, force=options.force, progress=True)
+    try:
+        with ProgressBar("prepare") as bar:
+            given = {"processes": options.processes, "force": options.force, "report": bar.step}
+            report = prepare(options.manifest, options.out, chosen, **given)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command again goes on where it stopped") from None
     print(report)
     if options.strict and report.problems:
         raise DataError(

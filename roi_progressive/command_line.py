@@ -55,7 +55,12 @@ def _add_demo(commands: Any) -> None:
 
 def _add_prepare(commands: Any) -> None:
     text = "Turn CT and MR volumes (NIfTI or DICOM) with masks into slices to train on."
-    prepare = _add(commands, "prepare", text, "Then: roi-progressive train --data OUT --out RUN")
+    prepare = _add(
+        commands,
+        "prepare",
+        text,
+        "A stopped run goes on when it is started again. Then: roi-progressive train --data OUT --out RUN",
+    )
     prepare.add_argument("manifest", type=Path, help="CSV: patient, phase, modality, image, one column a region")
     prepare.add_argument("out", type=Path, help="folder to write, new or empty")
     prepare.add_argument("--size", type=int, default=256, metavar="PX", help="side of the slices (%(default)s)")
@@ -104,8 +109,12 @@ def _add_prepare(commands: Any) -> None:
     )
     prepare.add_argument("--align", action="store_true", help="resample a patient's MR onto the CT grid")
     prepare.add_argument(
+        "--paired", action="store_true", help="--align, and each pair side by side too, as pix2pix reads them"
+    )
+    prepare.add_argument(
         "--field-of-view", type=float, metavar="MM", help="side of the square that is cut out (the body's longer side)"
     )
+    prepare.add_argument("--processes", type=int, default=1, metavar="N", help="volumes at a time (%(default)s)")
     prepare.add_argument("--strict", action="store_true", help="exit with status 2 where a volume was left out")
     prepare.add_argument("--force", action="store_true", help="replace an earlier data set in that folder")
 

@@ -27,7 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors",
-        "setting_checks",
+        "parallel setting_checks",
         "config",
         "rng distributed",
         "regions stages ggd adversarial generator pools patch_geometry discriminators",
@@ -42,7 +42,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "steps",
         "session_state",
         "session",
-        "host data evaluation testing inspection parallel progress command_line checkout mask_coverage step_cost",
+        "host data evaluation testing inspection progress command_line checkout mask_coverage step_cost",
         "host_check",
         "train_options",
         "run_folder",
@@ -64,8 +64,10 @@ SIBLINGS: dict[str, frozenset[str]] = {
 # use each other.
 ONLY: dict[str, frozenset[str]] = {
     "errors": frozenset(),
+    "parallel": frozenset({"errors"}),
     "host": frozenset({"errors", "generator", "discriminators", "ggd"}),
-    "data": frozenset({"errors"}),
+    # Processes are no business of the training's; volumes are prepared in several.
+    "data": frozenset({"errors", "parallel"}),
     "evaluation": frozenset({"errors"}),
 }
 # Adapters use public names, each other, and these modules.
