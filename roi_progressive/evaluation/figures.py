@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..errors import DataError, ShapeError
 from .aggregation import patient_values
 from .image_files import Grey, Mask
-from .metrics import SliceScores
+from .scoring import SliceScores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
