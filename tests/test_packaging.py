@@ -87,6 +87,7 @@ def test_the_entry_points_name_what_is_there() -> None:
         name, _, target = line.partition(" = ")
         assert target == f"roi_progressive.adapters.{name}"
         assert (ROOT / "adapters" / f"{name}.py").is_file()
+    assert _lines(points["pytest11"]) == ["roi_progressive = roi_progressive.pytest_plugin"]
 
 
 def test_the_installed_distribution_says_the_version_of_the_source() -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from roi_progressive import Config, RegionConfig, hookspecs
+import roi_progressive
+from roi_progressive import Config, PatchDiscriminator, RegionConfig, hookspecs
 from roi_progressive.cli import main
 from roi_progressive.command_line import parser
 from roi_progressive.testing import check_adapter
@@ -162,6 +163,23 @@ def test_the_printed_adapter_passes_the_check_it_names():
     region = RegionConfig("tumor", scales=1, base_channels=4, batch_key="{domain}_tumor")
     config = Config(regions=(region,), ggd=None)
     check_adapter(make_host, step=lambda host, batch: host.step(batch), plugins=[names["MyPlugin"]()], config=config)
+
+
+def test_the_printed_test_of_a_plugin_passes_with_the_fixtures_it_names(roi_toy_host, roi_phantom_batch, roi_config):
+    (source,) = [block for block in blocks("python") if "def test_my_plugin" in block]
+
+    class MyDiscriminators:
+        asked = 0
+
+        @roi_progressive.hookimpl
+        def roi_discriminator(self, region, in_channels, smallest_px):
+            MyDiscriminators.asked += 1
+            return PatchDiscriminator(in_channels, 2, 1)
+
+    names = {"roi_progressive": roi_progressive, "MyDiscriminators": MyDiscriminators}
+    exec(source, names)
+    names["test_my_plugin"](roi_toy_host, roi_phantom_batch, roi_config)
+    assert MyDiscriminators.asked == 2, "one scale of one region in two directions"
 
 
 def test_every_hook_has_its_line_with_its_own_arguments():

@@ -31,6 +31,39 @@ class _Leaves(_Wrong):
         self._model.left_behind = True
 
 
+class _Replaces(_Wrong):
+    def install(self, session: Any, patches: Any) -> None:
+        super().install(session, patches)
+        self._model.model_names = list(self._model.model_names)
+
+
+class _MarksTheLoader(_Wrong):
+    def dataset_layout(self, dataset: Any) -> Any:
+        dataset.seen = True
+        return super().dataset_layout(dataset)
+
+
+class _Hooks(_Wrong):
+    def install(self, session: Any, patches: Any) -> None:
+        super().install(session, patches)
+        self._model.netG_A.register_forward_hook(lambda *_: None)
+
+
+class _Endless(_Wrong):
+    def n_epochs(self) -> int | None:
+        return 0
+
+
+class _Idle(_Wrong):
+    def is_training(self) -> bool:
+        return False
+
+
+class _TextPath(_Wrong):
+    def resume_file(self) -> Any:
+        return "latest_roi_progressive.pth"
+
+
 class _Draws(_Wrong):
     def install(self, session: Any, patches: Any) -> None:
         super().install(session, patches)
@@ -81,6 +114,12 @@ class _Forgets(_Wrong):
 FAULTS: dict[type[_Wrong], str] = {
     _Silent: "no translation came",
     _Leaves: "left after close: left_behind",
+    _Replaces: "left after close: model_names",
+    _MarksTheLoader: "left after close: seen of the loader",
+    _Hooks: "left after close: hooks of its networks",
+    _Endless: "`n_epochs` must be a whole number of at least 1, or None; got 0",
+    _Idle: "`is_training` must say True for a host that trains; got False",
+    _TextPath: "`resume_file` must be a pathlib.Path, or None for a fresh run; got 'latest",
     _Draws: "must not change training where no term is active",
     _ForgetsMasks: "held no region",
     _CopiesFakes: "our gradient got lost",

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from . import masks as mask_files
-from .adapter import Translation
-from .config import Config, RegionConfig, StageConfig
-from .errors import ConfigError, PluginError
-from .hookspecs import hookimpl
-from .plugins import Plugins
-from .recognition import adapter_for
-from .rng import RandomState
-from .session import Session, attach
+from .. import masks as mask_files
+from ..adapter import Translation
+from ..config import Config, RegionConfig, StageConfig
+from ..errors import ConfigError, PluginError
+from ..hookspecs import hookimpl
+from ..plugins import Plugins
+from ..recognition import adapter_for
+from ..rng import RandomState
+from ..session import Session, attach
+from .states import attributes_of, differing, n_hooks_of, read, same, state_of, written
 
 MakeHost = Callable[[], tuple[Any, Iterable[Any]]]
 Step = Callable[[Any, Any], None]
@@ -49,7 +50,7 @@ def check_adapter(
 
     The host is built five times and trained for a few steps each; make it small. The adapter must answer plausibly,
     leave training bit-equal where no term is active, bring masks and images of one size, have our gradient collected,
-    restore every attribute at ``close``, and give a host state that loads.
+    restore every attribute of host and loader at ``close`` and leave no hook, and give a host state that loads.
 
     Args:
         make_host: Builds the host, every time the same, and the loader it trains on; both are given to ``attach``.
@@ -107,8 +108,8 @@ class _Trial:
             stages=StageConfig(from_epochs=(_NEVER,)),
         )
         self.name = "adapter"
-        self._made: set[str] = set()
-        """Attributes that training alone gives the host."""
+        self._trained: set[str] = set()
+        """Attributes that training alone gives the host or sets anew."""
 
     def answers(self) -> Iterator[str]:
         """What the adapter says of its host, before anything is trained."""
@@ -127,6 +128,12 @@ class _Trial:
             yield f"`betas` must be two numbers from 0 to below 1; got {adapter.betas()}"
         if not adapter.loss_scale() > 0:
             yield f"`loss_scale` must be above 0; got {adapter.loss_scale()}"
+        if (length := adapter.n_epochs()) is not None and (not isinstance(length, int) or length < 1):
+            yield f"`n_epochs` must be a whole number of at least 1, or None; got {length!r}"
+        if adapter.is_training() is not True:
+            yield f"`is_training` must say True for a host that trains; got {adapter.is_training()!r}"
+        if (file := adapter.resume_file()) is not None and not isinstance(file, Path):
+            yield f"`resume_file` must be a pathlib.Path, or None for a fresh run; got {file!r}"
         from_files = any(region.batch_key is None for region in self._active.regions)
         if from_files and adapter.dataset_layout(loader) is None:
             yield "`dataset_layout` must describe the loader, or the regions name a `batch_key`; got None"
@@ -135,16 +142,19 @@ class _Trial:
         """Without an active term the host trains bit for bit as without us, and looks the same after ``close``."""
         alone = self._trained_alone()
         host, loader = self._make_host()
-        attributes = dict(vars(host)) if hasattr(host, "__dict__") else {}
+        before, loader_before, n_hooks = attributes_of(host), attributes_of(loader), n_hooks_of(host)
         with self._seeded(), self._attached(host, loader, self._inert, self._plugins) as session:
             session.start_epoch(1)
             self._train(host, loader)
-            state = _state_of(host)
-        if not _same(alone, state):
+            state = state_of(host)
+        if not same(alone, state):
             yield "`install` must not change training where no term is active; the host's networks or streams differ"
-        added = sorted(set(vars(host)) - set(attributes) - self._made) if attributes else []
-        if added:
-            yield f"`install` must change the host through `patches` only; left after close: {', '.join(added)}"
+        changed = differing(before, attributes_of(host)) - self._trained
+        changed |= {f"{name} of the loader" for name in differing(loader_before, attributes_of(loader))}
+        changed |= {"hooks of its networks"} if n_hooks_of(host) != n_hooks else set()
+        if changed:
+            left = ", ".join(sorted(changed))
+            yield f"`install` must change the host through `patches` only; left after close: {left}"
 
     def guided(self) -> Iterator[str]:
         """With an active term masks fit their images, our gradient arrives, and the generators feel it."""
@@ -155,7 +165,7 @@ class _Trial:
             with self._attached(host, loader, self._active, (*self._plugins, recorder)) as session:
                 session.start_epoch(1)
                 self._train(host, loader)
-                losses, state = session.losses(), _state_of(host)
+                losses, state = session.losses(), state_of(host)
         if not recorder.seen:
             yield "`install` must call step_started, translated and step_finished; no translation came"
             return
@@ -164,7 +174,7 @@ class _Trial:
             yield "`translations` must give the very tensors the host's backward reaches; our gradient got lost"
         if not any(name.startswith("D_") for name in losses):
             yield "`install` must call masks_arrived with every batch; the last step's held no region"
-        elif _same(alone, state):
+        elif same(alone, state):
             yield "the generators must feel our gradient; they trained as if alone"
 
     def host_state(self) -> Iterator[str]:
@@ -173,25 +183,23 @@ class _Trial:
         adapter = adapter_for(host, self._active, Plugins(self._plugins, defaults=[mask_files]))
         with self._seeded():
             self._train(host, loader)
-        before, file = _state_of(host), io.BytesIO()
-        torch.save(adapter.host_state(), file)
-        file.seek(0)
+        before, file = state_of(host), written(adapter.host_state())
         try:
-            adapter.load_host_state(torch.load(file, weights_only=True))
+            adapter.load_host_state(read(file))
         except Exception as error:
             reason = " ".join(str(error).split())[:120]
             yield f"`host_state` must give tensors and plain values that `load_host_state` takes; got {reason}"
             return
-        if not _same(before, _state_of(host)) or not _same(adapter.host_state(), _read(file)):
+        if not same(before, state_of(host)) or not same(adapter.host_state(), read(file)):
             yield "`load_host_state` must restore what `host_state` gave, and nothing else"
 
     def _trained_alone(self) -> Any:
         host, loader = self._make_host()
-        own = set(vars(host)) if hasattr(host, "__dict__") else set()
+        before = attributes_of(host)
         with self._seeded():
             self._train(host, loader)
-            self._made = set(vars(host)) - own if hasattr(host, "__dict__") else set()
-            return _state_of(host)
+            self._trained = differing(before, attributes_of(host))
+            return state_of(host)
 
     def _train(self, host: Any, loader: Iterable[Any]) -> None:
         for batch in itertools.islice(loader, self._n_steps):
@@ -225,32 +233,3 @@ def _faults(seen: Translation) -> Iterator[str]:
         for region, mask in masks.items():
             if mask.mask.shape[2:] != image.shape[2:] or mask.mask.shape[0] != image.shape[0]:
                 yield f"`{name}` of {where}, {region}, must have their images' size; got {list(mask.mask.shape)}"
-
-
-def _state_of(host: Any) -> Any:
-    """Every network and optimizer a host holds, copied, and the random streams."""
-    held = dict(host) if isinstance(host, Mapping) else vars(host)
-    with_state = {name: value for name, value in held.items() if isinstance(value, (nn.Module, torch.optim.Optimizer))}
-    states = {name: value.state_dict() for name, value in with_state.items()}
-    return _read(_written({"states": states, "streams": RandomState.now().to_plain()}))
-
-
-def _written(state: Any) -> io.BytesIO:
-    file = io.BytesIO()
-    torch.save(state, file)
-    return file
-
-
-def _read(file: io.BytesIO) -> Any:
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
-    return bool(one == other)
