@@ -6,12 +6,15 @@ Every function here is called by all processes alike, whether or not a process's
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+# Weak: a group that outlived destroy_process_group would abort the process at its end.
+_beside: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 def n_processes() -> int:
@@ -53,10 +56,13 @@ def sums_over_processes(counts: Sequence[int]) -> list[int]:
     return [int(total) for total in sums.tolist()]
 
 
-@lru_cache(maxsize=1)
 def _cpu_group(world: Any) -> Any:
     """A process group that takes tensors on the CPU: the host's, or one of gloo beside its NCCL."""
-    return world if "gloo" in dist.get_backend(world) else dist.new_group(backend="gloo")
+    if "gloo" in dist.get_backend(world):
+        return world
+    if world not in _beside:
+        _beside[world] = dist.new_group(backend="gloo")
+    return _beside[world]
 
 
 def from_every_process(value: Any) -> list[Any]:

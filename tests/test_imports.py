@@ -43,10 +43,11 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "steps",
         "session_state",
         "session",
-        "host data evaluation testing inspection parallel progress command_line checkout mask_coverage step_cost",
+        "host data evaluation testing inspection parallel launch progress command_line "
+        "checkout mask_coverage step_cost",
         "host_check",
         "train_options",
-        "run_folder",
+        "run_folder run_optimizers",
         "run",
         "translate",
         "score_files",
