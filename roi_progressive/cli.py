@@ -101,8 +101,16 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from .launch import process_group
+
+    with process_group():
+        _train_here(options)
+
+
+def _train_here(options: argparse.Namespace) -> None:
     import torch
 
+    from .distributed import is_main_process
     from .run import resume, train
     from .train_options import TrainOptions
 
@@ -117,14 +125,16 @@ def _train(options: argparse.Namespace) -> None:
         raise DataError("`--data` must be given for a new run; got none; give the folder that `prepare` wrote")
     try:
         with ProgressBar("train") as bar:
+            report = bar.step if is_main_process() else None
             if options.resume:
-                resume(options.out, report=bar.step)
+                resume(options.out, report=report)
             else:
                 chosen, config = TrainOptions(**given), _region_config(options)
-                train(options.data, options.out, chosen, config, force=options.force, report=bar.step)
+                train(options.data, options.out, chosen, config, force=options.force, report=report)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_way_on(options, bar)) from None
-    print(f"{options.out} is trained; for the table: roi-progressive evaluate {options.out}")
+    if is_main_process():
+        print(f"{options.out} is trained; for the table: roi-progressive evaluate {options.out}")
 
 
 def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -> None:
