@@ -12,8 +12,9 @@ from .errors import ConfigError, DataError
 from .evaluation.aggregation import phase_order
 from .evaluation.figures import ComparisonRow, comparison_figure, slice_to_show
 from .evaluation.image_files import read_grey
-from .evaluation.metrics import SliceScores, region_psnr
+from .evaluation.metrics import region_psnr
 from .evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders
+from .evaluation.scoring import SliceScores
 from .results import default_region
 from .run import Report
 from .run_folder import make_folder, read_run, require_data, required_epoch
