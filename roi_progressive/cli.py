@@ -1,4 +1,4 @@
-"""The command ``roi-progressive``: demo, prepare, train, evaluate, check."""
+"""The command ``roi-progressive``: demo, prepare, train, evaluate, figure, check."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # tables hold arrows that an ASCII terminal cannot print
             stream.reconfigure(errors="replace")
-    commands = {"demo": _demo, "prepare": _prepare, "train": _train, "evaluate": _evaluate, "check": _check}
     try:
-        commands[options.command](options)
+        COMMANDS[options.command](options)
     except RoiProgressiveError as error:
         return _mistake("; ".join([str(error), *getattr(error, "__notes__", ())]))
     except OSError as error:
@@ -83,10 +82,16 @@ def _prepare(options: argparse.Namespace) -> None:
         split_seed=options.seed,
         split_of=None if options.split_file is None else read_split_file(options.split_file),
         align=options.align,
+        paired=options.paired,
         field_of_view_mm=options.field_of_view,
         mr_steps=tuple(options.mr_steps),
     )
-    report = prepare(options.manifest, options.out, chosen, force=options.force, progress=True)
+    try:
+        with ProgressBar("prepare") as bar:
+            given = {"processes": options.processes, "force": options.force, "report": bar.step}
+            report = prepare(options.manifest, options.out, chosen, **given)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command again goes on where it stopped") from None
     print(report)
     if options.strict and report.problems:
         raise DataError(
@@ -96,8 +101,16 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from .launch import process_group
+
+    with process_group():
+        _train_here(options)
+
+
+def _train_here(options: argparse.Namespace) -> None:
     import torch
 
+    from .distributed import is_main_process
     from .run import resume, train
     from .train_options import TrainOptions
 
@@ -112,14 +125,16 @@ def _train(options: argparse.Namespace) -> None:
         raise DataError("`--data` must be given for a new run; got none; give the folder that `prepare` wrote")
     try:
         with ProgressBar("train") as bar:
+            report = bar.step if is_main_process() else None
             if options.resume:
-                resume(options.out, report=bar.step)
+                resume(options.out, report=report)
             else:
                 chosen, config = TrainOptions(**given), _region_config(options)
-                train(options.data, options.out, chosen, config, force=options.force, report=bar.step)
+                train(options.data, options.out, chosen, config, force=options.force, report=report)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_way_on(options, bar)) from None
-    print(f"{options.out} is trained; for the table: roi-progressive evaluate {options.out}")
+    if is_main_process():
+        print(f"{options.out} is trained; for the table: roi-progressive evaluate {options.out}")
 
 
 def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -> None:
@@ -201,12 +216,44 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
         raise ConfigError("`--split` must go with RUN; got folders; leave it out")
 
 
+def _figure(options: argparse.Namespace) -> None:
+    from .evaluation.figures import DIRECTION_NAMES
+    from .run_figure import draw_run
+
+    with ProgressBar("figure") as bar:
+        drawn = draw_run(
+            options.run,
+            directions=options.direction,
+            patient=options.patient,
+            region=options.region,
+            split=options.split,
+            sigma=options.sigma,
+            error=options.error,
+            out=options.out,
+            force=options.force,
+            report=bar.step,
+        )
+    for figure in drawn:
+        print(f"{DIRECTION_NAMES[figure.direction]}: {', '.join(map(str, figure.files))}")
+        print("\n".join(f"  {row}" for row in figure.rows))
+
+
 def _check(options: argparse.Namespace) -> None:
     from .config import Config
     from .host_check import check_host
 
     config = Config() if options.config is None else Config.from_toml(options.config)
     print(check_host(options.host, options.data, config, options.host_options))
+
+
+COMMANDS = {
+    "demo": _demo,
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "figure": _figure,
+    "check": _check,
+}
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     _add_prepare(commands)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_figure(commands)
     _add_check(commands)
     return top
 
@@ -54,7 +55,12 @@ def _add_demo(commands: Any) -> None:
 
 def _add_prepare(commands: Any) -> None:
     text = "Turn CT and MR volumes (NIfTI or DICOM) with masks into slices to train on."
-    prepare = _add(commands, "prepare", text, "Then: roi-progressive train --data OUT --out RUN")
+    prepare = _add(
+        commands,
+        "prepare",
+        text,
+        "A stopped run goes on when it is started again. Then: roi-progressive train --data OUT --out RUN",
+    )
     prepare.add_argument("manifest", type=Path, help="CSV: patient, phase, modality, image, one column a region")
     prepare.add_argument("out", type=Path, help="folder to write, new or empty")
     prepare.add_argument("--size", type=int, default=256, metavar="PX", help="side of the slices (%(default)s)")
@@ -103,8 +109,12 @@ def _add_prepare(commands: Any) -> None:
     )
     prepare.add_argument("--align", action="store_true", help="resample a patient's MR onto the CT grid")
     prepare.add_argument(
+        "--paired", action="store_true", help="--align, and each pair side by side too, as pix2pix reads them"
+    )
+    prepare.add_argument(
         "--field-of-view", type=float, metavar="MM", help="side of the square that is cut out (the body's longer side)"
     )
+    prepare.add_argument("--processes", type=int, default=1, metavar="N", help="volumes at a time (%(default)s)")
     prepare.add_argument("--strict", action="store_true", help="exit with status 2 where a volume was left out")
     prepare.add_argument("--force", action="store_true", help="replace an earlier data set in that folder")
 
@@ -177,6 +187,23 @@ def _add_evaluate(commands: Any) -> None:
     )
     folders.add_argument("--out", type=Path, metavar="DIR", help="folder for the results, new or empty")
     folders.add_argument("--force", action="store_true", help="replace earlier results in that folder")
+
+
+def _add_figure(commands: Any) -> None:
+    text = "Draw real source, generated image and real target of a run by contrast phase, the region enlarged."
+    epilog = "Each row shows the patient whose tumour PSNR is the median, never the best, and says so."
+    figure = _add(commands, "figure", text, epilog)
+    figure.add_argument("run", type=Path, metavar="RUN", help="folder that `train` wrote")
+    figure.add_argument(
+        "--direction", choices=("A2B", "B2A"), nargs="+", default=("A2B", "B2A"), help="one figure each (both)"
+    )
+    figure.add_argument("--patient", metavar="NAME", help="show this one instead of the median")
+    figure.add_argument("--sigma", action="store_true", help="add the predicted standard deviation")
+    figure.add_argument("--error", action="store_true", help="add the absolute error of the generated image")
+    figure.add_argument("--region", help="the region to box (tumor, or the data's last)")
+    figure.add_argument("--split", choices=("test", "val"), default="test", help="which slices (%(default)s)")
+    figure.add_argument("--out", type=Path, metavar="DIR", help="folder for figure_A2B.png, .pdf, ... (RUN/test)")
+    figure.add_argument("--force", action="store_true", help="replace figures in --out")
 
 
 def _add_check(commands: Any) -> None:

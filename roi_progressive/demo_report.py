@@ -8,7 +8,8 @@ from typing import Any
 
 from . import __version__
 from .evaluation.aggregation import Results
-from .evaluation.figures import ComparisonRow, comparison_figure, curves_figure, median_patient
+from .evaluation.curves import curves_figure
+from .evaluation.figures import ComparisonRow, comparison_figure, slice_to_show
 from .evaluation.image_files import read_grey
 from .evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders
 from .evaluation.table import render_markdown
@@ -108,14 +109,14 @@ def _draw_comparison(folder: Path, scores: Mapping[str, RunScores]) -> None:
     rows = []
     for direction in DIRECTIONS:
         slices = [one for one in scores["regions"].slices["model"] if one["direction"] == direction]
-        patient = median_patient(slices)
-        shown = max((one for one in slices if one["patient"] == patient), key=lambda one: one["region_px"])
+        shown = slice_to_show(slices)
         guided = _pairs(folder, scores, "regions", direction)[shown["name"]]
         plain = _pairs(folder, scores, "plain", direction)[shown["name"]]
         assert guided.source is not None
         panels = {"real": guided.source, "plain": plain.fake, "regions": guided.fake, "real target": guided.real}
         sigma = read_grey(folder / "regions" / "test" / f"{direction}_sigma" / shown["name"]).astype(float)
-        rows.append(ComparisonRow(f"{patient}, {shown['phase']} (median)", direction, panels, guided.mask, sigma))
+        label, maps = f"{shown['patient']}, {shown['phase']} (median)", {"uncertainty": sigma}
+        rows.append(ComparisonRow(label, direction, panels, guided.mask, maps))
     comparison_figure(rows, folder / "figure.png")
 
 

@@ -182,6 +182,8 @@ class DiscriminatorBank(nn.Module):
         super().__init__()
         self.config = config
         self.loss = AdversarialLoss.named(config.adversarial)
+        # What a mean over generated or real windows here weighs among those of all processes, by `fake_<key>`, ...
+        self.shares: dict[str, float] = {}
         channels = {"A2B": 1, "B2A": 1} if in_channels is None else in_channels
         keys = [(direction, region) for direction in channels for region in config.regions]
         self.networks = nn.ModuleDict(
@@ -234,7 +236,8 @@ class DiscriminatorBank(nn.Module):
         for size in sorted({windows.size for windows in (*generated, *actual)}):
             for name, losses in self._judge(network, _of(generated, size), _of(actual, size)).items():
                 judged[name].append(losses)
-        parts = [0.5 * torch.cat(losses).mean() for losses in judged.values() if losses]
+        weights = {name: 0.5 * self.shares.get(f"{name}_{_key(direction, region)}", 1.0) for name in judged}
+        parts = [weights[name] * torch.cat(losses).mean() for name, losses in judged.items() if losses]
         return torch.stack(parts).sum() if parts else None
 
     def _judge(self, network: RegionDiscriminator, fake: Windows | None, real: Windows | None) -> dict[str, Tensor]:

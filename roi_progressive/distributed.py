@@ -5,12 +5,16 @@ Every function here is called by all processes alike, whether or not a process's
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
+
+# Weak: a group that outlived destroy_process_group would abort the process at its end.
+_beside: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 def n_processes() -> int:
@@ -24,25 +28,41 @@ def is_main_process() -> bool:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Give every process the mean of all gradients; does nothing where there is one process.
+    """Give every process the mean of all gradients, in one exchange; does nothing where there is one process.
 
-    The mean is over the processes that have a gradient: one whose batch holds no region neither halves nor delays the
-    others. A parameter without a gradient anywhere keeps none, so that its optimizer leaves it alone.
+    A process without a gradient of a parameter counts as one with zeros.
 
     Args:
-        parameters: The same ones in the same order on every process, on one device.
+        parameters: The same ones in the same order on every process, on one device; only those that have a gradient on
+            at least one, so that an optimizer leaves the others alone.
     """
     own = list(parameters)
     if n_processes() == 1 or not own:
         return
-    held = own[0].new_tensor([0.0 if parameter.grad is None else 1.0 for parameter in own])
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in own]
-    together = torch.cat([held, *(gradient.detach().reshape(-1) for gradient in gradients)])
+    gradients = (torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in own)
+    together = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(together)
-    holders, values = together[: len(own)].tolist(), together[len(own) :]
-    for parameter, count, value in zip(own, holders, values.split([p.numel() for p in own]), strict=True):
-        mean: Tensor | None = (value / count).view_as(parameter).clone() if count else None
-        parameter.grad = mean
+    together /= n_processes()
+    for parameter, mean in zip(own, together.split([p.numel() for p in own]), strict=True):
+        parameter.grad = mean.view_as(parameter).to(parameter.dtype)
+
+
+def sums_over_processes(counts: Sequence[int]) -> list[int]:
+    """The sum of every count over all processes; exchanged on the CPU, so that nobody waits for a GPU."""
+    if n_processes() == 1 or not counts:
+        return list(counts)
+    sums = torch.tensor(counts, dtype=torch.int64)
+    dist.all_reduce(sums, group=_cpu_group(dist.group.WORLD))
+    return [int(total) for total in sums.tolist()]
+
+
+def _cpu_group(world: Any) -> Any:
+    """A process group that takes tensors on the CPU: the host's, or one of gloo beside its NCCL."""
+    if "gloo" in dist.get_backend(world):
+        return world
+    if world not in _beside:
+        _beside[world] = dist.new_group(backend="gloo")
+    return _beside[world]
 
 
 def from_every_process(value: Any) -> list[Any]:

@@ -101,14 +101,16 @@ class Guidance:
         """The step is done: check that our gradient was collected, and move our discriminators.
 
         Returns:
-            Whether any term was active.
+            Whether any term was active, and the step not left out for an overflow.
         """
+        overflowed = any(injection.overflowed() for injection in self._injections)
         self._drop_injections()
-        active = bool(self._translations) and self._learner is not None
-        if active and self._learner is not None:
-            self.losses.update(self._learner.discriminator_step(self._translations, weights))
+        losses: Mapping[str, Tensor] | None = None
+        if self._translations and self._learner is not None:
+            losses = self._learner.discriminator_step(self._translations, weights, overflowed=overflowed)
+        self.losses.update(losses or {})
         self.abandon()
-        return active
+        return losses is not None
 
     def abandon(self) -> None:
         """Forget the step at hand: nothing of it is collected, learnt or recorded any more."""

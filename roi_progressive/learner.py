@@ -16,7 +16,9 @@ from .distributed import average_gradients
 from .errors import CheckpointError
 from .objective import REVERSE, Contribution, GeneratorObjective, masks_of
 from .plugins import Plugins
+from .precision import all_finite, is_mixed, single_precision
 from .rng import ForkedStream
+from .shares import Shares
 from .tap import leaf
 from .uncertainty import GGDWrapper
 
@@ -54,16 +56,24 @@ class Learner:
         # One a head: a direction that joins later brings its head, and its optimizer, then.
         self._head_optimizers: dict[str, torch.optim.Adam] = {}
         self._objective = GeneratorObjective(config, self.bank, self._heads, plugins)
+        self._shares = Shares()
 
     def contribution(self, translations: Sequence[Translation], weights: Mapping[str, float]) -> Contribution:
         """Our losses and gradients for the generators; the heads are moved one step on the way."""
         for translation in translations:
             self._build_heads(translation)
-        with self._stream.active():
-            contribution = self._objective.contribution(translations, weights)
+        self._shares.count(translations, self._config)
+        self.bank.shares.update(self._shares.of_windows())
+        with self._stream.active(), single_precision(translations[0].fake):
+            contribution = self._objective.contribution(translations, weights, self._shares)
         factor = self._config.ggd.learning_rate_factor if self._config.ggd is not None else 1.0
-        for optimizer in self._head_optimizers.values():
-            _step(optimizer, factor * self._adapter.learning_rates()["generator"])
+        _step(
+            list(self._head_optimizers.values()),
+            # The same ones on every process: uncertainty terms do not depend on regions.
+            [p for optimizer in self._head_optimizers.values() for p in _parameters(optimizer) if p.grad is not None],
+            factor * self._adapter.learning_rates()["generator"],
+            check=is_mixed(translations[0].fake),
+        )
         return contribution
 
     def _build_heads(self, translation: Translation) -> None:
@@ -89,26 +99,42 @@ class Learner:
         return torch.optim.Adam(parameters, lr=0.0, betas=self._adapter.betas()) if parameters else None
 
     def discriminator_step(
-        self, translations: Sequence[Translation], weights: Mapping[str, float]
-    ) -> dict[str, Tensor]:
+        self, translations: Sequence[Translation], weights: Mapping[str, float], *, overflowed: bool = False
+    ) -> dict[str, Tensor] | None:
         """Move the region discriminators one step; those whose region no image holds stay as they are (promise 6).
 
+        Args:
+            translations: One a direction.
+            weights: Stage weight of every active term.
+            overflowed: Whether the host's numbers did, so that its own step is left out and ours must be.
+
         Returns:
-            Their losses, detached, by name.
+            Their losses, detached, by name; ``None`` where the step was left out, on all processes alike.
         """
         losses: dict[str, Tensor] = {}
-        with self._stream.active():
-            for translation in translations:
-                for region in self._config.regions:
-                    if region.name not in weights or region.weight == 0:
-                        continue
-                    loss = self._discriminator_loss(translation, region.name)
+        active = [region.name for region in self._config.regions if region.name in weights and region.weight > 0]
+        shown = [(translation, region) for translation in translations for region in active]
+        moving = [
+            parameter
+            for translation, region in shown
+            if self._shares.anywhere(region, translation.direction)
+            for parameter in self.bank.networks[f"{translation.direction}_{region}"].parameters()
+        ]
+        if not overflowed:
+            with self._stream.active(), single_precision(translations[0].fake):
+                for translation, region in shown:
+                    loss = self._discriminator_loss(translation, region)
                     if loss is not None:
-                        losses[f"D_{region.name}_{translation.direction}"] = loss
-        if losses:
-            torch.stack(list(losses.values())).sum().backward()
-        _step(self._bank_optimizer, self._adapter.learning_rates()["discriminator"])
-        return {name: loss.detach() for name, loss in losses.items()}
+                        losses[f"D_{region}_{translation.direction}"] = loss
+                if losses:
+                    torch.stack(list(losses.values())).sum().backward()
+        else:  # tells the other processes
+            for parameter in moving:
+                parameter.grad = torch.full_like(parameter, torch.nan)
+        optimizers = [] if self._bank_optimizer is None else [self._bank_optimizer]
+        rate = self._adapter.learning_rates()["discriminator"]
+        moved = _step(optimizers, moving, rate, check=is_mixed(translations[0].fake))
+        return {name: loss.detach() for name, loss in losses.items()} if moved else None
 
     def _discriminator_loss(self, translation: Translation, region: str) -> Tensor | None:
         direction = translation.direction
@@ -178,12 +204,30 @@ def _factory(plugins: Plugins) -> Callable[[RegionConfig, int, int], nn.Module]:
     return build
 
 
-def _step(optimizer: torch.optim.Adam | None, learning_rate: float) -> None:
-    """One step at the host's rate; parameters without a gradient, and their moments, stay untouched."""
-    if optimizer is None:
-        return
-    average_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _step(
+    optimizers: Sequence[torch.optim.Adam], moving: Sequence[nn.Parameter], learning_rate: float, *, check: bool
+) -> bool:
+    """One step at the host's rate; parameters without a gradient, and their moments, stay untouched.
+
+    Args:
+        optimizers: Of one kind of our networks.
+        moving: Those of their parameters that have a gradient on some process.
+        learning_rate: The host's.
+        check: Leave the step out, on all processes alike, where a gradient is not finite.
+
+    Returns:
+        Whether the step was made.
+    """
+    average_gradients(moving)
+    finite = not check or all_finite(parameter.grad for parameter in moving if parameter.grad is not None)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        if finite:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return finite

@@ -15,6 +15,7 @@ from .discriminators import DiscriminatorBank
 from .errors import ConfigError, MaskError, PluginError
 from .plugins import Plugins
 from .regions import RegionMask
+from .shares import Shares
 from .tap import leaf as leaf_of
 from .uncertainty import GGDWrapper
 
@@ -88,19 +89,23 @@ class GeneratorObjective:
         self._heads = heads
         self._plugins = plugins
 
-    def contribution(self, translations: Sequence[Translation], weights: Mapping[str, float]) -> Contribution:
+    def contribution(
+        self, translations: Sequence[Translation], weights: Mapping[str, float], shares: Shares | None = None
+    ) -> Contribution:
         """Losses and gradients of one step.
 
         Args:
             translations: One a direction.
             weights: Stage weight, 0 to 1, of every active term.
+            shares: What this process's means weigh among those of all; 1 by default.
 
         Returns:
             What to inject; nothing at all where no term applies. Gradients of the heads' parameters are left on them.
         """
         leaves, losses, terms = _Leaves(), dict[str, Tensor](), list[Tensor]()
+        shares = shares or Shares()
         for translation in translations:
-            for name, (loss, weight) in self._terms(translation, weights, leaves).items():
+            for name, (loss, weight) in self._terms(translation, weights, leaves, shares).items():
                 losses[name] = loss.detach()
                 if weight > 0:
                     terms.append(weight * loss)
@@ -124,7 +129,7 @@ class GeneratorObjective:
         return Contribution(total.detach(), gradients, losses)
 
     def _terms(
-        self, translation: Translation, weights: Mapping[str, float], leaves: _Leaves
+        self, translation: Translation, weights: Mapping[str, float], leaves: _Leaves, shares: Shares
     ) -> dict[str, tuple[Tensor, float]]:
         direction = translation.direction
         terms: dict[str, tuple[Tensor, float]] = {}
@@ -135,10 +140,12 @@ class GeneratorObjective:
             masks = masks_of(translation.masks, region.name, f"the source images of {direction}")
             loss = self._bank.generator_loss(direction, region.name, fake, masks)
             if loss is not None:
-                terms[f"G_{region.name}_{direction}"] = (loss, weights[region.name] * region.weight)
+                weight = weights[region.name] * region.weight * shares.fake(region.name, direction)
+                terms[f"G_{region.name}_{direction}"] = (loss, weight)
         ggd = self._config.ggd
         if ggd is not None and "ggd" in weights and ggd.weight > 0:
-            terms[f"ggd_{direction}"] = (self._ggd(translation, ggd.target, leaves), weights["ggd"] * ggd.weight)
+            weight = weights["ggd"] * ggd.weight * shares.ggd(direction)
+            terms[f"ggd_{direction}"] = (self._ggd(translation, ggd.target, leaves), weight)
         for name, loss in self._extra(translation, leaves).items():
             if f"{name}_{direction}" in terms:
                 raise PluginError(f"`roi_generator_losses`: the name {name!r} is taken; rename the plugin's term")

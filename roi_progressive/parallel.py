@@ -1,4 +1,4 @@
-"""Several trainings at once, each in a process of its own; when one fails or the user stops, all of them end."""
+"""Several tasks at once, each in a process of its own; when one fails or the user stops, all of them end."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def run_parallel(tasks: Mapping[str, Task], processes: int, report: Callable[[st
     """
     waiting = list(tasks.items())
     running: dict[Connection, tuple[str, SpawnProcess]] = {}
+    at: dict[str, str] = {}
+
+    def hear(name: str, share: float, text: str) -> None:
+        at[name] = text
+        report(name, share, text)
+
     try:
         while waiting or running:
             while waiting and len(running) < processes:
@@ -43,7 +49,7 @@ def run_parallel(tasks: Mapping[str, Task], processes: int, report: Callable[[st
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
                 name, process = running[ready]
-                if _hear(ready, name, process, report):
+                if _hear(ready, name, process, hear, at):
                     del running[ready]
     finally:
         for channel, (_, process) in running.items():
@@ -62,15 +68,21 @@ def _start(task: Task) -> tuple[Connection, SpawnProcess]:
     return ours, process
 
 
-def _hear(channel: Connection, name: str, process: SpawnProcess, report: Callable[[str, float, str], None]) -> bool:
+def _hear(
+    channel: Connection,
+    name: str,
+    process: SpawnProcess,
+    report: Callable[[str, float, str], None],
+    at: Mapping[str, str],
+) -> bool:
     """Take one message; whether it was the last."""
     try:
         message = channel.recv()
     except (EOFError, ConnectionResetError):
         process.join()
         raise DataError(
-            f"`{name}` must run to its end; its process was killed (status {process.exitcode}), "
-            f"most often for want of memory; use --processes 1"
+            f"`{name}` must run to its end; its process was killed (status {process.exitcode})"
+            f"{f' at {at[name]}' if name in at else ''}, most often for want of memory; use --processes 1"
         ) from None
     if isinstance(message, BaseException):
         raise message

@@ -12,11 +12,11 @@ from .errors import ConfigError, DataError, MaskError, PluginError
 from .evaluation.aggregation import METRICS, aggregate
 from .evaluation.file_pairs import FilePairs, pairs_from_files
 from .evaluation.intervals import DIFFERENCE, paired_difference, with_intervals
-from .evaluation.metrics import SliceScores, score
 from .evaluation.networks import load_inception, load_lpips
 from .evaluation.pairs import DIRECTIONS, FolderPairs, ImagePair, pairs_from_folders
 from .evaluation.picture_files import WHITE_16_BIT
 from .evaluation.references import constant_fill, copy_source, mean_image
+from .evaluation.scoring import SliceScores, score
 from .plugins import Plugins
 from .run import Report
 from .run_folder import read_run, require_data, required_epoch
@@ -26,6 +26,7 @@ from .translate import translate
 PATIENTS_UNKNOWN = (
     "Neither a manifest nor the names tell patients: every image counts as one, and intervals may be too narrow."
 )
+ORGAN = "liver"
 REFERENCES = ("constant_fill", "copy_source", "mean_image")
 
 
@@ -40,6 +41,8 @@ def evaluate_run(
     report: Report | None = None,
 ) -> RunScores:
     """Translate a split with a run's last networks and score it against the truth.
+
+    The contrast of a region ``tumor`` is told against the region ``liver`` where the data have one.
 
     Args:
         run: A run's folder.
@@ -62,10 +65,11 @@ def evaluate_run(
         raise DataError(f"`weights` must be a folder; {str(weights_dir)!r} is not one; give one, or leave it out")
     chosen = region or default_region(root)
     # Mistakes in the data come to light before anything is translated.
-    sources = {d: _sources(root, split, d, chosen) for d in DIRECTIONS}
+    organ = ORGAN if chosen == "tumor" and ORGAN in regions_of(root) else None
+    sources = {d: _sources(root, split, d, chosen, organ) for d in DIRECTIONS}
     lpips, inception = load_lpips(weights_dir), load_inception(weights_dir)
     images = translate(run, split, report=report)
-    pairs = {d: pairs_from_folders(root, split, d, images[d], chosen) for d in DIRECTIONS}
+    pairs = {d: pairs_from_folders(root, split, d, images[d], chosen, organ) for d in DIRECTIONS}
     shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
     for name in references:
         shown[name] = [_reference(name, of_direction, root, chosen) for of_direction in sources.values()]
@@ -168,9 +172,9 @@ def with_certainty(scores: RunScores, compared_with: Sequence[SliceScores] | Non
     return replace(scores, results=results)
 
 
-def _sources(root: Path, split: str, direction: str, region: str) -> FolderPairs:
+def _sources(root: Path, split: str, direction: str, region: str, organ: str | None) -> FolderPairs:
     try:
-        return pairs_from_folders(root, split, direction, None, region)
+        return pairs_from_folders(root, split, direction, None, region, organ)
     except MaskError as error:
         known = ", ".join(regions_of(root)) or "none"
         raise MaskError(f"{error}; regions of the data: {known}") from error

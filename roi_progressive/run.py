@@ -6,7 +6,7 @@ A new run's folder is written to after its first step only, so that a mistake le
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .config import Config
+from .distributed import from_every_process, is_main_process, n_processes
 from .errors import DataError, ShapeError
 from .host import CycleGANModel, create_dataset, create_model
 from .inspection import check_folder, check_size, read_everything
@@ -29,6 +30,7 @@ from .run_folder import (
     write_image,
     write_json,
 )
+from .run_optimizers import load_optimizers, optimizers_file, save_optimizers
 from .session import Session, attach
 from .train_options import TrainOptions
 
@@ -64,7 +66,7 @@ def train(
         DataError: ``data`` is unusable, or ``out`` holds something and ``force`` is not set.
         MaskError: Masks are missing, unreadable or of another size than their images.
     """
-    options, settings = options or TrainOptions(), replace(config or INERT, resume="exact")
+    options, settings = options or TrainOptions(), _kept(config or INERT, exact=n_processes() == 1)
     folder, root = Path(out), Path(data).resolve()
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not force)):
         raise DataError(
@@ -81,6 +83,8 @@ def train(
         described = {"data": str(root), "options": asdict(options), "config": settings.to_mapping()}
 
         def begin() -> None:
+            if not is_main_process():
+                return
             make_folder(folder)
             clear(folder)
             write_json(folder / "run.json", {"format": 1, "size_px": list(size_px), **described})
@@ -97,6 +101,9 @@ def train(
 def resume(out: str | Path, *, plugins: Iterable[Any] = (), report: Report | None = None) -> None:
     """Continue a run from its last saved epoch; the result is the uninterrupted run's.
 
+    Where several processes train or trained it, networks, optimizers and stage go on, by any number of processes;
+    pools and random streams, of which each has its own, start anew.
+
     Raises:
         DataError: ``out`` is no run, or its data are gone.
         CheckpointError: There is no saved epoch, or a file of it is missing or damaged.
@@ -104,6 +111,7 @@ def resume(out: str | Path, *, plugins: Iterable[Any] = (), report: Report | Non
     folder = Path(out)
     root, options, settings = read_run(folder)
     epoch = required_epoch(folder)
+    exact = n_processes() == 1 and not optimizers_file(folder / "networks", epoch).exists()
     require_data(root, folder)
     host_options = options.host_options(root, folder, continue_train=True, epoch=str(epoch), epoch_count=epoch + 1)
     if epoch >= options.epochs + options.decay_epochs:
@@ -111,9 +119,12 @@ def resume(out: str | Path, *, plugins: Iterable[Any] = (), report: Report | Non
     model = create_model(host_options)
     dataset = create_dataset(host_options)
     model.setup(host_options)
-    with attach(model, dataset, settings, plugins=plugins) as session:
+    with attach(model, dataset, _kept(settings, exact=exact), plugins=plugins) as session:
+        if not exact:
+            load_optimizers(model, folder / "networks", epoch)
         read_everything(dataset)
-        truncate_history(folder, epoch)
+        if is_main_process():
+            truncate_history(folder, epoch)
         _loop(model, dataset, session, options, folder, report)
 
 
@@ -143,10 +154,13 @@ def _loop(
             if report is not None:
                 report((epoch - 1) * steps + step, last * steps, f"epoch {epoch} of {last}, {stage}")
         model.update_learning_rate()
-        losses = {name: loss if math.isfinite(loss) else None for name, loss in sums.items()}
+        means = _mean_of(from_every_process(sums))
+        losses = {name: loss if math.isfinite(loss) else None for name, loss in means.items()}
+        if not is_main_process():
+            continue
         append_json(folder / "history.jsonl", {"epoch": epoch, "stage": stage.number, "losses": losses})
         if epoch % options.save_every_epochs == 0 or epoch == last:
-            _save(model, folder, epoch)
+            _save(model, session, folder, epoch)
 
 
 def _losses(model: CycleGANModel, session: Session) -> dict[str, float]:
@@ -155,10 +169,22 @@ def _losses(model: CycleGANModel, session: Session) -> dict[str, float]:
     return {**host, **session.losses()}
 
 
-def _save(model: CycleGANModel, folder: Path, epoch: int) -> None:
+def _kept(config: Config, *, exact: bool) -> Config:
+    """Pools and random streams are one process's: with several, our checkpoint holds the rest."""
+    return replace(config, resume="exact" if exact else "networks")
+
+
+def _mean_of(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for of_process in sums for name in of_process)
+    return {name: sum(of_process.get(name, 0.0) for of_process in sums) / len(sums) for name in names}
+
+
+def _save(model: CycleGANModel, session: Session, folder: Path, epoch: int) -> None:
     """Save an epoch, then point at it, then drop the one before: a stop in between loses nothing."""
     before = saved_epoch(folder)
     model.save_networks(epoch)
+    if session.config.resume != "exact":
+        save_optimizers(model, folder / "networks", epoch)
     write_json(folder / "networks" / "latest.json", {"epoch": epoch})
     _draw_sample(model, folder / "samples" / f"epoch_{epoch:04d}.png")
     if before is not None and before != epoch:

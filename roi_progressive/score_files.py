@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
-from .evaluation.aggregation import Results
-from .evaluation.metrics import SliceScores
+from .evaluation.aggregation import LESION_COUNTS, Results
+from .evaluation.scoring import SliceScores
 from .evaluation.table import render_csv, render_latex, render_markdown
 from .run_folder import write_json, write_text
 
@@ -124,7 +124,7 @@ def _plain(one: SliceScores) -> dict[str, Any]:
     scores = {name: value if value is None or math.isfinite(value) else None for name, value in one["scores"].items()}
     reasons = dict(one["reasons"])
     reasons.update({name: IDENTICAL for name, v in one["scores"].items() if v is not None and not math.isfinite(v)})
-    labels = {key: one[key] for key in _LABELS}  # type: ignore[literal-required]
+    labels = {key: one[key] for key in (*_LABELS, *LESION_COUNTS) if key in one}  # type: ignore[literal-required]
     return {**labels, **scores, "reasons": reasons}
 
 
@@ -133,9 +133,11 @@ def _scored(entry: Mapping[str, Any]) -> SliceScores:
     scores = {
         name: math.inf if reasons.get(name) == IDENTICAL else None if value is None else float(value)
         for name, value in entry.items()
-        if name not in (*_LABELS, "reasons")
+        if name not in (*_LABELS, *LESION_COUNTS, "reasons")
     }
+    counts = {key: int(entry[key]) for key in LESION_COUNTS if key in entry}
     return {
+        **counts,  # type: ignore[typeddict-item]
         "name": entry["name"],
         "patient": entry["patient"],
         "phase": entry["phase"],

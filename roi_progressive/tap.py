@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .precision import is_mixed
+
 
 def leaf(tensor: Tensor) -> Tensor:
     """A copy of a host's tensor, cut off its graph, on which our terms are computed and differentiated.
@@ -47,6 +49,8 @@ class Injection:
     ) -> None:
         self.name = name
         self.fired = False
+        self._watched = is_mixed(tensor)
+        self._finite: Tensor | None = None
         self.scale: Tensor | None = None
         self._gradient: Tensor | None = gradient
         self._balance = balance
@@ -62,7 +66,14 @@ class Injection:
         self._gradient = None
         if self._balance is not None:
             ours = ours * balance_factor(ours, host_gradient, self._balance)
-        return host_gradient + ours
+        summed = host_gradient + ours
+        if self._watched:
+            self._finite = torch.isfinite(summed).all()
+        return summed
+
+    def overflowed(self) -> bool:
+        """Whether the gradient that arrived, or ours under its scale, was not finite; known in mixed precision only."""
+        return self._finite is not None and not bool(self._finite)
 
     def finish(self, *, warn: bool = True) -> None:
         """Take the hook away; ``warn`` where the host's backward never came by."""

@@ -222,6 +222,14 @@ WRONG_OPTIONS = {
     "evaluate RUN --seed -1": "`seed` must be",
     "evaluate RUN --weights NOWHERE": "`weights` must be a folder",
     "evaluate RUN --weights FILE": "`weights` must be a folder",
+    "figure": "required: RUN",
+    "figure NOWHERE": "is no folder",
+    "figure RUN --patient nobody": "`patient` must be one whose slices show 'tumor'",
+    "figure RUN --region kidney": "needs the mask folder",
+    "figure RUN --split val": "valA, which is missing",
+    "figure RUN --sigma": "must go with a run that has uncertainty heads",
+    "figure RUN --direction A2B A2B": "each once; got A2B, A2B",
+    "figure RUN --out FILE": "must be a folder that can be written",
     "demo --out FULL": "must be a new or empty folder",
     "demo --out FILE": "must be a new or empty folder",
     "demo --out FILE/demo": "must be a folder that can be written",
@@ -409,11 +417,21 @@ def test_prepare_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.Monke
         == 0
     )
     ((_, _, chosen), keywords) = seen[0]
-    assert chosen == PrepareOptions(64, (300, 50), (1, 99), 2, (8, 1, 1), 4, None, True, 300, ("bias", "clip"))
+    assert chosen == PrepareOptions(
+        size_px=64,
+        ct_window=(300, 50),
+        mr_percentiles=(1, 99),
+        slices_each_side=2,
+        split=(8, 1, 1),
+        split_seed=4,
+        align=True,
+        field_of_view_mm=300,
+        mr_steps=("bias", "clip"),
+    )
     assert keywords["force"] is True
 
 
-@pytest.mark.parametrize("command", ["", "demo", "prepare", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["", "demo", "prepare", "train", "evaluate", "figure", "check"])
 def test_help_names_every_argument(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         main([*command.split(), "--help"])

@@ -1,4 +1,4 @@
-"""Figures show what they are given: boxes in the direction's colour, curves by arm, and never half a file."""
+"""The comparison figure shows what it is given, boxed in the direction's colour, and never leaves half a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from roi_progressive.evaluation.figures import (
     DIRECTION_COLORS,
     ComparisonRow,
     comparison_figure,
-    curves_figure,
     median_patient,
     region_box,
 )
@@ -28,7 +27,7 @@ from roi_progressive.evaluation.figures import (
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that would have been saved."""
     kept: list[Any] = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: kept.append(figure))
     return kept
 
 
@@ -37,8 +36,8 @@ def row(direction: str = "A2B", with_map: bool = False, size_px: int = 48, **cha
     mask = np.zeros((size_px, size_px), dtype=bool)
     mask[10:16, 20:30] = True
     panels = {title: rng.integers(60, 200, mask.shape, dtype=np.uint8) for title in ("source", "plain", "target")}
-    uncertainty = rng.random(mask.shape) * 20 if with_map else None
-    values: dict[str, Any] = {"panels": panels, "mask": mask, "uncertainty": uncertainty} | changes
+    maps = {"uncertainty": rng.random(mask.shape) * 20} if with_map else {}
+    values: dict[str, Any] = {"panels": panels, "mask": mask, "maps": maps} | changes
     return ComparisonRow("p1, ART", direction, **values)
 
 
@@ -66,10 +65,52 @@ def test_each_image_is_shown_whole_and_enlarged_on_one_grey_scale(drawn: list[An
         assert whole.get_clim() == zoom.get_clim() == (0, 255)
         assert axes[j].patches[0].get_bbox().bounds == (left - 0.5, top - 0.5, width, height)
     assert [axis.get_title() for axis in axes[:4]] == ["source", "plain", "target", "uncertainty"]
-    np.testing.assert_array_equal(axes[3].images[0].get_array(), one.uncertainty)
+    np.testing.assert_array_equal(axes[3].images[0].get_array(), one.maps["uncertainty"])
     assert axes[3].images[0].get_clim() == axes[7].images[0].get_clim()
     assert "CT → MR" in axes[0].get_ylabel() and "MR → CT" in axes[8].get_ylabel()
-    assert any("standard deviation" in axis.get_ylabel() for axis in axes)
+    assert any("grey levels" in axis.get_ylabel() for axis in axes)
+
+
+def test_maps_of_a_row_share_one_scale_and_a_row_without_a_map_leaves_its_place_empty(drawn: list[Any]) -> None:
+    sigma = np.full((48, 48), 4.0)
+    comparison_figure([row(maps={"sigma": sigma, "error": 3 * sigma}), row(maps={"error": sigma})], Path("unused.png"))
+    axes = np.array(drawn[0].axes[:20]).reshape(4, 5)
+    assert [axis.get_title() for axis in axes[0, 3:]] == ["sigma", "error"]
+    assert axes[0, 3].images[0].get_clim() == axes[0, 4].images[0].get_clim() == (0, 12.0)
+    assert not axes[2, 3].images and not axes[2, 3].axison and not axes[3, 3].axison
+    assert axes[2, 4].images[0].get_clim() == (0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "corner"),
+    [
+        (slice(4, 12), slice(4, 12), (1, 1)),
+        (slice(36, 44), slice(36, 44), (1, 0)),
+        (slice(20, 28), slice(20, 28), (1, 1)),
+        (slice(34, 42), slice(10, 38), (0, 1)),
+    ],
+)
+def test_an_inset_lies_in_the_corner_that_hides_least_of_the_region(
+    drawn: list[Any], rows: slice, columns: slice, corner: tuple[int, int]
+) -> None:
+    mask = np.zeros((48, 48), dtype=bool)
+    mask[rows, columns] = True
+    one = row(mask=mask, with_map=True)
+    comparison_figure([one], Path("unused.png"), inset=True)
+    top, left, height, width = region_box(mask)
+    assert len(drawn[0].axes) == 5  # three panels, a map, its bar
+    for axis, image in zip(drawn[0].axes, [*one.panels.values(), one.maps["uncertainty"]], strict=False):
+        (zoom,) = axis.child_axes
+        np.testing.assert_array_equal(zoom.images[0].get_array(), image[top : top + height, left : left + width])
+        drawn[0].draw_without_rendering()
+        inside = zoom.get_window_extent().transformed(axis.transAxes.inverted())
+        down, right = corner
+        assert (inside.y0 < 0.01, inside.y1 > 0.99, inside.x1 > 0.99, inside.x0 < 0.01) == (
+            bool(down),
+            not down,
+            bool(right),
+            not right,
+        )
 
 
 @settings(deadline=None)
@@ -82,6 +123,12 @@ def test_the_box_lies_in_the_image_and_holds_the_region(y: int, x: int, height: 
     assert mask[top : top + box_height, left : left + box_width].sum() == mask.sum()
 
 
+def test_of_several_lesions_the_largest_is_boxed() -> None:
+    mask = np.zeros((96, 96), dtype=bool)
+    mask[4:8, 4:8] = mask[60:80, 50:70] = mask[8:14, 80:84] = True
+    assert region_box(mask, margin_px=2) == (58, 48, 24, 24)
+
+
 def test_rows_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(DataError, match="at least one slice"):
         comparison_figure([], "x.png")
@@ -90,35 +137,15 @@ def test_rows_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(DataError, match="is empty"):
         comparison_figure([row(mask=np.zeros((48, 48), bool))], "x.png")
     with pytest.raises(ShapeError, match=r"\(48, 48\); got \(8, 8\)"):
-        comparison_figure([row(uncertainty=np.zeros((8, 8)))], "x.png")
+        comparison_figure([row(maps={"sigma": np.zeros((8, 8))})], "x.png")
     with pytest.raises(DataError, match="'AtoB'"):
         comparison_figure([row("AtoB")], "x.png")
 
 
-def test_curves_are_the_values_by_epoch_and_stages_are_labelled(drawn: list[Any]) -> None:
-    histories = {"plain": {"cycle": [3.0, 2.0, 1.0]}, "regions": {"cycle": [3.0, 1.5, 1.0], "tumor": [None, 0.5, 0.4]}}
-    curves_figure(histories, {"liver": 2, "tumor": 3}, Path("unused.png"))
-    cycle, tumor = drawn[0].axes
-    assert [cycle.get_title(), tumor.get_title()] == ["cycle", "tumor"]
-    curves = {line.get_label(): line for line in cycle.lines[:2]}
-    np.testing.assert_array_equal(curves["regions"].get_xydata(), [(1, 3.0), (2, 1.5), (3, 1.0)])
-    np.testing.assert_array_equal(tumor.lines[1].get_ydata(), [math.nan, 0.5, 0.4])
-    assert curves["plain"].get_color() == tumor.lines[0].get_color() != curves["regions"].get_color()
-    for axis in (cycle, tumor):
-        assert [text.get_text() for text in axis.texts] == ["liver", "tumor"]
-        assert [line.get_xdata()[0] for line in axis.lines[2:]] == [2, 3]
-    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["plain", "regions"]
-
-
-def test_curves_without_values_are_refused() -> None:
-    with pytest.raises(DataError, match="train for an epoch"):
-        curves_figure({"plain": {"cycle": []}}, {}, "x.png")
-
-
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
 def test_figures_are_written_in_the_format_of_their_ending(tmp_path: Path, ending: str) -> None:
-    path = tmp_path / f"curves.{ending}"
-    curves_figure({"plain": {"cycle": [1.0]}}, {}, path)
+    path = tmp_path / f"figure.{ending}"
+    comparison_figure([row()], path)
     assert path.read_bytes()[:5] in (b"\x89PNG\r", b"%PDF-", b"<?xml")
     assert list(tmp_path.iterdir()) == [path]
 
@@ -132,12 +159,12 @@ def test_a_figure_that_fails_leaves_the_old_file_and_nothing_else(
         Path(path).write_bytes(b"half")
         raise OSError("disk full")
 
-    path = tmp_path / "curves.png"
+    path = tmp_path / "figure.png"
     path.write_bytes(b"old")
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        curves_figure({"plain": {"cycle": [1.0]}}, {}, path)
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("curves.png", b"old")]
+        comparison_figure([row()], path)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("figure.png", b"old")]
 
 
 def test_pyplots_global_state_is_left_alone(tmp_path: Path) -> None:
@@ -145,7 +172,6 @@ def test_pyplots_global_state_is_left_alone(tmp_path: Path) -> None:
 
     before = (pyplot.get_fignums(), dict(rcParams))
     comparison_figure([row(with_map=True)], tmp_path / "figure.png")
-    curves_figure({"plain": {"cycle": [1.0]}}, {"tumor": 1}, tmp_path / "curves.png")
     assert (pyplot.get_fignums(), dict(rcParams)) == before
 
 

@@ -27,30 +27,31 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors",
-        "setting_checks",
+        "parallel setting_checks",
         "config",
-        "rng distributed",
+        "rng distributed precision",
         "regions stages ggd adversarial generator pools patch_geometry discriminators",
         "patching tap features epoch_means",
         "adapter uncertainty",
         "hookspecs",
         "plugins masks",
         "checkpoint recognition",
+        "shares",
         "objective",
         "learner",
         "guidance",
         "steps",
         "session_state",
         "session",
-        "host data evaluation testing inspection parallel progress command_line checkout mask_coverage step_cost",
+        "host data evaluation testing inspection launch progress command_line checkout mask_coverage step_cost",
         "host_check pytest_plugin",
         "train_options",
-        "run_folder",
+        "run_folder run_optimizers",
         "run",
         "translate",
         "score_files",
         "results",
-        "demo_report",
+        "demo_report run_figure",
         "demo",
         "cli",
     )
@@ -65,8 +66,10 @@ SIBLINGS: dict[str, frozenset[str]] = {
 # use each other.
 ONLY: dict[str, frozenset[str]] = {
     "errors": frozenset(),
+    "parallel": frozenset({"errors"}),
     "host": frozenset({"errors", "generator", "discriminators", "ggd"}),
-    "data": frozenset({"errors"}),
+    # Processes are no business of the training's; volumes are prepared in several.
+    "data": frozenset({"errors", "parallel"}),
     "evaluation": frozenset({"errors"}),
 }
 # Adapters use public names, each other, and these modules.

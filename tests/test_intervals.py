@@ -16,7 +16,7 @@ from scipy.stats import bootstrap
 from roi_progressive.errors import DataError
 from roi_progressive.evaluation.aggregation import aggregate
 from roi_progressive.evaluation.intervals import NO_VALUE, OF_ALL_SLICES, TOO_FEW, paired_difference, with_intervals
-from roi_progressive.evaluation.metrics import SliceScores
+from roi_progressive.evaluation.scoring import SliceScores
 
 
 def scored(patient: str, psnr: float | None, phase: str = "ART", slice_index: int = 0, **more: Any) -> SliceScores:

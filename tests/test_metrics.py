@@ -14,18 +14,18 @@ from hypothesis.extra import numpy as hnp
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from roi_progressive.errors import ShapeError
+from roi_progressive.evaluation.lesions import ALL_UNCLEAR
 from roi_progressive.evaluation.metrics import (
-    NO_HU,
     psnr,
     region_psnr,
     region_ssim,
-    score,
     slice_scores,
     ssim,
     texture_ratio,
 )
 from roi_progressive.evaluation.networks import Unavailable
 from roi_progressive.evaluation.pairs import ImagePair
+from roi_progressive.evaluation.scoring import NO_HU, score
 
 IMAGES = hnp.arrays(np.uint8, (12, 10))
 MASKS = hnp.arrays(np.bool_, (12, 10)).filter(lambda mask: bool(mask.any()))
@@ -131,6 +131,7 @@ def test_score_says_why_a_network_is_missing() -> None:
         **dict.fromkeys(("lpips", "region_lpips"), "no weights"),
         **dict.fromkeys(("fid", "kid"), "not asked for"),
         **dict.fromkeys(("mae_hu", "region_mae_hu"), NO_HU),
+        **dict.fromkeys(("lost", "inverted", "invented"), ALL_UNCLEAR),  # noise alone
     }
 
 

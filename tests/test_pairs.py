@@ -42,6 +42,15 @@ def test_a_pair_is_source_truth_fake_and_the_sources_mask(
         assert pair.mask.dtype == np.bool_ and pair.fake.dtype == np.uint8
 
 
+def test_the_organ_is_the_sources_mask_of_that_region(paired_data: Path) -> None:
+    for number, name in enumerate(NAMES):
+        write(paired_data / "testB_liver" / name, np.eye(SIZE_PX, k=number, dtype=np.uint8) * 255)
+    pairs = pairs_from_folders(paired_data, "test", "B2A", None, organ="liver")
+    for number, pair in enumerate(pairs):
+        np.testing.assert_array_equal(pair.organ, np.eye(SIZE_PX, k=number, dtype=bool))
+    assert next(iter(pairs_from_folders(paired_data, "test", "B2A", None))).organ is None
+
+
 def test_pairs_can_be_read_again_and_asked_for_by_name(paired_data: Path) -> None:
     pairs = pairs_from_folders(paired_data, "test", "A2B", paired_data / "fake")
     assert [pair.name for pair in pairs] == [pair.name for pair in pairs]

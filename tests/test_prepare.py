@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from roi_progressive.cli import main
-from roi_progressive.data import prepare as prepare_module
 from roi_progressive.data.options import PrepareOptions
 from roi_progressive.data.prepare import prepare
 from roi_progressive.errors import ConfigError, DataError
@@ -120,7 +119,7 @@ def test_every_picture_has_a_mask_and_an_entry_and_nothing_else_is_written(volum
     assert manifest == report.manifest
     assert (manifest["format"], manifest["kind"], manifest["size_px"]) == (1, "prepared", 32)
     assert (manifest["regions"], manifest["phases"], manifest["paired"]) == (["tumor"], ["NC"], True)
-    expected = {"manifest.json"}
+    expected = {"manifest.json", *(f"contact_sheet_{split}.png" for split in ("train", "val", "test"))}
     for entry in manifest["slices"]:
         folder = f"{entry['split']}{entry['domain']}"
         assert entry["name"] == f"{entry['patient']}_NC_{entry['index']:03d}"
@@ -227,6 +226,20 @@ def test_in_an_aligned_pair_a_lacking_mask_is_that_of_the_other_and_said_so(tmp_
         assert entry.get("masks_of_other_modality") == (["tumor"] if entry["domain"] == "B" else None)
         masks = [pixels(tmp_path / "out" / f"train{d}_tumor" / f"{entry['name']}.png") for d in "AB"]
         assert (masks[0] == masks[1]).all()
+
+
+def test_pairs_also_lie_side_by_side_with_their_masks(volumes, tmp_path):
+    report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=32, slices_each_side=1, paired=True))
+    aligned = prepare(volumes, tmp_path / "aligned", SMALL)
+    assert report.manifest["paired"] and report.manifest["side_by_side"]
+    assert report.manifest["slices"] == aligned.manifest["slices"]
+    for entry in report.manifest["slices"]:
+        half = np.s_[:, :32] if entry["domain"] == "A" else np.s_[:, 32:]
+        for ending in ("", "_tumor"):
+            both = pixels(tmp_path / "out" / f"{entry['split']}{ending}" / f"{entry['name']}.png")
+            alone = pixels(tmp_path / "out" / f"{entry['split']}{entry['domain']}{ending}" / f"{entry['name']}.png")
+            assert both.shape == (32, 64) and (both[half] == alone).all() and alone.any()
+    assert len(list((tmp_path / "out").glob("train/*.png"))) == report.slice_counts["trainA"]
 
 
 def test_without_align_each_volume_keeps_its_own_slices(volumes, tmp_path):
@@ -405,25 +418,6 @@ def test_force_never_deletes_the_input(volumes, tmp_path):
     assert volumes.exists()
 
 
-@pytest.mark.parametrize("force", [False, True])
-def test_an_interrupted_run_leaves_what_was_there(volumes, tmp_path, monkeypatch, force):
-    if force:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "precious.txt").write_text("mine")
-    before = bytes_below(tmp_path)
-    calls = iter(range(100))
-
-    def stop_at_the_third(*arguments):
-        if next(calls) == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(prepare_module, "write_picture", stop_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(volumes, tmp_path / "out", SMALL, force=force)
-    assert bytes_below(tmp_path) == before
-    assert not list(tmp_path.glob(".out*"))
-
-
 def test_without_simpleitk_the_error_says_what_to_install(volumes, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(DataError, match=r'pip install "roi-progressive\[medical\]"'):
@@ -431,11 +425,17 @@ def test_without_simpleitk_the_error_says_what_to_install(volumes, tmp_path, mon
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("progress", [False, True])
-def test_progress_is_shown_with_its_stage_when_asked(volumes, tmp_path, capsys, progress):
-    prepare(volumes, tmp_path / "out", SMALL, progress=progress)
-    shown = capsys.readouterr().err
-    assert ("reading" in shown and "8/8" in shown) if progress else shown == ""
+def test_progress_counts_volumes_and_names_the_one_at_hand(volumes, tmp_path):
+    told = []
+    prepare(volumes, tmp_path / "out", SMALL, report=lambda *step: told.append(step))
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert told[-1][:2] == (8, 8) and {total for _, total, _ in told} == {8}
+    assert any("p2 NC MR" in text for _, _, text in told)
+
+
+def test_the_command_shows_a_bar(volumes, tmp_path, capsys):
+    assert main(["prepare", str(volumes), str(tmp_path / "out"), "--size", "16"]) == 0
+    assert "prepare: 100%" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -448,6 +448,7 @@ def test_progress_is_shown_with_its_stage_when_asked(volumes, tmp_path, capsys, 
         ("slices_each_side", -1),
         ("field_of_view_mm", 0.0),
         ("align", "yes"),
+        ("paired", 1),
         ("mr_steps", ("polish",)),
         ("mr_steps", "clip"),
         ("split", (0.5, 0.5)),

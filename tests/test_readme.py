@@ -77,7 +77,7 @@ def test_the_printed_demo_command_makes_what_is_promised(tmp_path, monkeypatch, 
     assert len(capsys.readouterr().out.strip().splitlines()) == 5
 
 
-MEDICAL = ("prepare", "train", "evaluate")
+MEDICAL = ("prepare", "train", "evaluate", "figure")
 
 
 def test_the_printed_commands_take_scans_to_a_table(tmp_path, monkeypatch, capsys):
@@ -90,6 +90,7 @@ def test_the_printed_commands_take_scans_to_a_table(tmp_path, monkeypatch, capsy
             shutil.copytree("run/test/A2B", "other")
         assert main([*command, *SHORTENED.get(command[0], [])]) == 0, capsys.readouterr().err
     assert "TPSNR" in capsys.readouterr().out
+    assert (tmp_path / "run" / "test" / "figure_B2A.png").is_file()
 
 
 def write_scans(folder: Path) -> None:

@@ -16,7 +16,9 @@ import torch
 
 from roi_progressive.data.phantom import make_phantom
 from roi_progressive.errors import ConfigError, DataError, MaskError, PluginError
+from roi_progressive.evaluation.lesions import audit_lesions
 from roi_progressive.evaluation.networks import ALEXNET_FILE, INCEPTION_FILE
+from roi_progressive.evaluation.pairs import pairs_from_folders
 from roi_progressive.hookspecs import hookimpl
 from roi_progressive.results import REFERENCES, default_region, evaluate_run, with_certainty
 from roi_progressive.run import TrainOptions, train
@@ -74,6 +76,25 @@ def test_the_model_stands_beside_the_references_by_direction_and_phase(made: Pat
                     assert cell[metric] is None and "no weights" in cell["reasons"][metric]
     model, copied = (scores.results[arm]["A2B"]["mean"] for arm in ("model", "copy_source"))
     assert model["tpsnr"] != copied["tpsnr"]
+
+
+def test_lesions_are_audited_against_the_liver_and_counted(made: Path) -> None:
+    scores = evaluate_run(made / "run", references=("constant_fill", "copy_source"))
+    for direction in ("A2B", "B2A"):
+        cells = [scores.results[arm][direction]["mean"] for arm in ("model", "constant_fill", "copy_source")]
+        assert len({(cell["n_lesions"], cell["n_unclear_lesions"]) for cell in cells}) == 1
+        pairs = pairs_from_folders(made / "data", "test", direction, made / "run" / "test" / direction, organ="liver")
+        audits = {pair.name: audit_lesions(pair.real, pair.fake, pair.mask, pair.organ) for pair in pairs}
+        assert any(audit.lesions for audit in audits.values())
+        scored = [one for one in scores.slices["model"] if one["direction"] == direction]
+        for one in scored:
+            audit = audits[one["name"]]
+            assert one["n_lesions"] == audit.n_clear
+            assert [one["scores"][key] for key in ("lost", "inverted", "invented")] == [
+                audit.share("lost"),
+                audit.share("inverted"),
+                audit.share("invented"),
+            ]
 
 
 def test_table_and_numbers_are_written_beside_the_images(made: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from roi_progressive.evaluation.aggregation import aggregate, patient_values
 from roi_progressive.evaluation.distances import frechet_distance, kernel_distance
 from roi_progressive.evaluation.intervals import paired_difference, with_intervals
-from roi_progressive.evaluation.metrics import SliceScores
+from roi_progressive.evaluation.scoring import SliceScores
 from roi_progressive.evaluation.table import render_csv, render_latex, render_markdown, render_text
 
 NO_WEIGHTS = "no weights: put the file into --weights DIR"
@@ -103,6 +103,17 @@ def test_fid_of_a_single_image_is_missing_with_its_reason() -> None:
     assert cell["fid"] is None and cell["reasons"]["fid"] == "FID needs at least two images"
 
 
+def test_lesions_are_counted_and_their_shares_averaged_as_other_scores() -> None:
+    slices = [scored("a", lost=1.0), scored("a", lost=0.0), scored("b", lost=0.0), scored("b", lost=None)]
+    counted = [{**one, "n_lesions": 2, "n_unclear_lesions": i} for i, one in enumerate(slices)]
+    results = aggregate(counted)  # type: ignore[arg-type]
+    mean = results["A2B"]["mean"]
+    assert (mean["lost"], mean["n_lesions"], mean["n_unclear_lesions"]) == (0.25, 8, 6)
+    text = render_text({"plain": results})
+    assert "lost ↓  inverted ↓  invented ↓" in text and "in truth): A2B 8 (6)." in text
+    assert "Clear lesions" not in render_text({"plain": aggregate(slices)})
+
+
 def test_extra_scores_become_columns() -> None:
     results = {"plain": aggregate([scored("a", depth=1.0), scored("b", depth=2.0)])}
     assert results["plain"]["A2B"]["mean"]["depth"] == 1.5
@@ -163,7 +174,7 @@ def test_text_columns_are_aligned() -> None:
 def test_markdown_rows_have_one_cell_per_column() -> None:
     lines = [line for line in render_markdown(two_arms()).splitlines() if line.startswith("|")]
     assert len(lines) == 12
-    assert {line.replace("\\|", "").count("|") for line in lines} == {16}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {19}
     assert "| plain | A2B | ART | 10.12 |" in lines[2]
     assert lines[-1].startswith("| regions \\| GGD | B2A | mean | 12.00 |")
 

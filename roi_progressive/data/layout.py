@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +31,7 @@ def new_folder(out: str | Path, *, force: bool, keep: Iterable[Path] = ()) -> It
             written.
     """
     target = Path(out).resolve()
-    _check_replaceable(target, force, keep)
+    check_replaceable(target, force, keep)
     aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         aside.mkdir(parents=True)
@@ -41,14 +39,15 @@ def new_folder(out: str | Path, *, force: bool, keep: Iterable[Path] = ()) -> It
         raise DataError(f"`out` must be a folder that can be written; got {str(out)!r}: {error.strerror}") from error
     try:
         yield aside
-        _check_replaceable(target, force, keep)
-        _put_in_place(aside, target)
+        check_replaceable(target, force, keep)
+        put_in_place(aside, target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
 
 
-def _put_in_place(aside: Path, target: Path) -> None:
+def put_in_place(aside: Path, target: Path) -> None:
+    """Rename a finished folder to its place; what was there goes away after it."""
     if not target.exists():
         aside.rename(target)
         return
@@ -62,7 +61,12 @@ def _put_in_place(aside: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _check_replaceable(target: Path, force: bool, keep: Iterable[Path]) -> None:
+def check_replaceable(target: Path, force: bool, keep: Iterable[Path]) -> None:
+    """Check that a folder may be written to ``target``: it is new or empty, or ``force`` replaces it.
+
+    Raises:
+        DataError: It may not.
+    """
     if target.exists() and not target.is_dir():
         raise DataError(f"`out` must be a folder; {str(target)!r} is a file; choose another")
     if not target.exists() or not any(target.iterdir()):
@@ -76,34 +80,17 @@ def _check_replaceable(target: Path, force: bool, keep: Iterable[Path]) -> None:
             raise DataError(f"`out` must not hold the input; {str(target)!r} holds {file.name}; choose another folder")
 
 
-def make_folders(folder: Path, regions: Sequence[str]) -> None:
+def make_folders(folder: Path, regions: Sequence[str], side_by_side: bool = False) -> None:
     """Make every image and mask folder of the layout, also those that stay empty."""
     for split in SPLITS:
-        for domain in DOMAINS:
+        for domain in (*DOMAINS, "") if side_by_side else DOMAINS:
             for suffix in ("", *(f"_{region}" for region in regions)):
-                (folder / f"{split}{domain}{suffix}").mkdir()
+                (folder / f"{split}{domain}{suffix}").mkdir(exist_ok=True)
 
 
-def write_picture(
-    folder: Path, name: str, grey: npt.NDArray[np.uint8], masks: Mapping[str, npt.NDArray[np.bool_]]
-) -> None:
-    """Write an 8-bit grey PNG, and each region's mask (0 or 255) into the sibling folder named after it.
-
-    Args:
-        folder: The image folder, e.g. ``OUT/trainA``.
-        name: File name without suffix.
-        grey: ``(rows, columns)``.
-        masks: Region to ``(rows, columns)``.
-    """
+def read_pixels(folder: Path, name: str) -> npt.NDArray[np.uint8]:
+    """A written picture or mask in 8-bit grey, ``(rows, columns)``; ``name`` has no ending."""
     from PIL import Image
 
-    Image.fromarray(grey).save(folder / f"{name}.png")
-    for region, mask in masks.items():
-        pixels = np.where(mask, 255, 0).astype(np.uint8)
-        Image.fromarray(pixels).save(folder.with_name(f"{folder.name}_{region}") / f"{name}.png")
-
-
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write ``manifest.json``."""
-    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    with Image.open(folder / f"{name}.png") as image:
+        return np.array(image)

@@ -25,6 +25,7 @@ class PrepareOptions:
         split_seed: Seed of the split.
         split_of: A given split: patient to ``train``, ``val`` or ``test``; or a column ``split`` in the CSV.
         align: Bring every MR onto the grid of the CT of the same patient and phase, and write pairs only.
+        paired: ``align``, and every pair side by side too, as pix2pix code reads them.
         field_of_view_mm: Side of the square that is cut out; ``None`` takes the body's longer side, a scale
             of its own for each volume.
         mr_steps: What is done to an MR, any of ``MR_STEPS`` in their order, whatever the order here. The first
@@ -42,6 +43,7 @@ class PrepareOptions:
     split_seed: int = 0
     split_of: Mapping[str, str] | None = None
     align: bool = False
+    paired: bool = False
     field_of_view_mm: float | None = None
     mr_steps: tuple[str, ...] = ("clip", "zscore")
 
@@ -57,11 +59,17 @@ class PrepareOptions:
         side = self.field_of_view_mm
         if side is not None and (not _numbers((side,), 1) or side <= 0):
             raise ConfigError(f"`field_of_view_mm` must be a number above 0, or None for the body's size; got {side!r}")
-        if not isinstance(self.align, bool):
-            raise ConfigError(f"`align` must be true or false; got {self.align!r}")
+        for name in ("align", "paired"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"`{name}` must be true or false; got {getattr(self, name)!r}")
         if not isinstance(self.mr_steps, (tuple, list)) or not set(self.mr_steps) <= set(MR_STEPS):
             raise ConfigError(f"`mr_steps` must be any of {', '.join(MR_STEPS)}; got {self.mr_steps!r}")
         split_counts(0, self.split)
+
+    @property
+    def in_pairs(self) -> bool:
+        """Whether each CT is cut with its MR."""
+        return self.align or self.paired
 
 
 def _numbers(values: Any, count: int) -> bool:

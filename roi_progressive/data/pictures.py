@@ -76,13 +76,22 @@ class Picture:
         return f"{self.scan.row.patient}_{self.scan.row.phase}_{self.index:03d}"
 
 
-def read_scan(row: VolumeRow, options: PrepareOptions, standard: Landmarks | None = None) -> Scan:
+def beside(left: Picture, right: Picture) -> Picture:
+    """Two pictures of an aligned pair as one, and their masks likewise, ``(size_px, 2 * size_px)``."""
+    masks = {region: np.hstack([mask, right.masks[region]]) for region, mask in left.masks.items()}
+    return replace(left, grey=np.hstack([left.grey, right.grey]), masks=masks)
+
+
+def read_scan(
+    row: VolumeRow, options: PrepareOptions, standard: Landmarks | None = None, cleaned: FloatArray | None = None
+) -> Scan:
     """Read and normalise the volume of one row.
 
     Args:
         row: Which.
         options: How.
         standard: What ``fit_standard`` found, to standardise an MR by.
+        cleaned: The MR's voxels as ``cleaned_mr`` gave them, where it was asked before.
 
     Raises:
         DataError: The volume or a mask cannot be used.
@@ -95,7 +104,7 @@ def read_scan(row: VolumeRow, options: PrepareOptions, standard: Landmarks | Non
         scaled = mapping.apply(volume.array)
         body = foreground_mask(volume.array, CT_BODY_HU, min_piece_fraction=0.1)
     else:
-        array, body = _cleaned_mr(volume, options)
+        array, body = cleaned_mr(volume, options) if cleaned is None else (cleaned, foreground_mask(volume.array))
         if standard is not None:
             landmarks = landmarks_of(array, body)
             array = standardise(array, landmarks, standard)
@@ -108,17 +117,12 @@ def read_scan(row: VolumeRow, options: PrepareOptions, standard: Landmarks | Non
     return Scan(row, volume, scaled, volume.masks, body, mapping, field, volume.spacing_mm, source)
 
 
-def mr_landmarks(row: VolumeRow, options: PrepareOptions) -> Landmarks:
-    """The landmarks of one MR, after the steps that come before ``standardise``.
+def cleaned_mr(volume: Volume, options: PrepareOptions) -> tuple[FloatArray, BoolArray]:
+    """An MR after denoising and bias correction, where asked for, and its body.
 
     Raises:
-        DataError: The volume or a mask cannot be used.
+        DataError: It shows no body.
     """
-    return landmarks_of(*_cleaned_mr(read_volume(row), options))
-
-
-def _cleaned_mr(volume: Volume, options: PrepareOptions) -> tuple[FloatArray, BoolArray]:
-    """The MR after denoising and bias correction, where asked for, and the body."""
     array = volume.array
     body = foreground_mask(array)
     if "denoise" in options.mr_steps:

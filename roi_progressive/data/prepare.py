@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from .layout import DOMAINS, make_folders, new_folder, write_manifest, write_picture
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from .contact_sheet import contact_sheet
+from .fingerprint import fingerprint
+from .groups import Group, LandmarksOf
+from .jobs import Progress, run_jobs
+from .layout import DOMAINS, make_folders
 from .medical_packages import simpleitk
 from .options import PrepareOptions
-from .pictures import DOMAIN_OF, Picture, Scan, aligned_pair, cut_pictures, mr_landmarks, read_scan
-from .record import manifest_record, slice_record
+from .partial_folder import PartialFolder, partial_folder
+from .pictures import DOMAIN_OF, MAIN_REGION
+from .record import manifest_record, versions
 from .splits import SPLITS, checked_split, split_by_modality
 from .standardise import Landmarks, fit_standard
 from .volume_list import VolumeList, VolumeRow, read_volume_list
@@ -57,55 +64,111 @@ def prepare(
     out: str | Path,
     options: PrepareOptions | None = None,
     *,
+    processes: int = 1,
     force: bool = False,
-    progress: bool = False,
+    report: Progress | None = None,
 ) -> PrepareReport:
     """Write the pictures, masks and ``manifest.json`` of a list of volumes (see ``read_volume_list``).
 
     Layout: ``{train,val,test}{A,B}/<patient>_<phase>_<slice>.png``, A is CT and B is MR, and for every region
-    ``{split}{domain}_<region>/`` with a mask for every picture. Volumes are turned to LPS first; slices are
-    axial and counted from the feet. The same input gives the same bytes.
+    ``{split}{domain}_<region>/`` with a mask for every picture; ``contact_sheet_<split>.png`` shows them.
+    With ``paired`` also ``{train,val,test}/<name>.png``, A to the left of B, and ``{split}_<region>/`` likewise.
+    Volumes are turned to LPS first; slices are
+    axial and counted from the feet. The same input gives the same bytes, whatever the number of processes.
 
     The split is made over all patients listed, so a repaired file moves nobody from one part to another.
     A volume that cannot be used is left out and reported; the rest goes on.
+
+    The data set grows in ``.<name>.partial`` beside ``out``. A run that was stopped leaves it, and the same call
+    again goes on where it stopped.
 
     Args:
         manifest_csv: The list.
         out: Folder to make.
         options: How; the defaults where ``None``.
-        force: Replace ``out`` if it holds files.
-        progress: Show a progress bar.
+        processes: How many volumes (or pairs) are worked on at a time.
+        force: Replace ``out`` if it holds files, and what is left of a stopped run with other settings.
+        report: Told of volumes done, volumes in all, and what is being done; the fit of a scale counts too.
 
     Raises:
-        DataError: The list is wrong, SimpleITK is missing, ``out`` holds files and ``force`` is false, or no
-            volume could be used.
+        ConfigError: ``processes`` is below 1.
+        DataError: The list is wrong, SimpleITK is missing, ``out`` holds files and ``force`` is false, another run is
+            writing it, a stopped run had other settings, a process was killed, or no volume could be used.
     """
     options = options or PrepareOptions()
+    if processes < 1:
+        raise ConfigError(f"`processes` must be a whole number of at least 1; got {processes!r}")
     volumes = read_volume_list(manifest_csv)
     split_of = _split(volumes, options)
     simpleitk()
-    inputs = [Path(manifest_csv)]
-    for row in volumes.rows:
-        inputs += [row.image, *(mask.path for mask in row.masks.values())]
-    problems: list[str] = []
-    notes: list[str] = []
-    with new_folder(out, force=force, keep=inputs) as folder:
-        make_folders(folder, volumes.regions)
-        standard = _standard(volumes, options, split_of, progress)
-        slices = []
-        for picture in _pictures(volumes, options, standard, problems, notes, progress):
-            entry = slice_record(picture, split_of[picture.scan.row.patient], options.size_px)
-            write_picture(folder / f"{entry['split']}{entry['domain']}", picture.name, picture.grey, picture.masks)
-            slices.append(entry)
+    files = [path for row in volumes.rows for path in (row.image, *(mask.path for mask in row.masks.values()))]
+    settings = fingerprint(manifest_csv, files, options, versions(volumes))
+    with partial_folder(out, settings, force=force, keep=[Path(manifest_csv), *files]) as place:
+        make_folders(place.pictures, volumes.regions, options.paired)
+        slices, standard, problems, notes = _run(place, volumes, options, split_of, processes, report)
         if not slices:
+            place.discard()
             shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
             raise DataError(f"`manifest` must name a usable volume; none of {len(volumes.rows)} is: {shown}")
         counts = {f"{s}{d}": sum(e["split"] == s and e["domain"] == d for e in slices) for s in SPLITS for d in DOMAINS}
         notes += _empty_parts(counts)
+        _write_sheets(place, slices, volumes.regions)
         manifest = manifest_record(volumes, options, split_of, slices, standard)
-        write_manifest(folder, manifest)
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        place.put(place.pictures / "manifest.json", lambda aside: aside.write_text(text, encoding="utf-8"))
     patients = {split: len({e["patient"] for e in slices if e["split"] == split}) for split in SPLITS}
     return PrepareReport(Path(out), manifest, problems, notes, counts, patients)
+
+
+def _run(
+    place: PartialFolder,
+    volumes: VolumeList,
+    options: PrepareOptions,
+    split_of: Mapping[str, str],
+    processes: int,
+    report: Progress | None,
+) -> tuple[list[dict[str, Any]], Landmarks | None, list[str], list[str]]:
+    """Do all jobs: the entries of all slices, the scale of the MRs, problems and notes."""
+    problems: list[str] = []
+    grouped = _groups(volumes.rows, options.in_pairs, problems)
+    mrs = [row for row in volumes.rows if row.modality == "MR"]
+    training = [row for row in mrs if split_of[row.patient] == "train"] if "standardise" in options.mr_steps else []
+    total, done = len(training) + sum(map(len, grouped)), 0
+
+    def hear(more: int, text: str) -> None:
+        nonlocal done
+        done += more
+        if report is not None:
+            report(done, total, text)
+
+    scales = {f"landmarks{row.line}": LandmarksOf(row, options) for row in training}
+    found = [record["landmarks"] for record in run_jobs(place, scales, processes, hear)]
+    usable = [np.asarray(one) for one in found if one is not None]
+    if "standardise" in options.mr_steps and mrs and not usable:
+        place.discard()
+        raise DataError(
+            f"`mr_steps` can standardise only where the training part has a usable MR; none of its {len(training)} is; "
+            f"leave `standardise` out"
+        )
+    standard = fit_standard(usable) if usable else None
+    groups = {
+        f"group{rows[0].line}": Group(tuple(rows), split_of[rows[0].patient], volumes.regions, options, standard)
+        for rows in grouped
+    }
+    earlier = sum(group.volumes for key, group in groups.items() if place.record(key) is not None)
+    records = run_jobs(place, groups, processes, hear)
+    notes = [f"went on with a stopped run, which had done {earlier} of {len(volumes.rows)} volumes"] if earlier else []
+    for record in records:
+        problems += record["problems"]
+        notes += record["notes"]
+    return [entry for record in records for entry in record["slices"]], standard, problems, notes
+
+
+def _write_sheets(place: PartialFolder, slices: Sequence[Mapping[str, Any]], regions: Sequence[str]) -> None:
+    for split in SPLITS:
+        sheet = contact_sheet(place.pictures, split, slices, sorted(regions, key=lambda name: name != MAIN_REGION))
+        if sheet is not None:
+            place.put(place.pictures / f"contact_sheet_{split}.png", sheet.save)
 
 
 def _split(volumes: VolumeList, options: PrepareOptions) -> dict[str, str]:
@@ -133,73 +196,9 @@ def _empty_parts(counts: dict[str, int]) -> list[str]:
     return notes
 
 
-def _standard(
-    volumes: VolumeList, options: PrepareOptions, split_of: Mapping[str, str], progress: bool
-) -> Landmarks | None:
-    """The common scale of the MRs, from those of the training part; a bad one is reported when it is prepared."""
-    from tqdm import tqdm
-
-    if "standardise" not in options.mr_steps:
-        return None
-    rows = [row for row in volumes.rows if row.modality == "MR" and split_of[row.patient] == "train"]
-    found = []
-    for row in tqdm(rows, "prepare: fitting the scale of the MRs", unit="volume", disable=not progress):
-        with suppress(DataError):
-            found.append(mr_landmarks(row, options))
-    if not found and any(row.modality == "MR" for row in volumes.rows):
-        raise DataError(
-            f"`mr_steps` can standardise only where the training part has a usable MR; none of its {len(rows)} is; "
-            f"leave `standardise` out"
-        )
-    return fit_standard(found) if found else None
-
-
-def _pictures(
-    volumes: VolumeList,
-    options: PrepareOptions,
-    standard: Landmarks | None,
-    problems: list[str],
-    notes: list[str],
-    progress: bool,
-) -> Iterator[Picture]:
-    from tqdm import tqdm
-
-    groups = _groups(volumes.rows, options.align, problems)
-    with tqdm(total=sum(len(group) for group in groups), unit="volume", disable=not progress) as bar:
-        for group in groups:
-            scans: list[Scan] = []
-            for row in group:
-                bar.set_description("prepare: reading and normalising")
-                try:
-                    scans.append(read_scan(row, options, standard))
-                except DataError as error:
-                    problems.append(f"{row}: {error}")
-            if len(scans) == len(group):
-                bar.set_description("prepare: cutting and writing slices")
-                yield from _cut(scans, volumes.regions, options, problems, notes)
-            elif scans:
-                problems.append(f"{scans[0].row}: left out with the other half of its pair")
-            bar.update(len(group))
-
-
-def _cut(
-    scans: Sequence[Scan], regions: Sequence[str], options: PrepareOptions, problems: list[str], notes: list[str]
-) -> list[Picture]:
-    said: list[str] = []
-    try:
-        if len(scans) == 2:
-            scans = aligned_pair(scans[0], scans[1])
-        pictures = list(cut_pictures(scans, regions, options, said))
-    except DataError as error:
-        problems.append(f"{scans[-1].row}: {error}")
-        return []
-    notes += said
-    return pictures
-
-
-def _groups(rows: Sequence[VolumeRow], align: bool, problems: list[str]) -> list[list[VolumeRow]]:
-    """Each volume for itself, or with ``align`` each CT with the MR of the same patient and phase."""
-    if not align:
+def _groups(rows: Sequence[VolumeRow], in_pairs: bool, problems: list[str]) -> list[list[VolumeRow]]:
+    """Each volume for itself, or each CT with the MR of the same patient and phase."""
+    if not in_pairs:
         return [[row] for row in rows]
     together: dict[tuple[str, str], list[VolumeRow]] = {}
     for row in rows:

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import numpy as np
-
-from .medical_packages import simpleitk
 from .options import MR_STEPS, PrepareOptions
 from .pictures import DOMAIN_OF, Picture
 from .preprocessing import MRMapping
@@ -52,6 +49,22 @@ def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
     return entry
 
 
+def versions(volumes: VolumeList) -> dict[str, str]:
+    """Versions of the packages that compute pictures and masks; pydicom where a row needs it."""
+    dicom = any(
+        row.image.is_dir() or any(mask.contour is not None for mask in row.masks.values()) for row in volumes.rows
+    )
+    packages = ("roi-progressive", "numpy", "scikit-image", "SimpleITK", *(("pydicom",) if dicom else ()))
+    return {package: _version(package) for package in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def manifest_record(
     volumes: VolumeList,
     options: PrepareOptions,
@@ -60,10 +73,6 @@ def manifest_record(
     standard: Landmarks | None = None,
 ) -> dict[str, Any]:
     """The whole manifest; slices sorted by split, domain and name. No paths, no names but the ``patient`` column."""
-    try:
-        own_version = version("roi-progressive")
-    except PackageNotFoundError:
-        own_version = "unknown"
     present = {entry["phase"] for entry in slices}
     assigned = options.split_of is not None or any(row.split is not None for row in volumes.rows)
     return {
@@ -73,7 +82,8 @@ def manifest_record(
         "regions": list(volumes.regions),
         "phases": [phase for phase in dict.fromkeys(row.phase for row in volumes.rows) if phase in present],
         "domains": {"A": "CT", "B": "MR"},
-        "paired": options.align,
+        "paired": options.in_pairs,
+        "side_by_side": options.paired,
         "orientation": ORIENTATION,
         "ct_window": {"width": options.ct_window[0], "level": options.ct_window[1]},
         "mr_percentiles": list(options.mr_percentiles),
@@ -89,10 +99,6 @@ def manifest_record(
             "seed": None if assigned else options.split_seed,
             "patients": dict(sorted(split_of.items())),
         },
-        "versions": {
-            "roi-progressive": own_version,
-            "numpy": np.__version__,
-            "SimpleITK": simpleitk().Version_VersionString(),
-        },
+        "versions": versions(volumes),
         "slices": sorted(slices, key=lambda entry: (SPLITS.index(entry["split"]), entry["domain"], entry["name"])),
     }

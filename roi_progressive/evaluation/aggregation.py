@@ -14,17 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from .distances import frechet_distance, kernel_distance
-from .metrics import NOT_ASKED, SliceScores
+from .scoring import NOT_ASKED, SliceScores
 
 PSNR_CAP_DB = 100.0
 TEXTURE_FLOOR = 1e-3
 PHASES = ("ART", "PV", "NC")
 SET_METRICS = ("fid", "kid")
 HU_METRICS = ("mae_hu", "region_mae_hu")
-METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio", "lpips", "region_lpips", *SET_METRICS, *HU_METRICS)
+METRICS = (
+    *("tpsnr", "tssim", "psnr", "ssim", "texture_ratio", "lost", "inverted", "invented"),
+    *("lpips", "region_lpips", *SET_METRICS, *HU_METRICS),
+)
 COUNTS = ("n_patients", "n_slices", "n_region_slices")
 _NOT_SCORES = ("reasons", "intervals", "interval_reasons")
-_SUMMED = ("n_slices", "n_region_slices", "n_without_region")
+LESION_COUNTS = ("n_lesions", "n_unclear_lesions")
+_SUMMED = ("n_slices", "n_region_slices", "n_without_region", *LESION_COUNTS)
 
 Features = npt.NDArray[np.float32]
 Cell = dict[str, Any]
@@ -42,7 +46,8 @@ def aggregate(slices: Iterable[SliceScores]) -> Results:
     Returns:
         ``{direction: {phase: cell, ..., "mean": cell}}``, ready for JSON. A cell has those of ``METRICS`` and any
         extra scores (float, or ``None`` with a line in ``reasons``), and ``n_patients``, ``n_slices`` (also the number
-        of images behind FID and KID), ``n_region_slices`` and ``n_without_region``.
+        of images behind FID and KID), ``n_region_slices``, ``n_without_region``, ``n_lesions`` (behind ``lost``,
+        ``inverted`` and ``invented``) and ``n_unclear_lesions``.
     """
     groups: dict[str, dict[str, list[SliceScores]]] = {}
     for one in slices:
@@ -50,7 +55,7 @@ def aggregate(slices: Iterable[SliceScores]) -> Results:
     results: Results = {}
     for direction in sorted(groups):
         phases = groups[direction]
-        cells = {phase: _phase_cell(phases[phase]) for phase in sorted(phases, key=_phase_order)}
+        cells = {phase: _phase_cell(phases[phase]) for phase in sorted(phases, key=phase_order)}
         patients = {one["patient"] for members in phases.values() for one in members}
         results[direction] = {**cells, "mean": _mean_cell(cells, len(patients))}
     return results
@@ -79,6 +84,8 @@ def _phase_cell(slices: list[SliceScores]) -> Cell:
         "n_patients": len({one["patient"] for one in slices}),
         "n_region_slices": with_region,
         "n_without_region": len(slices) - with_region,
+        "n_lesions": sum(one.get("n_lesions", 0) for one in slices),
+        "n_unclear_lesions": sum(one.get("n_unclear_lesions", 0) for one in slices),
     }
     return cell
 
@@ -130,5 +137,6 @@ def _mean(metric: str) -> Callable[[Sequence[float]], float]:
     return lambda values: math.fsum(values) / len(values)
 
 
-def _phase_order(phase: str) -> tuple[int, str]:
+def phase_order(phase: str) -> tuple[int, str]:
+    """The key that sorts phases: the paper's in its order, then others by name."""
     return (PHASES.index(phase), "") if phase in PHASES else (len(PHASES), phase)

@@ -1,11 +1,10 @@
-"""The comparison figure (the paper's Figures 3 and 4) and the loss curves, drawn without pyplot's global state."""
+"""The comparison figure (the paper's Figures 3 and 4), drawn without pyplot's global state."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from ..errors import DataError, ShapeError
 from .aggregation import patient_values
 from .image_files import Grey, Mask
-from .metrics import SliceScores
+from .scoring import SliceScores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,10 +24,11 @@ Box = tuple[int, int, int, int]
 
 DIRECTION_COLORS = {"A2B": "#2f8fff", "B2A": "#ff3b30"}
 DIRECTION_NAMES = {"A2B": "CT → MR", "B2A": "MR → CT"}
-UNCERTAINTY_COLORMAP = "inferno"
+MAP_COLORMAP = "inferno"
 PANEL_INCHES = 1.75
+INSET_SHARE = 0.42
+"""Side of an inset, as a share of its panel's shorter side."""
 RESOLUTION_DPI = 200
-ARM_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")  # Okabe and Ito
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,95 +40,50 @@ class ComparisonRow:
         direction: ``A2B`` (boxed in blue) or ``B2A`` (boxed in red).
         panels: Grey images by column title, in order, each [H, W] with values 0..255, e.g. ``source``, ``plain``,
             ``regions``, ``target``. All rows have the same titles.
-        mask: The region, bool [H, W]; its box is enlarged below each panel.
-        uncertainty: Standard deviation map [H, W] in grey levels, drawn as the last column, or ``None``.
+        mask: The region, bool [H, W]; its box is enlarged.
+        maps: Maps [H, W] in grey levels, at least 0, by column title, e.g. the standard deviation; drawn behind the
+            panels in colour, those of a row on one scale. A row may lack any of them.
     """
 
     label: str
     direction: str
     panels: Mapping[str, Grey]
     mask: Mask
-    uncertainty: npt.NDArray[np.floating[Any]] | None = None
+    maps: Mapping[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
 
 
-def comparison_figure(rows: Sequence[ComparisonRow], path: str | Path) -> None:
-    """Draw real, generated and real images side by side, the region boxed and enlarged below each.
+def comparison_figure(rows: Sequence[ComparisonRow], *paths: str | Path, inset: bool = False) -> None:
+    """Draw real, generated and real images side by side, the region boxed and enlarged.
 
     Args:
         rows: From top to bottom.
-        path: File to write (PNG, PDF or SVG by its ending); written aside, then renamed.
+        paths: Files to write (PNG, PDF or SVG by their endings); each written aside, then renamed.
+        inset: Enlarge the region in a corner of each image, the one that hides least of it; otherwise below.
 
     Raises:
         DataError: There are no rows, rows have different columns, or a row's region is empty.
-        ShapeError: A row's images, mask and map are not all [H, W] of one size.
+        ShapeError: A row's images, mask and maps are not all [H, W] of one size.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     titles = _check_rows(rows)
-    with_map = any(row.uncertainty is not None for row in rows)
-    n_columns = len(titles) + with_map
-    size = (PANEL_INCHES * n_columns + 0.45 + 0.65 * with_map, 2 * PANEL_INCHES * len(rows) + 0.15 * len(rows) + 0.3)
+    map_titles = list(dict.fromkeys(title for row in rows for title in row.maps))
+    lines, n_columns = (1 if inset else 2), len(titles) + len(map_titles)
+    width = PANEL_INCHES * n_columns + 0.45 + 0.65 * bool(map_titles)
+    size = (width, (lines * PANEL_INCHES + 0.15) * len(rows) + 0.3)
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0))
-    axes = figure.subplots(2 * len(rows), n_columns, squeeze=False)
-    for i, row in enumerate(rows):
-        box = region_box(row.mask)
-        color = DIRECTION_COLORS[row.direction]
-        for j, title in enumerate(titles):
-            _panel(axes[2 * i, j], axes[2 * i + 1, j], row.panels[title], box, color, cmap="gray", vmin=0, vmax=255)
-        axes[2 * i, 0].set_ylabel(f"{DIRECTION_NAMES[row.direction]}\n{row.label}", fontsize=8)
-        axes[2 * i + 1, 0].set_ylabel("enlarged", fontsize=8)
-        if with_map:
-            _uncertainty_panels(figure, axes[2 * i, -1], axes[2 * i + 1, -1], row, box)
-    for axis, title in zip(axes[0], [*titles, "uncertainty"], strict=False):
+    axes = figure.subplots(lines * len(rows), n_columns, squeeze=False)
+    for row, of_row in zip(rows, np.split(axes, len(rows)), strict=True):
+        zooms = [_inset(axis, row.mask) for axis in of_row[0]] if inset else list(of_row[1])
+        _draw_panels(row, titles, list(of_row[0]), zooms)
+        _draw_maps(row, map_titles, list(of_row[0, len(titles) :]), zooms[len(titles) :])
+        if not inset:
+            zooms[0].set_ylabel("enlarged", fontsize=8)
+    for axis, title in zip(axes[0], [*titles, *map_titles], strict=True):
         axis.set_title(title, fontsize=9)
-    _save(figure, Path(path))
-
-
-def curves_figure(
-    histories: Mapping[str, Mapping[str, Sequence[float | None]]],
-    stage_epochs: Mapping[str, float],
-    path: str | Path,
-    first_epoch: int = 1,
-) -> None:
-    """Draw every loss over the epochs in a panel of its own, one line an arm, with the stages' starts marked.
-
-    Args:
-        histories: ``{arm: {loss: value per epoch}}``; ``None`` or NaN where a loss was not active.
-        stage_epochs: First epoch of a stage by its label, e.g. ``{"liver": 67, "tumor": 134}``.
-        path: File to write (PNG, PDF or SVG by its ending); written aside, then renamed.
-        first_epoch: The epoch of the first value.
-
-    Raises:
-        DataError: No arm has any values.
-    """
-    from matplotlib.figure import Figure
-
-    losses = list(dict.fromkeys(name for history in histories.values() for name, values in history.items() if values))
-    if not losses:
-        raise DataError("`histories` must hold at least one loss with values; there is none; train for an epoch first")
-    n_columns = min(3, len(losses))
-    n_rows = math.ceil(len(losses) / n_columns)
-    figure = Figure(figsize=(3.2 * n_columns, 2.3 * n_rows + 0.4), layout="constrained")
-    axes = list(figure.subplots(n_rows, n_columns, squeeze=False, sharex=True).flat)
-    for axis, loss in zip(axes, losses, strict=False):
-        for i, (arm, history) in enumerate(histories.items()):
-            values = np.array([math.nan if v is None else v for v in history.get(loss, ())], dtype=np.float64)
-            epochs = np.arange(first_epoch, first_epoch + len(values))
-            marker = "o" if np.isfinite(values).sum() == 1 else None
-            axis.plot(epochs, values, color=ARM_COLORS[i % len(ARM_COLORS)], label=arm, linewidth=1.2, marker=marker)
-        _mark_stages(axis, stage_epochs)
-        axis.set_title(loss, fontsize=9, pad=14 if stage_epochs else 6)
-        axis.tick_params(labelsize=8, labelbottom=True)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    for axis in axes[len(losses) :]:
-        axis.set_visible(False)
-    for axis in axes[max(0, len(losses) - n_columns) : len(losses)]:
-        axis.set_xlabel("epoch", fontsize=8)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), fontsize=8, frameon=False)
-    _save(figure, Path(path))
+    for path in paths:
+        save_figure(figure, Path(path))
 
 
 def median_patient(slices: Iterable[SliceScores]) -> str:
@@ -147,13 +102,31 @@ def median_patient(slices: Iterable[SliceScores]) -> str:
     return ranked[(len(ranked) - 1) // 2]
 
 
+def slice_to_show(slices: Sequence[SliceScores], patient: str | None = None) -> SliceScores:
+    """Of the median patient, or a given one, the slice with the largest region.
+
+    Args:
+        slices: Scores of one arm and direction; the patient must be among them.
+        patient: ``None`` for the one whose tumour PSNR is the median.
+
+    Raises:
+        DataError: No slice shows the region.
+    """
+    chosen = median_patient(slices) if patient is None else patient
+    return max((one for one in slices if one["patient"] == chosen), key=lambda one: one["region_px"])
+
+
 def region_box(mask: Mask, margin_px: int = 6, min_side_px: int = 24) -> Box:
-    """The square around a region that is boxed and enlarged, inside the image wherever that is possible.
+    """The square around a region's largest piece, which is boxed and enlarged; inside the image where that is possible.
 
     Returns:
         ``(top, left, height, width)``, square unless the image is narrower.
     """
-    ys, xs = np.nonzero(mask)
+    from skimage import measure
+
+    label: Any = measure.label
+    pieces = label(mask)
+    ys, xs = np.nonzero(pieces == 1 + np.bincount(pieces[mask])[1:].argmax())
     side = max(int(np.ptp(ys)) + 1 + 2 * margin_px, int(np.ptp(xs)) + 1 + 2 * margin_px, min_side_px)
     box = []
     for positions, length in ((ys, mask.shape[0]), (xs, mask.shape[1])):
@@ -172,12 +145,56 @@ def _check_rows(rows: Sequence[ComparisonRow]) -> list[str]:
             raise DataError(f"`rows` must all have the columns {titles}; {row.label!r} has {list(row.panels)}")
         if row.direction not in DIRECTION_COLORS:
             raise DataError(f"`rows` must have the direction A2B or B2A; {row.label!r} has {row.direction!r}")
-        for image in [*row.panels.values(), *([] if row.uncertainty is None else [row.uncertainty])]:
+        for image in [*row.panels.values(), *row.maps.values()]:
             if image.ndim != 2 or image.shape != row.mask.shape:
                 raise ShapeError(f"`rows` must have images of their mask's size {row.mask.shape}; got {image.shape}")
         if not row.mask.any():
             raise DataError(f"`rows` must show the region to enlarge it; the mask of {row.label!r} is empty")
     return titles
+
+
+def _draw_panels(row: ComparisonRow, titles: Sequence[str], wholes: Sequence[Axes], zooms: Sequence[Axes]) -> None:
+    box, color = region_box(row.mask), DIRECTION_COLORS[row.direction]
+    for title, whole, zoom in zip(titles, wholes, zooms, strict=False):
+        _panel(whole, zoom, row.panels[title], box, color, cmap="gray", vmin=0, vmax=255)
+    wholes[0].set_ylabel(f"{DIRECTION_NAMES[row.direction]}\n{row.label}", fontsize=8)
+
+
+def _draw_maps(row: ComparisonRow, titles: Sequence[str], wholes: Sequence[Axes], zooms: Sequence[Axes]) -> None:
+    """On one scale for the row, so that a map of errors can be held against the standard deviation beside it."""
+    box, color = region_box(row.mask), DIRECTION_COLORS[row.direction]
+    # A few outliers must not darken the maps.
+    highest = max((float(np.percentile(values, 99.5)) for values in row.maps.values()), default=0.0)
+    drawn = None
+    for title, whole, zoom in zip(titles, wholes, zooms, strict=True):
+        if title in row.maps:
+            scale = {"cmap": MAP_COLORMAP, "vmin": 0, "vmax": max(highest, 1e-6)}
+            drawn = _panel(whole, zoom, row.maps[title], box, color, **scale)
+        else:
+            whole.set_axis_off()
+            zoom.set_axis_off()
+    if drawn is not None:
+        beside = [axis for axis in (*wholes, *zooms) if axis.get_subplotspec() is not None]  # an inset has no place
+        bar = wholes[0].figure.colorbar(drawn, ax=beside, shrink=0.9, aspect=28, pad=0.02, extend="max")
+        bar.set_label("grey levels", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+
+
+def _inset(axis: Axes, mask: Mask) -> Axes:
+    """Axes in the corner of an image's axes that hides least of the region's box; bottom right if all are alike."""
+    top, left, height, width = region_box(mask)
+    side = INSET_SHARE * min(mask.shape)
+
+    def hidden(corner: tuple[int, int]) -> float:
+        y, x = (at * (length - side) for at, length in zip(corner, mask.shape, strict=True))
+        rows: float = min(y + side, top + height) - max(y, top)
+        columns: float = min(x + side, left + width) - max(x, left)
+        return max(rows, 0.0) * max(columns, 0.0)
+
+    down, right = min(((1, 1), (1, 0), (0, 1), (0, 0)), key=hidden)
+    share_y, share_x = side / mask.shape[0], side / mask.shape[1]
+    drawn: Axes = axis.inset_axes((right * (1 - share_x), (1 - down) * (1 - share_y), share_x, share_y))
+    return drawn
 
 
 def _panel(whole: Axes, zoom: Axes, image: npt.NDArray[Any], box: Box, color: str, **scale: Any) -> Any:
@@ -196,37 +213,8 @@ def _panel(whole: Axes, zoom: Axes, image: npt.NDArray[Any], box: Box, color: st
     return drawn
 
 
-def _uncertainty_panels(figure: Figure, whole: Axes, zoom: Axes, row: ComparisonRow, box: Box) -> None:
-    if row.uncertainty is None:
-        whole.set_axis_off()
-        zoom.set_axis_off()
-        return
-    highest = max(float(np.percentile(row.uncertainty, 99.5)), 1e-6)  # a few outliers must not darken the map
-    color = DIRECTION_COLORS[row.direction]
-    drawn = _panel(whole, zoom, row.uncertainty, box, color, cmap=UNCERTAINTY_COLORMAP, vmin=0, vmax=highest)
-    bar = figure.colorbar(drawn, ax=[whole, zoom], shrink=0.9, aspect=28, pad=0.02, extend="max")
-    bar.set_label("standard deviation, grey levels", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-
-
-def _mark_stages(axis: Axes, stage_epochs: Mapping[str, float]) -> None:
-    for label, epoch in stage_epochs.items():
-        axis.axvline(epoch, color="0.45", linestyle="--", linewidth=0.9)
-        axis.annotate(
-            label,
-            (epoch, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=7,
-            color="0.3",
-        )
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Write beside ``path`` and rename, so that a broken run leaves no half picture."""
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure beside ``path`` and rename it, so that a broken run leaves no half picture."""
     aside = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         figure.savefig(aside, dpi=RESOLUTION_DPI)

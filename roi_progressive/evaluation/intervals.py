@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .aggregation import COUNTS, SET_METRICS, Cell, Results, aggregate, metrics_of, patient_values
-from .metrics import SliceScores
+from .aggregation import COUNTS, LESION_COUNTS, SET_METRICS, Cell, Results, aggregate, metrics_of, patient_values
+from .scoring import SliceScores
 
 DIFFERENCE = "difference"
 RESAMPLES = 10_000
@@ -156,7 +156,7 @@ def _difference(cell: Cell, other: Cell) -> Cell:
             difference["reasons"][key] = cell["reasons"].get(key) or other["reasons"].get(key, "not computed")
         else:
             difference[key] = values[0] - values[1]
-    return difference | {count: cell[count] for count in (*COUNTS, "n_without_region")}
+    return difference | {count: cell[count] for count in (*COUNTS, "n_without_region", *LESION_COUNTS)}
 
 
 def _in_common(

@@ -28,6 +28,7 @@ class ImagePair:
         fake: What the generator made, likewise.
         mask: The evaluated region, bool [H, W]; all false where the slice has none.
         hu_per_grey: What a grey level of the truth is in HU, or ``None`` where it is not in HU or not known.
+        organ: What the region lies in, bool [H, W], where that is known.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ImagePair:
     fake: Picture
     mask: Mask
     hu_per_grey: float | None = None
+    organ: Mask | None = None
 
 
 class FolderPairs:
@@ -56,11 +58,13 @@ class FolderPairs:
         region: str,
         labels: dict[str, Label],
         scales: dict[str, float],
+        organ: str | None = None,
     ) -> None:
         self._direction = direction
         self._source_dir = root / f"{split}{direction[0]}"
         self._real_dir = root / f"{split}{direction[2]}"
         self._mask_dir = root / f"{split}{direction[0]}_{region}"
+        self._organ_dir = None if organ is None else root / f"{split}{direction[0]}_{organ}"
         self._fake_dir = fake_dir
         self._labels = labels
         self._scales = scales
@@ -86,12 +90,18 @@ class FolderPairs:
         if self._fake_dir is not None:
             fake = same_size(read_grey(self._fake_dir / name), source, self._fake_dir / name)
         mask = read_mask(self._mask_dir / name, source.shape)
+        organ = None if self._organ_dir is None else read_mask(self._organ_dir / name, source.shape)
         scale = self._scales.get(Path(name).stem)
-        return ImagePair(name, patient, phase, self._direction, source, real, fake, mask, scale)
+        return ImagePair(name, patient, phase, self._direction, source, real, fake, mask, scale, organ)
 
 
 def pairs_from_folders(
-    data_root: str | Path, split: str, direction: str, fake_dir: str | Path | None, region: str = "tumor"
+    data_root: str | Path,
+    split: str,
+    direction: str,
+    fake_dir: str | Path | None,
+    region: str = "tumor",
+    organ: str | None = None,
 ) -> FolderPairs:
     """The pairs of one direction: ``{split}A/x.png`` -> ``fake_dir/x.png``, against ``{split}B/x.png``.
 
@@ -105,6 +115,7 @@ def pairs_from_folders(
         fake_dir: The generated images, under the names of their sources; other files in it are left alone.
             ``None`` puts the source in their place, which is all the references need.
         region: The evaluated region; its masks lie in ``{split}{source domain}_{region}``.
+        organ: The region it lies in, for the lesion audit; its masks lie likewise.
 
     Raises:
         ConfigError: ``direction`` is neither.
@@ -134,7 +145,8 @@ def pairs_from_folders(
         _all_there(names, generated, Path(fake_dir), "a generated image has the file name of its source")
     labels = _labels(root, split, names)
     scales = _scales(root, split, direction[2])
-    return FolderPairs(root, split, direction, None if fake_dir is None else Path(fake_dir), region, labels, scales)
+    generated_dir = None if fake_dir is None else Path(fake_dir)
+    return FolderPairs(root, split, direction, generated_dir, region, labels, scales, organ)
 
 
 def _all_there(

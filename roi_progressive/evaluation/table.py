@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from .aggregation import COUNTS, HU_METRICS, Cell, Results, metrics_of
 from .intervals import DIFFERENCE
+from .lesions import MIN_CONTRAST_GREY
 
 _HEADERS = {
     "tpsnr": ("TPSNR ↑", 2),
@@ -16,6 +17,9 @@ _HEADERS = {
     "psnr": ("PSNR ↑", 2),
     "ssim": ("SSIM ↑", 4),
     "texture_ratio": ("texture → 1", 2),
+    "lost": ("lost ↓", 2),
+    "inverted": ("inverted ↓", 2),
+    "invented": ("invented ↓", 2),
     "lpips": ("LPIPS ↓", 4),
     "region_lpips": ("region LPIPS ↓", 4),
     "fid": ("FID ↓", 2),
@@ -139,7 +143,12 @@ def _lay_out(results: Mapping[str, Results], region: str, notes: Sequence[str]) 
         for arm, way, phase, cell in _walk(results)
     ]
     intervals = [[_interval(cell, key) for key in columns] for cell in cells]
-    legend = [*_legend(cells, region), *notes, *(f"[{mark}] {why}" for why, mark in footnotes.items())]
+    legend = [
+        *_legend(cells, region),
+        *_lesion_legend(results),
+        *notes,
+        *(f"[{mark}] {why}" for why, mark in footnotes.items()),
+    ]
     return _Table(header, rows, intervals, legend)
 
 
@@ -168,6 +177,23 @@ def _legend(cells: Sequence[Cell], region: str) -> list[str]:
     if with_fid and min(with_fid) < 2048:
         notes.append("FID from fewer than 2048 images (n) is biased upwards; compare it at equal n only.")
     return notes
+
+
+def _lesion_legend(results: Mapping[str, Results]) -> list[str]:
+    """How many lesions the shares are of; the truth, and with it what is unclear, is the same for all arms."""
+    of_first = next(iter(results.values()), {})
+    counts = {
+        direction: (cells["mean"]["n_lesions"], cells["mean"]["n_unclear_lesions"])
+        for direction, cells in of_first.items()
+    }
+    if not any(clear + unclear for clear, unclear in counts.values()):
+        return []
+    said = "; ".join(f"{direction} {clear} ({unclear})" for direction, (clear, unclear) in counts.items())
+    return [
+        "lost, inverted, invented: lesions whose contrast to their surroundings is under half of the real one, is "
+        "reversed, or is not there in truth, as shares of the clear lesions.",
+        f"Clear lesions (and those left out, under {MIN_CONTRAST_GREY:g} grey levels of contrast in truth): {said}.",
+    ]
 
 
 def _shown(cell: Cell, key: str, footnotes: dict[str, int], *, signed: bool = False) -> str:

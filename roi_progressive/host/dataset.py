@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..errors import DataError
 from .options import HostOptions
+from .ranks import sampler_for
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _MODES = {1: "L", 3: "RGB"}
@@ -121,16 +122,20 @@ class ImageLoader:
 
     Attributes:
         dataset: The data set.
-        dataloader: The torch loader; one epoch covers the larger domain once.
+        dataloader: The torch loader; one epoch covers the larger domain once. Of several processes that train together
+            each has its own part of it, all as many batches.
     """
 
     def __init__(self, opt: HostOptions) -> None:
         self.opt = opt
         self.dataset = UnalignedDataset(opt)
+        self._sampler = sampler_for(self.dataset, opt)
+        self._epoch = opt.epoch_count
         self.dataloader: DataLoader[dict[str, Any]] = DataLoader(
             self.dataset,
             batch_size=opt.batch_size,
-            shuffle=not opt.serial_batches,
+            shuffle=not opt.serial_batches and self._sampler is None,
+            sampler=self._sampler,
             num_workers=opt.num_threads,
             collate_fn=_collate,
         )
@@ -141,6 +146,9 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The batches of one epoch; the last may be smaller."""
+        if self._sampler is not None:
+            self._sampler.set_epoch(self._epoch)
+            self._epoch += 1
         return iter(self.dataloader)
 
 

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ..errors import CheckpointError, ConfigError
 from .networks import GANLoss, ImagePool, build_discriminator, build_generator
 from .options import HostOptions
+from .ranks import data_parallel, part_random_streams, unwrapped
 
 
 class CycleGANModel:
@@ -78,7 +79,9 @@ class CycleGANModel:
         self.optimizers += [self.optimizer_G, self.optimizer_D]
 
     def setup(self, opt: HostOptions) -> None:
-        """Make the schedulers, and load networks where ``opt`` says so; call once, before training or testing.
+        """Make the schedulers, load networks where ``opt`` says so, and join the other processes of a training.
+
+        Call once, before training or testing.
 
         Raises:
             CheckpointError: A network to load is missing or damaged, or a new run would write over an older one.
@@ -92,6 +95,10 @@ class CycleGANModel:
                 f"`name` must be new for a new run; {self.save_dir!r} already holds networks; "
                 f"take another name, set `continue_train`, or write over them with `force`"
             )
+        if self.isTrain:
+            for name, net in self._networks().items():
+                setattr(self, f"net{name}", data_parallel(net))
+            part_random_streams(opt)
 
     def set_input(self, data: Mapping[str, Any]) -> None:
         """Take a batch: ``A`` and ``B``, ``[N, C, H, W]`` in [-1, 1], and their ``A_paths`` and ``B_paths``."""
@@ -234,7 +241,7 @@ class CycleGANModel:
         return os.path.join(self.save_dir, f"{epoch}_net_{name}.pth")
 
     def _networks(self) -> dict[str, nn.Module]:
-        return {name: getattr(self, f"net{name}") for name in self.model_names}
+        return {name: unwrapped(getattr(self, f"net{name}")) for name in self.model_names}
 
 
 def create_model(opt: HostOptions) -> CycleGANModel:

@@ -1,0 +1,133 @@
+"""The two kinds of job that ``prepare`` has: an MR's landmarks, and the pictures of volumes that are cut together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from .options import PrepareOptions
+from .partial_folder import PartialFolder
+from .pictures import Picture, Scan, aligned_pair, beside, cleaned_mr, cut_pictures, read_scan
+from .preprocessing import FloatArray
+from .record import slice_record
+from .standardise import Landmarks, landmarks_of
+from .volume_list import VolumeRow
+from .volumes import read_volume
+
+
+@dataclass(frozen=True)
+class LandmarksOf:
+    """The landmarks of an MR; where it had to be cleaned first, the clean one is kept for its pictures.
+
+    Its record holds ``landmarks``, null where the volume cannot be used: it is reported with its pictures.
+    """
+
+    row: VolumeRow
+    options: PrepareOptions
+
+    volumes = 1
+
+    def __str__(self) -> str:
+        return f"scale of {self.row}"
+
+    def __call__(self, place: PartialFolder) -> dict[str, Any]:
+        try:
+            array, body = cleaned_mr(read_volume(self.row), self.options)
+            found = landmarks_of(array, body).tolist()
+        except DataError:
+            return {"landmarks": None}
+        if {"denoise", "bias"} & set(self.options.mr_steps):
+            place.put(_cache(place, self.row), lambda aside: np.save(aside, array))
+        return {"landmarks": found}
+
+
+def _cache(place: PartialFolder, row: VolumeRow) -> Any:
+    return place.cache(f"line{row.line}")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Volumes that are cut together: one, or the CT and the MR of an aligned pair.
+
+    Its record holds ``slices`` for the manifest, and lines of ``problems`` and ``notes``.
+    """
+
+    rows: tuple[VolumeRow, ...]
+    split: str
+    regions: tuple[str, ...]
+    options: PrepareOptions
+    standard: Landmarks | None
+
+    @property
+    def volumes(self) -> int:
+        """How many."""
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.rows))
+
+    def __call__(self, place: PartialFolder) -> dict[str, Any]:
+        problems: list[str] = []
+        notes: list[str] = []
+        slices = []
+        pictures = self._pictures(place, problems, notes)
+        for picture in pictures:
+            entry = slice_record(picture, self.split, self.options.size_px)
+            write_picture(place, f"{self.split}{entry['domain']}", picture)
+            slices.append(entry)
+        if self.options.paired:
+            half = len(pictures) // 2
+            for ct, mr in zip(pictures[:half], pictures[half:], strict=True):
+                write_picture(place, self.split, beside(ct, mr))
+        for row in self.rows:
+            _cache(place, row).unlink(missing_ok=True)
+        return {"slices": slices, "problems": problems, "notes": notes}
+
+    def _pictures(self, place: PartialFolder, problems: list[str], notes: list[str]) -> list[Picture]:
+        scans: list[Scan] = []
+        for row in self.rows:
+            try:
+                scans.append(read_scan(row, self.options, self.standard, _cached(place, row)))
+            except DataError as error:
+                problems.append(f"{row}: {error}")
+        if len(scans) < len(self.rows):
+            problems += [f"{scan.row}: left out with the other half of its pair" for scan in scans]
+            return []
+        said: list[str] = []
+        try:
+            pair: Sequence[Scan] = scans if len(scans) == 1 else aligned_pair(scans[0], scans[1])
+            pictures = list(cut_pictures(pair, self.regions, self.options, said))
+        except DataError as error:
+            problems.append(f"{scans[-1].row}: {error}")
+            return []
+        notes += said
+        return pictures
+
+
+def _cached(place: PartialFolder, row: VolumeRow) -> FloatArray | None:
+    file = _cache(place, row)
+    return np.load(file) if file.exists() else None
+
+
+def write_picture(place: PartialFolder, folder: str, picture: Picture) -> None:
+    """Write a picture as an 8-bit grey PNG, and each mask (0 or 255) into the sibling folder named after its region.
+
+    Args:
+        place: The data set in the making.
+        folder: The image folder in it, e.g. ``trainA``.
+        picture: What to write.
+    """
+    _put(place, folder, picture.name, picture.grey)
+    for region, mask in picture.masks.items():
+        _put(place, f"{folder}_{region}", picture.name, np.where(mask, 255, 0).astype(np.uint8))
+
+
+def _put(place: PartialFolder, folder: str, name: str, pixels: npt.NDArray[np.uint8]) -> None:
+    from PIL import Image
+
+    place.put(place.pictures / folder / f"{name}.png", Image.fromarray(pixels).save)

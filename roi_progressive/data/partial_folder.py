@@ -1,0 +1,144 @@
+"""A data set in the making: a folder beside its place that outlives an interruption, and what is done in it so far."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .layout import check_replaceable, put_in_place
+
+
+@dataclass(frozen=True)
+class PartialFolder:
+    """Where a run of ``prepare`` writes; picklable, so that its workers share it.
+
+    Every file is written aside and renamed, so that a file that is there is whole. A job is done when its record is
+    there, which is written last; its files are written again where it is not, to the same bytes.
+
+    Args:
+        path: The folder itself; the data set grows in ``pictures`` below it.
+    """
+
+    path: Path
+
+    @property
+    def pictures(self) -> Path:
+        """What becomes the data set."""
+        return self.path / "pictures"
+
+    def put(self, target: Path, save: Callable[[Path], object]) -> None:
+        """Write a file: ``save`` is given another path with the same ending, which then becomes ``target``."""
+        aside = self.path / "aside" / f"{os.getpid()}{target.suffix}"
+        save(aside)
+        os.replace(aside, target)
+
+    def cache(self, key: str) -> Path:
+        """Where the array that a job leaves to a later one lies, if it does."""
+        return self.path / "arrays" / f"{key}.npy"
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """What the job of this name had to say, or ``None`` where it is not done."""
+        try:
+            found: dict[str, Any] = json.loads(self._record_file(key).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return found
+
+    def keep(self, key: str, record: Mapping[str, Any]) -> None:
+        """Take down that a job is done, and what it had to say."""
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+        self.put(self._record_file(key), lambda aside: aside.write_text(text, encoding="utf-8"))
+
+    def forget_claims(self) -> None:
+        """Before workers start: those of an earlier run may have been stopped in the middle."""
+        shutil.rmtree(self.path / "claims", ignore_errors=True)
+        (self.path / "claims").mkdir()
+
+    def claim(self, key: str) -> bool:
+        """Whether this worker is the first to ask for the job."""
+        try:
+            os.close(os.open(self.path / "claims" / key, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
+        return True
+
+    def discard(self) -> None:
+        """Remove everything; moved away first, so that a run that starts meanwhile finds all of it or nothing."""
+        away = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        with suppress(OSError):
+            self.path.rename(away)
+        shutil.rmtree(away, ignore_errors=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def start(self, settings: Mapping[str, str], *, force: bool) -> None:
+        """Go on with what an earlier run left, or start anew where there is nothing.
+
+        Raises:
+            DataError: What is there was begun with other settings, and ``force`` is false.
+        """
+        settings_file = self.path / "settings.json"
+        begun = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.exists() else None
+        if self.pictures.is_dir() and begun is not None:
+            changed = [name for name, value in settings.items() if begun.get(name) != value]
+            if not changed:
+                return
+            if not force:
+                raise DataError(
+                    f"`out` has an unfinished run beside it, {self.path.name}, begun with other "
+                    f"{' and '.join(changed)}; repeat that command to go on with it, or use force to start anew"
+                )
+        settings_file.unlink(missing_ok=True)
+        for name in ("pictures", "records", "arrays", "aside"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+            (self.path / name).mkdir()
+        self.put(settings_file, lambda aside: aside.write_text(json.dumps(settings), encoding="utf-8"))
+
+    def _record_file(self, key: str) -> Path:
+        return self.path / "records" / f"{key}.json"
+
+
+@contextmanager
+def partial_folder(
+    out: str | Path, settings: Mapping[str, str], *, force: bool, keep: Iterable[Path] = ()
+) -> Iterator[PartialFolder]:
+    """A folder to write into that becomes ``out`` when the block ends well, and stays beside it when it does not.
+
+    Args:
+        out: The folder to make. It may exist if it is empty.
+        settings: All that decides what is written, by name; a run goes on only where they are the same.
+        force: Replace a folder that holds files, and an unfinished run with other settings.
+        keep: Files that must not be lost: replacing a folder that holds one of them is refused.
+
+    Raises:
+        DataError: ``out`` is a file, holds files and ``force`` is false, holds a file of ``keep``, or cannot be
+            written; another run is writing it; or an unfinished run has other settings and ``force`` is false.
+    """
+    import filelock
+
+    target = Path(out).resolve()
+    keep = list(keep)
+    check_replaceable(target, force, keep)
+    place = PartialFolder(target.with_name(f".{target.name}.partial"))
+    lock = filelock.FileLock(place.path / "lock")
+    try:
+        place.path.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)  # the system frees it however its holder ends
+    except filelock.Timeout as error:
+        raise DataError("`out` is being written by another run; wait for its end, or choose another folder") from error
+    except OSError as error:
+        raise DataError(f"`out` must be a folder that can be written; got {str(out)!r}: {error.strerror}") from error
+    try:
+        place.start(settings, force=force)
+        yield place
+        check_replaceable(target, force, keep)
+        put_in_place(place.pictures, target)
+        place.discard()
+    finally:
+        lock.release()

@@ -1,0 +1,132 @@
+"""Every score of a slice, with a reason for each that does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from .lesions import Shares, audit_lesions
+from .metrics import mean_absolute_error_hu, slice_scores
+from .networks import Inception, Lpips, Unavailable
+from .pairs import ImagePair
+
+REGION_METRICS = ("tpsnr", "tssim", "texture_ratio")
+LESION_METRICS: tuple[Shares, ...] = ("lost", "inverted", "invented")
+RESERVED_NAMES = (
+    "fid",
+    "kid",
+    "reasons",
+    "n_patients",
+    "n_slices",
+    "n_region_slices",
+    "n_without_region",
+    "n_lesions",
+    "n_unclear_lesions",
+)
+NO_HU = "no map from the real image's grey levels to HU is known"
+NOT_ASKED = Unavailable("not asked for")
+
+
+class _LesionCounts(TypedDict, total=False):
+    n_lesions: int
+    n_unclear_lesions: int
+
+
+class SliceScores(_LesionCounts):
+    """What :func:`score` returns for a slice; missing scores are ``None`` and have a line in ``reasons``.
+
+    ``fid_features`` holds the network's features of the real and of the generated image, from which FID and KID of
+    any group of slices follow; drop it before writing JSON. ``psnr`` and ``tpsnr`` are infinite for identical pixels.
+    ``n_lesions`` counts those behind ``lost``, ``inverted`` and ``invented``, ``n_unclear_lesions`` those left out.
+    """
+
+    name: str
+    patient: str
+    phase: str
+    direction: str
+    region_px: int
+    scores: dict[str, float | None]
+    reasons: dict[str, str]
+    fid_features: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
+
+
+def score(
+    pairs: Iterable[ImagePair],
+    lpips: Lpips | Unavailable | None = None,
+    fid: Inception | Unavailable | None = None,
+    extra: Callable[[ImagePair], Mapping[str, float | None]] | None = None,
+) -> list[SliceScores]:
+    """Score every pair; one image is in memory at a time.
+
+    Args:
+        pairs: What to score.
+        lpips: The perceptual distance, or why there is none.
+        fid: The feature network of FID and KID, or why there is none.
+        extra: More scores of a pair by name, e.g. what plugins return; a name of ours is an error.
+
+    Returns:
+        One entry a slice, in the order of ``pairs``.
+
+    Raises:
+        ShapeError: A pair's arrays do not fit each other.
+        ValueError: ``extra`` returns a name that is taken.
+    """
+    lpips = NOT_ASKED if lpips is None else lpips
+    fid = NOT_ASKED if fid is None else fid
+    return [_score_one(pair, lpips, fid, extra) for pair in pairs]
+
+
+def _score_one(
+    pair: ImagePair,
+    lpips: Lpips | Unavailable,
+    fid: Inception | Unavailable,
+    extra: Callable[[ImagePair], Mapping[str, float | None]] | None,
+) -> SliceScores:
+    scores = slice_scores(pair)
+    why = "the real region is flat" if pair.mask.any() else "no region in the slice"
+    reasons = {key: why for key in REGION_METRICS if scores[key] is None}
+    audit = audit_lesions(pair.real, pair.fake, pair.mask, pair.organ)
+    for outcome in LESION_METRICS:
+        scores[outcome] = audit.share(outcome)
+        if scores[outcome] is None:
+            reasons[outcome] = audit.reason if pair.mask.any() else why
+    scores["lpips"] = scores["region_lpips"] = None
+    if isinstance(lpips, Unavailable):
+        reasons["lpips"] = reasons["region_lpips"] = lpips.reason
+    else:
+        scores["lpips"] = lpips(pair.real, pair.fake)
+        scores["region_lpips"] = lpips.region(pair.real, pair.fake, pair.mask)
+        if scores["region_lpips"] is None:
+            reasons["region_lpips"] = why
+    scores["mae_hu"], scores["region_mae_hu"] = mean_absolute_error_hu(pair)
+    if pair.hu_per_grey is None:
+        reasons["mae_hu"] = reasons["region_mae_hu"] = NO_HU
+    elif scores["region_mae_hu"] is None:
+        reasons["region_mae_hu"] = why
+    features = None
+    if isinstance(fid, Unavailable):
+        reasons["fid"] = reasons["kid"] = fid.reason
+    else:
+        both = fid(np.stack([pair.real, pair.fake]))
+        features = (both[0], both[1])
+    for key, value in ({} if extra is None else extra(pair)).items():
+        if key in scores or key in RESERVED_NAMES:
+            raise ValueError(f"`extra` must return new names; {key!r} is taken; rename the score")
+        scores[key] = value
+        if value is None:
+            reasons[key] = "not defined for the slice"
+    return {
+        "name": pair.name,
+        "patient": pair.patient,
+        "phase": pair.phase,
+        "direction": pair.direction,
+        "region_px": int(pair.mask.sum()),
+        "n_lesions": audit.n_clear,
+        "n_unclear_lesions": len(audit.lesions) - audit.n_clear,
+        "scores": scores,
+        "reasons": reasons,
+        "fid_features": features,
+    }

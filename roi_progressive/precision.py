@@ -1,0 +1,36 @@
+"""Mixed precision: our terms in single precision, and steps that overflowed left out, as the host's GradScaler does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def is_mixed(image: Tensor) -> bool:
+    """Whether the host that made an image computes in half precision, so that numbers may overflow."""
+    return image.dtype in HALF or _autocasts(image.device.type)
+
+
+def single_precision(image: Tensor) -> torch.autocast:
+    """A context in which autocast is off on the image's device.
+
+    Our loss is differentiated before the host's scale is known; in float16 most of its gradient would vanish.
+    """
+    return torch.autocast(image.device.type, enabled=False)
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no number is infinite or NaN; waits for the device once, so only for mixed precision."""
+    finite = [torch.isfinite(tensor).all() for tensor in tensors]
+    return not finite or bool(torch.stack(finite).all())
+
+
+def _autocasts(device_type: str) -> bool:
+    try:
+        return torch.is_autocast_enabled(device_type)
+    except TypeError:  # before torch 2.4
+        return torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()
