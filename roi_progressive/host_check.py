@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from . import masks as mask_files
+from . import plugin_answers
 from .adapter import Adapter
 from .checkout import HostCheckout
 from .config import Config, StageConfig
@@ -109,7 +110,7 @@ def _findings(checkout: HostCheckout, opt: Any, loader: Any, model: Any, config:
     adapter = adapter_for(model, config, plugins)
     coverage = _coverage(adapter, loader, config, plugins)
     n_epochs = adapter.n_epochs() or 1
-    plan = StageController(config, n_epochs, plugins.call("roi_stages", config=config, n_epochs=n_epochs))
+    plan = StageController(config, n_epochs, plugin_answers.planned_stages(plugins, config, n_epochs))
     plan.start_epoch(int(getattr(opt, "epoch_count", 1)))
     traps = [*_host_traps(checkout, opt), *_mask_traps(coverage, config), *_plan_traps(plan)]
     cost = None
@@ -138,7 +139,7 @@ def _coverage(adapter: Adapter, loader: Any, config: Config, plugins: Plugins) -
     if not regions or layout is None:
         return []
     found = mask_files.find_masks(
-        layout.paths, regions, lambda path, names: plugins.call("roi_masks", path=path, regions=names)
+        layout.paths, regions, lambda path, names: plugin_answers.mask_files(plugins, path, names)
     )
     return coverage_of(found)
 

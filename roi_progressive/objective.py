@@ -200,7 +200,10 @@ class GeneratorObjective:
         for name, loss in extra.items():
             if not isinstance(loss, Tensor) or loss.ndim != 0:
                 came = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-                raise PluginError(f"`roi_generator_losses` must return scalar tensors; {name!r} is {came}")
+                raise PluginError(
+                    f"`roi_generator_losses` must return scalar tensors; got {came} for {name!r} from one of "
+                    f"{', '.join(self._plugins.names('roi_generator_losses'))}; return its mean"
+                )
         return extra
 
 

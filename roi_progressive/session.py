@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from . import masks as mask_files
+from . import plugin_answers
 from .adapter import Adapter, Translation
 from .checkpoint import load_checkpoint
 from .config import Config
@@ -111,7 +112,7 @@ class Session(SessionState):
                 f"(`batch_key`; for scripts: `generator_loss`)"
             )
         masked = mask_files.masked_dataset(
-            layout, regions, lambda path, names: self._plugins.call("roi_masks", path=path, regions=names)
+            layout, regions, lambda path, names: plugin_answers.mask_files(self._plugins, path, names)
         )
         self._patches.set(layout.loader, "dataset", masked)
 

@@ -12,6 +12,7 @@ from .config import Config
 from .epoch_means import EpochMeans
 from .guidance import Guidance
 from .masks import masks_in_batch
+from .plugin_answers import planned_stages
 from .plugins import Plugins
 from .stages import StageController
 
@@ -30,8 +31,7 @@ class Steps:
         self.config = config
         self._adapter = adapter
         self._plugins = plugins
-        plan = plugins.call("roi_stages", config=config, n_epochs=n_epochs)
-        self._stages = StageController(config, n_epochs, plan)
+        self._stages = StageController(config, n_epochs, planned_stages(plugins, config, n_epochs))
         self._guidance = Guidance(config, adapter, plugins)
         self._epoch_means = EpochMeans()
         self._batch: tuple[Mapping[str, Any], torch.device | str] | None = None

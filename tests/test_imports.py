@@ -35,7 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "adapter uncertainty",
         "hookspecs",
         "plugins masks",
-        "checkpoint recognition",
+        "checkpoint recognition plugin_answers",
         "shares",
         "objective",
         "learner",

@@ -186,8 +186,8 @@ def test_a_plugins_constant_is_counted_and_gives_no_gradient(tumor_config: Any) 
     ("plugin", "match"),
     [
         (_plugin(G_tumor=lambda t: t.fake.mean()), "'G_tumor' is taken"),
-        (_plugin(wide=lambda t: t.fake), r"'wide' is \[2, 1, 32, 32\]"),
-        (_plugin(number=lambda t: 1.0), "'number' is float"),
+        (_plugin(wide=lambda t: t.fake), r"got \[2, 1, 32, 32\]"),
+        (_plugin(number=lambda t: 1.0), "got float for 'number'"),
     ],
 )
 def test_a_plugins_term_must_be_a_scalar_with_a_name_of_its_own(plugin: Any, match: str, tumor_config: Any) -> None:
