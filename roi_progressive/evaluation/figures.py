@@ -82,7 +82,7 @@ def comparison_figure(rows: Sequence[ComparisonRow], path: str | Path) -> None:
             _uncertainty_panels(figure, axes[2 * i, -1], axes[2 * i + 1, -1], row, box)
     for axis, title in zip(axes[0], [*titles, "uncertainty"], strict=False):
         axis.set_title(title, fontsize=9)
-    _save(figure, Path(path))
+    save_figure(figure, Path(path))
 
 
 def curves_figure(
@@ -128,7 +128,7 @@ def curves_figure(
         axis.set_xlabel("epoch", fontsize=8)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), fontsize=8, frameon=False)
-    _save(figure, Path(path))
+    save_figure(figure, Path(path))
 
 
 def median_patient(slices: Iterable[SliceScores]) -> str:
@@ -225,7 +225,7 @@ def _mark_stages(axis: Axes, stage_epochs: Mapping[str, float]) -> None:
         )
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write beside ``path`` and rename, so that a broken run leaves no half picture."""
     aside = path.with_name(f".{os.getpid()}-{path.name}")
     try:
