@@ -173,6 +173,9 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--region", help="the region of interest (of a run: tumor, or the data's last)")
     evaluate.add_argument("--split", choices=("test", "val"), help="which slices of a run (test)")
     evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")
+    evaluate.add_argument(
+        "--uncertainty", action="store_true", help="how well the run's sigma tells the error; adds reliability.png"
+    )
     folders = evaluate.add_argument_group("folders instead of RUN", "one of each, or two for two directions")
     for name, shown in (
         ("real", "the true images: PNG or TIFF of 8 or 16 bits, or .npy in [-1, 1]"),
@@ -180,6 +183,9 @@ def _add_evaluate(commands: Any) -> None:
         ("masks", "the region of each, 0 and 255"),
     ):
         folders.add_argument(f"--{name}", type=Path, nargs="+", metavar="DIR", help=shown)
+    folders.add_argument(
+        "--sigma", type=Path, nargs="+", metavar="DIR", help="their predicted sigma in grey levels, .npy or PNG"
+    )
     folders.add_argument("--direction", choices=("A2B", "B2A"), nargs="+", help="what each folder is (A2B)")
     folders.add_argument("--manifest", type=Path, metavar="JSON", help="tells patient, phase and HU of each name")
     folders.add_argument(

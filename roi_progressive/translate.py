@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,8 @@ def translate(
 ) -> dict[str, Path]:
     """Translate a split both ways with a trained run; 8-bit PNGs under ``<run>/<split>/``.
 
-    Where the run has uncertainty heads, sigma is written too, in grey levels. The folders appear when all images are
+    Where the run has uncertainty heads, sigma is written too, in grey levels: rounded as PNG to look at, and exact, as
+    float32 ``.npy``. The folders appear when all images are
     done and replace those of an earlier translation.
 
     Args:
@@ -69,6 +71,8 @@ def translate(
                 write_image(out[direction] / name, image)
                 if sigma is not None:
                     write_image(out[f"{direction}_sigma"] / name, sigma - 1.0)  # 127.5 sigma: in grey levels
+                    exact = sigma[0].float().cpu().numpy() * 127.5
+                    np.save(out[f"{direction}_sigma"] / f"{Path(name).stem}.npy", exact)
                 done += 1
                 if report is not None:
                     report(done, total, f"translating {direction}")

@@ -29,6 +29,7 @@ class ImagePair:
         mask: The evaluated region, bool [H, W]; all false where the slice has none.
         hu_per_grey: What a grey level of the truth is in HU, or ``None`` where it is not in HU or not known.
         organ: What the region lies in, bool [H, W], where that is known.
+        sigma: The predicted standard deviation [H, W] in grey levels, where the generator told one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ImagePair:
     mask: Mask
     hu_per_grey: float | None = None
     organ: Mask | None = None
+    sigma: Picture | None = None
 
 
 class FolderPairs:

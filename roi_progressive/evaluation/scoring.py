@@ -8,6 +8,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from .calibration import POOLED_METRICS, bin_statistics, calibration_scores
 from .lesions import Shares, audit_lesions
 from .metrics import mean_absolute_error_hu, slice_scores
 from .networks import Inception, Lpips, Unavailable
@@ -25,22 +26,25 @@ RESERVED_NAMES = (
     "n_without_region",
     "n_lesions",
     "n_unclear_lesions",
+    *POOLED_METRICS,
 )
 NO_HU = "no map from the real image's grey levels to HU is known"
 NOT_ASKED = Unavailable("not asked for")
 
 
-class _LesionCounts(TypedDict, total=False):
+class _NotAlways(TypedDict, total=False):
+    calibration: npt.NDArray[np.float64]
     n_lesions: int
     n_unclear_lesions: int
 
 
-class SliceScores(_LesionCounts):
+class SliceScores(_NotAlways):
     """What :func:`score` returns for a slice; missing scores are ``None`` and have a line in ``reasons``.
 
     ``fid_features`` holds the network's features of the real and of the generated image, from which FID and KID of
     any group of slices follow; drop it before writing JSON. ``psnr`` and ``tpsnr`` are infinite for identical pixels.
     ``n_lesions`` counts those behind ``lost``, ``inverted`` and ``invented``, ``n_unclear_lesions`` those left out.
+    ``calibration``, where there is a sigma, holds the statistics behind UCE; drop it too.
     """
 
     name: str
@@ -112,13 +116,17 @@ def _score_one(
     else:
         both = fid(np.stack([pair.real, pair.fake]))
         features = (both[0], both[1])
+    if pair.sigma is not None:
+        of_sigma, why_not = calibration_scores(pair.real, pair.fake, pair.sigma, pair.mask)
+        scores |= of_sigma
+        reasons |= why_not
     for key, value in ({} if extra is None else extra(pair)).items():
         if key in scores or key in RESERVED_NAMES:
             raise ValueError(f"`extra` must return new names; {key!r} is taken; rename the score")
         scores[key] = value
         if value is None:
             reasons[key] = "not defined for the slice"
-    return {
+    scored: SliceScores = {
         "name": pair.name,
         "patient": pair.patient,
         "phase": pair.phase,
@@ -130,3 +138,6 @@ def _score_one(
         "reasons": reasons,
         "fid_features": features,
     }
+    if pair.sigma is not None:
+        scored["calibration"] = bin_statistics(pair.real, pair.fake, pair.sigma, pair.mask)
+    return scored

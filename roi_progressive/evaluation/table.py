@@ -26,6 +26,12 @@ _HEADERS = {
     "kid": ("KID ↓", 4),
     "mae_hu": ("MAE HU ↓", 1),
     "region_mae_hu": ("region MAE HU ↓", 1),
+    "uce": ("UCE ↓", 1),
+    "region_uce": ("region UCE ↓", 1),
+    "ause": ("AUSE ↓", 3),
+    "region_ause": ("region AUSE ↓", 3),
+    "sigma_rank": ("sigma rank ↑", 3),
+    "region_sigma_rank": ("region sigma rank ↑", 3),
     "n_patients": ("patients", 0),
     "n_slices": ("n", 0),
     "n_region_slices": ("n region", 0),
@@ -173,6 +179,11 @@ def _legend(cells: Sequence[Cell], region: str) -> list[str]:
     ]
     if any(cell.get("intervals") for cell in cells):
         notes.append("[low, high]: 95 % of the means when patients are drawn with replacement (10,000 draws).")
+    if any(cell.get("uce") is not None for cell in cells):
+        notes.append(
+            "UCE: mean squared error against predicted variance, in squared grey levels; AUSE: 0 if the largest sigma "
+            "is where the largest error is; sigma rank: Spearman's correlation of sigma with the error."
+        )
     with_fid = [cell["n_slices"] for cell in cells if cell["fid"] is not None]
     if with_fid and min(with_fid) < 2048:
         notes.append("FID from fewer than 2048 images (n) is biased upwards; compare it at equal n only.")
