@@ -28,6 +28,7 @@ def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, A
         DataError: No bin of any curve has 50 pixels.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     shown = {
         direction: {name: [one for one in points if one["n"] >= MIN_PX] for name, points in of.items()}
@@ -44,7 +45,7 @@ def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, A
     if not sizes:
         raise DataError(f"`curves` must have a bin of at least {MIN_PX} pixels; there is none; score more slices")
     limits = (min(sizes) / 1.4, max(sizes) * 1.4)
-    figure = Figure(figsize=(3.4 * len(shown), 3.6), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(shown), 3.9), layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     for axis, (direction, of) in zip(axes, shown.items(), strict=True):
         axis.plot(limits, limits, color="0.5", linestyle="--", linewidth=1.0, label="equal")
@@ -56,7 +57,10 @@ def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, A
         axis.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
         axis.set_title(DIRECTION_NAMES[direction], fontsize=9)
         axis.set_xlabel("predicted error (sigma), grey levels", fontsize=8)
+        for scale in (axis.xaxis, axis.yaxis):
+            for ticks in (scale.set_major_formatter, scale.set_minor_formatter):
+                ticks(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.6)))
         axis.tick_params(labelsize=7, which="both")
     axes[0].set_ylabel("observed error (RMS), grey levels", fontsize=8)
-    axes[0].legend(fontsize=7, frameon=False, loc="upper left")
+    axes[0].legend(fontsize=7, frameon=False, loc="lower right")
     save_figure(figure, Path(path))
