@@ -22,7 +22,8 @@ from .session import Session, attach
 def translate(
     run: str | Path, split: str = "test", *, epoch: int | None = None, report: Report | None = None
 ) -> dict[str, Path]:
-    """Translate a split both ways with a trained run; 8-bit PNGs under ``<run>/<split>/``.
+    """Translate a split both ways with a trained run; 8-bit PNGs under ``<run>/<split>/``, or float32
+    ``.npy`` where the data set is.
 
     Where the run has uncertainty heads, sigma is written too, in grey levels. The folders appear when all images are
     done and replace those of an earlier translation.
@@ -64,11 +65,13 @@ def translate(
         for direction in DIRECTIONS:
             for name in names[direction]:
                 grey = torch.from_numpy(read_grey(root / f"{split}{direction[0]}" / name))
-                source = (grey.to(model.device).float() / 127.5 - 1.0)[None, None]
+                source = (grey / 127.5 - 1.0).float().to(model.device)[None, None]
                 image, sigma = _translated(model, session, direction, source)
                 write_image(out[direction] / name, image)
                 if sigma is not None:
-                    write_image(out[f"{direction}_sigma"] / name, sigma - 1.0)  # 127.5 sigma: in grey levels
+                    write_image(
+                        out[f"{direction}_sigma"] / f"{Path(name).stem}.png", sigma - 1.0
+                    )  # 127.5 sigma: in grey levels
                 done += 1
                 if report is not None:
                     report(done, total, f"translating {direction}")
