@@ -83,6 +83,7 @@ def _prepare(options: argparse.Namespace) -> None:
         split_of=None if options.split_file is None else read_split_file(options.split_file),
         align=options.align,
         paired=options.paired,
+        dtype=options.dtype,
         field_of_view_mm=options.field_of_view,
         mr_steps=tuple(options.mr_steps),
     )

@@ -112,6 +112,12 @@ def _add_prepare(commands: Any) -> None:
         "--paired", action="store_true", help="--align, and each pair side by side too, as pix2pix reads them"
     )
     prepare.add_argument(
+        "--dtype",
+        choices=("uint8", "float32"),
+        default="uint8",
+        help="8-bit PNGs, or .npy in [-1, 1] for `train` and `evaluate` (%(default)s)",
+    )
+    prepare.add_argument(
         "--field-of-view", type=float, metavar="MM", help="side of the square that is cut out (the body's longer side)"
     )
     prepare.add_argument("--processes", type=int, default=1, metavar="N", help="volumes at a time (%(default)s)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,21 @@ def test_hounsfield_units_come_back_from_the_manifest(tmp_path):
     hu = entry["intensity"]["a"] * picture + entry["intensity"]["b"]
     assert entry["spacing_mm"] == [3.0, 2.0, 2.0] and entry["intensity"]["unit"] == "HU"
     assert np.abs(hu - np.clip(truth, -160, 240)).max() <= 200 / 255 + 1e-6
+
+
+def test_floats_give_hounsfield_units_to_float_precision_and_round_to_the_8_bit_pictures(tmp_path):
+    options = PrepareOptions(size_px=48, field_of_view_mm=96.0)
+    _, entry, picture, mask = single(tmp_path, options=options, size=(48, 48, 21))
+    table = tmp_path / "volumes.csv"
+    report = prepare(table, tmp_path / "floats", replace(options, dtype="float32"))
+    assert report.manifest["dtype"] == "float32" and report.manifest["slices"][0]["intensity"] == entry["intensity"]
+    x, y = (np.arange(48) - 23.5) * 2, (np.arange(48) - 23.5) * 2
+    truth = np.clip(ct_world(x[None, :], y[:, None], (entry["index"] - 10) * 3.0), -160, 240)
+    values = np.load(tmp_path / "floats" / "trainA" / f"{entry['name']}.npy")
+    hu = entry["intensity"]["a"] * (values.astype(np.float64) + 1) * 127.5 + entry["intensity"]["b"]
+    assert values.dtype == np.float32 and np.abs(hu - truth).max() < 1e-4
+    assert (np.rint((values.astype(np.float64) + 1) * 127.5) == picture).all()
+    assert (pixels(tmp_path / "floats" / "trainA_tumor" / f"{entry['name']}.png") == mask).all()
 
 
 def test_a_given_field_of_view_fixes_the_scale(tmp_path):
@@ -449,6 +465,7 @@ def test_the_command_shows_a_bar(volumes, tmp_path, capsys):
         ("field_of_view_mm", 0.0),
         ("align", "yes"),
         ("paired", 1),
+        ("dtype", "float16"),
         ("mr_steps", ("polish",)),
         ("mr_steps", "clip"),
         ("split", (0.5, 0.5)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, DataError, MaskError
-from .image_files import Grey, Mask, list_images, read_grey, read_mask, same_size
+from .image_files import Mask, list_images, read_grey, read_mask, same_size
 from .manifest import Label, hu_per_grey, label_in_name, slice_labels
 from .picture_files import Picture
 
@@ -23,7 +23,7 @@ class ImagePair:
         patient: Who it belongs to.
         phase: Contrast phase, e.g. ``ART``.
         direction: ``A2B`` or ``B2A``.
-        source: What the generator was given, uint8 [H, W], or ``None`` where unknown.
+        source: What the generator was given, [H, W] in 0..255, or ``None`` where unknown.
         real: The truth in the target domain, [H, W] in 0..255, uint8 or float64.
         fake: What the generator made, likewise.
         mask: The evaluated region, bool [H, W]; all false where the slice has none.
@@ -36,7 +36,7 @@ class ImagePair:
     patient: str
     phase: str
     direction: str
-    source: Grey | None
+    source: Picture | None
     real: Picture
     fake: Picture
     mask: Mask
@@ -158,7 +158,8 @@ def _all_there(
     rule: str,
     error: Callable[[str], Exception] = DataError,
 ) -> None:
-    missing = sorted(set(wanted) - set(present))
+    stems = {Path(name).stem for name in present}  # of float32 images the masks have another ending
+    missing = sorted(name for name in wanted if Path(name).stem not in stems)
     if missing:
         raise error(
             f"{folder} lacks {missing[0]} and {len(missing) - 1} more of {len(wanted)}; {rule}"
