@@ -46,7 +46,7 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
         MaskError: The file cannot be read, holds values other than 0 and 255, or has another shape than ``shape``.
     """
     values, mode = _read(path, MaskError)
-    if mode not in ("L", "1") or not np.isin(values, (0, 255)).all():
+    if mode not in ("L", "1") or not ((values == 0) | (values == 255)).all():
         raise MaskError(
             f"{path} must be an 8-bit grey mask of 0 and 255; got mode {mode} and values up to {values.max()}"
         )
