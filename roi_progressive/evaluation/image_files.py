@@ -53,7 +53,7 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
     if path.suffix.lower() == ".npy":
         path = path.with_suffix(".png")
     values, mode = _read(path, MaskError)
-    if mode not in ("L", "1") or not np.isin(values, (0, 255)).all():
+    if mode not in ("L", "1") or not ((values == 0) | (values == 255)).all():
         raise MaskError(
             f"{path} must be an 8-bit grey mask of 0 and 255; got mode {mode} and values up to {values.max()}"
         )
