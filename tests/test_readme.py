@@ -17,7 +17,7 @@ import roi_progressive
 from roi_progressive import Config, PatchDiscriminator, RegionConfig, hookspecs
 from roi_progressive.cli import main
 from roi_progressive.command_line import parser
-from roi_progressive.testing import check_adapter
+from roi_progressive.testing import ToyHost, check_adapter, phantom_batch, phantom_config
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -165,7 +165,7 @@ def test_the_printed_adapter_passes_the_check_it_names():
     check_adapter(make_host, step=lambda host, batch: host.step(batch), plugins=[names["MyPlugin"]()], config=config)
 
 
-def test_the_printed_test_of_a_plugin_passes_with_the_fixtures_it_names(roi_toy_host, roi_phantom_batch, roi_config):
+def test_the_printed_test_of_a_plugin_passes_with_what_its_fixtures_give(tmp_path):
     (source,) = [block for block in blocks("python") if "def test_my_plugin" in block]
 
     class MyDiscriminators:
@@ -178,7 +178,7 @@ def test_the_printed_test_of_a_plugin_passes_with_the_fixtures_it_names(roi_toy_
 
     names = {"roi_progressive": roi_progressive, "MyDiscriminators": MyDiscriminators}
     exec(source, names)
-    names["test_my_plugin"](roi_toy_host, roi_phantom_batch, roi_config)
+    names["test_my_plugin"](ToyHost(tmp_path), phantom_batch(), phantom_config())
     assert MyDiscriminators.asked == 2, "one scale of one region in two directions"
 
 
