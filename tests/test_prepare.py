@@ -284,9 +284,15 @@ def _four_dimensional(folder):
     sitk.WriteImage(sitk.JoinSeries([sitk.ReadImage(str(folder / "ct.nii.gz"))] * 2), str(folder / "bad.nii.gz"))
 
 
+def _cut_short(folder):
+    whole = (folder / "ct.nii.gz").read_bytes()
+    (folder / "bad.nii.gz").write_bytes(whole[: len(whole) // 2])
+
+
 BAD = {
     "missing": (lambda folder: None, "image", "cannot be opened"),
     "unreadable": (_garbage, "image", "damaged"),
+    "cut short": (_cut_short, "image", "cut short"),
     "4-D": (_four_dimensional, "image", "three-dimensional"),
     "NaN": (lambda folder: write(folder / "bad.nii.gz", _nan), "image", "NaN"),
     "no HU": (lambda folder: write(folder / "bad.nii.gz", mr_world), "image", "Hounsfield"),
