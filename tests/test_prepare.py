@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import sys
 from dataclasses import replace
@@ -414,6 +415,20 @@ def test_the_manifest_names_no_folder(volumes, tmp_path):
     prepare(volumes, tmp_path / "out", SMALL)
     text = (tmp_path / "out" / "manifest.json").read_text(encoding="utf-8")
     assert str(tmp_path) not in text and tmp_path.name not in text and '"source": "ct.nii.gz"' in text
+
+
+def test_the_manifest_tells_everything_that_made_a_slice(volumes, tmp_path):
+    manifest = prepare(volumes, tmp_path / "out", SMALL).manifest
+    for entry in manifest["slices"]:
+        assert set(entry) == {
+            *("name", "split", "domain", "patient", "phase", "modality", "source", "index", "spacing_mm"),
+            *("source_spacing_mm", "square_px", "intensity", "region_areas_px"),
+        }
+        assert {"a", "b", "unit"} <= set(entry["intensity"])
+    assert manifest["ct_window"] == {"width": 400.0, "level": 40.0} and manifest["dtype"] == "uint8"
+    for package, version in manifest["versions"].items():
+        assert version == importlib.metadata.version(package)
+    assert set(manifest["versions"]) == {"roi-progressive", "numpy", "scikit-image", "SimpleITK"}
 
 
 def test_a_folder_with_files_is_kept_unless_forced(volumes, tmp_path):
