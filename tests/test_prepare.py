@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import sys
 from dataclasses import replace
@@ -284,9 +285,15 @@ def _four_dimensional(folder):
     sitk.WriteImage(sitk.JoinSeries([sitk.ReadImage(str(folder / "ct.nii.gz"))] * 2), str(folder / "bad.nii.gz"))
 
 
+def _cut_short(folder):
+    whole = (folder / "ct.nii.gz").read_bytes()
+    (folder / "bad.nii.gz").write_bytes(whole[: len(whole) // 2])
+
+
 BAD = {
     "missing": (lambda folder: None, "image", "cannot be opened"),
     "unreadable": (_garbage, "image", "damaged"),
+    "cut short": (_cut_short, "image", "cut short"),
     "4-D": (_four_dimensional, "image", "three-dimensional"),
     "NaN": (lambda folder: write(folder / "bad.nii.gz", _nan), "image", "NaN"),
     "no HU": (lambda folder: write(folder / "bad.nii.gz", mr_world), "image", "Hounsfield"),
@@ -408,6 +415,20 @@ def test_the_manifest_names_no_folder(volumes, tmp_path):
     prepare(volumes, tmp_path / "out", SMALL)
     text = (tmp_path / "out" / "manifest.json").read_text(encoding="utf-8")
     assert str(tmp_path) not in text and tmp_path.name not in text and '"source": "ct.nii.gz"' in text
+
+
+def test_the_manifest_tells_everything_that_made_a_slice(volumes, tmp_path):
+    manifest = prepare(volumes, tmp_path / "out", SMALL).manifest
+    for entry in manifest["slices"]:
+        assert set(entry) == {
+            *("name", "split", "domain", "patient", "phase", "modality", "source", "index", "spacing_mm"),
+            *("source_spacing_mm", "square_px", "intensity", "region_areas_px"),
+        }
+        assert {"a", "b", "unit"} <= set(entry["intensity"])
+    assert manifest["ct_window"] == {"width": 400.0, "level": 40.0} and manifest["dtype"] == "uint8"
+    for package, version in manifest["versions"].items():
+        assert version == importlib.metadata.version(package)
+    assert set(manifest["versions"]) == {"roi-progressive", "numpy", "scikit-image", "SimpleITK"}
 
 
 def test_a_folder_with_files_is_kept_unless_forced(volumes, tmp_path):
