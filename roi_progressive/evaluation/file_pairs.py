@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
-from .manifest import Label, hu_per_grey, label_in_name, slice_labels
+from .manifest import Label, label_in_name, read_manifest
 from .pairs import DIRECTIONS, ImagePair
 from .picture_files import WHITE_16_BIT, Picture, list_pictures, read_picture, read_region
 
@@ -93,14 +93,14 @@ def pairs_from_files(
     if manifest is None:
         labels = _labels_in_names(list(reals), Path(real))
         return FilePairs(direction, files, labels[0], {}, white, labels[1])
-    known = slice_labels(Path(manifest))
+    known, scales = read_manifest(Path(manifest), direction[2])
     unknown = [stem for stem in reals if stem not in known]
     if unknown:
         raise DataError(
             f"`manifest` must list every image; {manifest} lacks {unknown[0]} and {len(unknown) - 1} more of "
             f"{len(reals)}; give the manifest of these images, or none"
         )
-    return FilePairs(direction, files, known, hu_per_grey(Path(manifest), direction[2]), white, False)
+    return FilePairs(direction, files, known, scales, white, False)
 
 
 def _same_names(reals: Mapping[str, Path], others: Mapping[str, Path], argument: str, folder: os.PathLike[str]) -> None:
