@@ -193,7 +193,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             scores = evaluate_run(options.run, **given)
         else:
             require_new(out, options.force)
-            chosen = {name: getattr(options, name) for name in ("white", "region", "sigma")}
+            chosen = {name: getattr(options, name) for name in ("white", "region", "organs", "sigma")}
             chosen["directions"] = options.direction
             given |= {name: value for name, value in chosen.items() if value is not None}
             scores = evaluate_folders(options.real, options.fake, options.masks, manifest=options.manifest, **given)
@@ -206,7 +206,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _require_run_or_folders(options: argparse.Namespace) -> None:
     needed = {f"--{name}": getattr(options, name) for name in ("real", "fake", "masks", "out")}
-    others = {f"--{name}": getattr(options, name) for name in ("direction", "manifest", "white", "sigma")}
+    others = {f"--{name}": getattr(options, name) for name in ("direction", "manifest", "white", "organs", "sigma")}
     others["--force"] = options.force or None
     given = [name for name, value in {**needed, **others}.items() if value is not None]
     if options.run is not None and given:

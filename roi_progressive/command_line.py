@@ -190,6 +190,9 @@ def _add_evaluate(commands: Any) -> None:
     ):
         folders.add_argument(f"--{name}", type=Path, nargs="+", metavar="DIR", help=shown)
     folders.add_argument(
+        "--organs", type=Path, nargs="+", metavar="DIR", help="masks of what the regions lie in, for the lesion audit"
+    )
+    folders.add_argument(
         "--sigma", type=Path, nargs="+", metavar="DIR", help="their predicted sigma in grey levels, .npy or PNG"
     )
     folders.add_argument("--direction", choices=("A2B", "B2A"), nargs="+", help="what each folder is (A2B)")

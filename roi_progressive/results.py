@@ -106,6 +106,7 @@ def evaluate_folders(
     *,
     directions: Sequence[str] = ("A2B",),
     manifest: str | Path | None = None,
+    organs: Sequence[str | Path] | None = None,
     sigma: Sequence[str | Path] | None = None,
     region: str = "region",
     white: float = WHITE_16_BIT,
@@ -121,6 +122,7 @@ def evaluate_folders(
         masks: The folder of masks, likewise.
         directions: What the folders are, ``A2B`` or ``B2A``.
         manifest: Tells patients, phases and HU.
+        organs: The folder of masks of what the region lies in, likewise, for the lesion audit.
         sigma: The folder of predicted standard deviations in grey levels, likewise, where there are any.
         region: What the masks show, for the table's legend.
         white: The value of 16-bit files that stands for 255.
@@ -138,13 +140,14 @@ def evaluate_folders(
         PluginError: A plugin's column has a name that is taken.
     """
     given = {"real": len(real), "fake": len(fake), "masks": len(masks), "direction": len(directions)}
-    given |= {} if sigma is None else {"sigma": len(sigma)}
+    given |= {name: len(more) for name, more in (("organs", organs), ("sigma", sigma)) if more is not None}
     if len(set(given.values())) != 1 or len(set(directions)) != len(directions):
         said = ", ".join(f"{count} for --{name}" for name, count in given.items())
         raise ConfigError(f"`direction` must come once for each of the folders, each another; got {said}; match them")
+    around: Sequence[str | Path | None] = [None] * len(directions) if organs is None else organs
     pairs = [
-        pairs_from_files(*folders, direction=direction, manifest=manifest, white=white)
-        for *folders, direction in zip(real, fake, masks, directions, strict=True)
+        pairs_from_files(*folders, organs=organ, direction=direction, manifest=manifest, white=white)
+        for *folders, organ, direction in zip(real, fake, masks, around, directions, strict=True)
     ]
     lpips, inception = load_lpips(weights_dir), load_inception(weights_dir)
     every = _reported(pairs, report)

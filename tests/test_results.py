@@ -145,7 +145,8 @@ def test_uncertainty_is_scored_of_the_model_alone_and_drawn(small_networks: dict
     for direction in ("A2B", "B2A"):
         cells = [rows[direction]["mean"] for rows in (same.results["generated"], scores.results["model"])]
         assert all(cells[0][key] == cells[1][key] for key in wanted)
-    assert "UCE ↓" in files[0].read_text() and "Spearman" in files[0].read_text()
+    text = files[0].read_text(encoding="utf-8")
+    assert "UCE ↓" in text and "Spearman" in text and "no sigma was predicted" in text
 
 
 def test_identical_pixels_are_infinite_decibels_and_still_json(own: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, DataError, MaskError
 from .image_files import Mask, list_images, read_grey, read_mask, same_size
-from .manifest import Label, hu_per_grey, label_in_name, slice_labels
+from .manifest import Label, label_in_name, read_manifest
 from .picture_files import Picture
 
 DIRECTIONS = ("A2B", "B2A")
@@ -145,8 +145,7 @@ def pairs_from_folders(
     if fake_dir is not None:
         generated = list_images(Path(fake_dir), "fake_dir")
         _all_there(names, generated, Path(fake_dir), "a generated image has the file name of its source")
-    labels = _labels(root, split, names)
-    scales = _scales(root, split, direction[2])
+    labels, scales = _told(root, split, names, direction[2])
     generated_dir = None if fake_dir is None else Path(fake_dir)
     return FolderPairs(root, split, direction, generated_dir, region, labels, scales, organ)
 
@@ -168,15 +167,10 @@ def _all_there(
         )
 
 
-def _labels(root: Path, split: str, names: tuple[str, ...]) -> dict[str, Label]:
+def _told(root: Path, split: str, names: tuple[str, ...], domain: str) -> tuple[dict[str, Label], dict[str, float]]:
     manifest = root / "manifest.json"
-    known = slice_labels(manifest, split) if manifest.is_file() else {}
-    return {name: known.get(Path(name).stem) or _parsed(name) for name in names}
-
-
-def _scales(root: Path, split: str, domain: str) -> dict[str, float]:
-    manifest = root / "manifest.json"
-    return hu_per_grey(manifest, domain, split) if manifest.is_file() else {}
+    known, scales = read_manifest(manifest, domain, split) if manifest.is_file() else ({}, {})
+    return {name: known.get(Path(name).stem) or _parsed(name) for name in names}, scales
 
 
 def _parsed(name: str) -> Label:

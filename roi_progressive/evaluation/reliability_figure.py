@@ -45,7 +45,7 @@ def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, A
     if not sizes:
         raise DataError(f"`curves` must have a bin of at least {MIN_PX} pixels; there is none; score more slices")
     limits = (min(sizes) / 1.4, max(sizes) * 1.4)
-    figure = Figure(figsize=(3.4 * len(shown), 3.9), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(shown), 3.7), layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     for axis, (direction, of) in zip(axes, shown.items(), strict=True):
         axis.plot(limits, limits, color="0.5", linestyle="--", linewidth=1.0, label="equal")
@@ -54,7 +54,7 @@ def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, A
             x, y = [one["predicted"] for one in points], [one["observed"] for one in points]
             axis.plot(x, y, color=color, linewidth=1.0, alpha=0.6)
             axis.scatter(x, y, s=[6 + 54 * one["n"] / most for one in points], color=color, label=name)
-        axis.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
+        axis.set(xscale="log", yscale="log", xlim=limits, ylim=limits, box_aspect=1)
         axis.set_title(DIRECTION_NAMES[direction], fontsize=9)
         axis.set_xlabel("predicted error (sigma), grey levels", fontsize=8)
         for scale in (axis.xaxis, axis.yaxis):

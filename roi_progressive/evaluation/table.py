@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .aggregation import COUNTS, HU_METRICS, Cell, Results, metrics_of
+from .calibration import POOLED_METRICS, SLICE_METRICS
 from .intervals import DIFFERENCE
 from .lesions import MIN_CONTRAST_GREY
 
+NO_SIGMA = "no sigma was predicted"
 _HEADERS = {
     "tpsnr": ("TPSNR ↑", 2),
     "tssim": ("TSSIM ↑", 4),
@@ -210,7 +212,7 @@ def _lesion_legend(results: Mapping[str, Results]) -> list[str]:
 def _shown(cell: Cell, key: str, footnotes: dict[str, int], *, signed: bool = False) -> str:
     value = cell.get(key)
     if value is None:
-        reason = cell["reasons"].get(key, "not computed")
+        reason = cell["reasons"].get(key, NO_SIGMA if key in (*POOLED_METRICS, *SLICE_METRICS) else "not computed")
         return f"n/a [{footnotes.setdefault(reason, len(footnotes) + 1)}]"
     return f"{value:{'+' if signed and key not in COUNTS else ''}.{_digits(key)}f}"
 
