@@ -159,6 +159,29 @@ def paired_data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def write_scans() -> Callable[[Path], Path]:
+    """``write_scans(folder)``: CT, MR and tumours of five patients as small volumes; returns their table."""
+    sitk = pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")
+
+    def write(folder: Path) -> Path:
+        folder.mkdir(exist_ok=True)
+        z, y, x = np.mgrid[0:9, 0:32, 0:32]
+        body = np.hypot(y - 16, x - 16) < 13
+        tumor = np.hypot(np.hypot(y - 16, x - 13), 3 * (z - 4)) < 5
+        rows = ["patient,phase,modality,image,tumor"]
+        for patient in (f"p0{n}" for n in range(1, 6)):
+            for modality, volume in (("CT", body * 1040 - 1000 + tumor * -60), ("MR", body * 300 + tumor * 200 + x)):
+                names = f"{patient}_{modality.lower()}.nii.gz", f"{patient}_{modality.lower()}_tumor.nii.gz"
+                for name, array in zip(names, (volume.astype(np.float32), tumor.astype(np.uint8)), strict=True):
+                    sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / name))
+                rows.append(f"{patient},PV,{modality},{','.join(names)}")
+        (folder / "scans.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        return folder / "scans.csv"
+
+    return write
+
+
 @pytest.fixture(name="differing")
 def _differing() -> Callable[[Any, Any], list[str]]:
     """Where two nested states differ in a single bit: ``differing(a, b) == []`` says they are the same."""
