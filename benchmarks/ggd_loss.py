@@ -2,8 +2,8 @@
 
     python benchmarks/ggd_loss.py [--rounds N] [--threads N] [--json FILE] [--quick]
 
-4 x 1 x 256 x 256, float32, CPU, one thread unless told otherwise. The formula in circulation, which multiplies where the
-likelihood raises to a power, is that of the uncertainty losses descending from Upadhyay et al. 2021:
+4 x 1 x 256 x 256, float32, CPU, one thread unless told otherwise. The formula in circulation, which multiplies where
+the likelihood raises to a power, is that of the uncertainty losses descending from Upadhyay et al. 2021:
 ``|r| * (1/a) * b - log(b/a) + lgamma(1/b)``. Autograd keeps what each of its operations needs; ours keeps its inputs.
 """
 

@@ -2,9 +2,9 @@
 
     python benchmarks/scaling.py [--rounds N] [--threads N] [--json FILE] [--plot FILE.png] [--quick]
 
-1, 2, 4, 8 regions of 24 px on one slice of 256 px; 1, 4, 16 slices of 256 px with one region; and one slice of 128 to 512
-px with a region that grows alike. The bank of both directions is measured, generator's and discriminators' pass, without
-host: what the host pays for more or larger slices is its own. Linear growth is a ratio at or under the factor.
+1, 2, 4, 8 regions of 24 px on one slice of 256 px; 1, 4, 16 slices of 256 px with one region; and one slice of 128 to
+512 px with a region that grows alike. The bank of both directions is measured, generator's and discriminators' pass,
+without host: what the host pays for more or larger slices is its own. Linear growth is a ratio at or under the factor.
 """
 
 from __future__ import annotations
