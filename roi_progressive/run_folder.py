@@ -119,7 +119,7 @@ def clear(folder: Path) -> None:
     for split in SPLITS:
         for name in ("A2B", "B2A", "A2B_sigma", "B2A_sigma"):
             shutil.rmtree(folder / split / name, ignore_errors=True)
-        for name in ("table.md", "table.csv", "table.tex", "metrics.json"):
+        for name in ("table.md", "table.csv", "table.tex", "metrics.json", "reliability.png", "reliability.pdf"):
             (folder / split / name).unlink(missing_ok=True)
 
 

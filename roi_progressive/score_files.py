@@ -95,12 +95,14 @@ def _reliability(slices: Sequence[SliceScores], region: str) -> dict[str, dict[s
 
 
 def _pictures(folder: Path, curves: Mapping[str, Any]) -> tuple[Path, ...]:
-    if not curves:
-        return ()
+    """Draw the diagram or, without a sigma, take away an earlier evaluation's."""
     pictures = tuple(folder / name for name in RELIABILITY_FILES)
     for path in pictures:
-        reliability_figure(curves, path)
-    return pictures
+        if curves:
+            reliability_figure(curves, path)
+        else:
+            path.unlink(missing_ok=True)
+    return pictures if curves else ()
 
 
 def require_new(folder: str | Path, force: bool) -> None:

@@ -191,8 +191,11 @@ def test_the_diagram_lies_on_the_line_where_sigma_is_true(tmp_path: Path) -> Non
     reliability_figure({"A2B": {"image": reliability(bins[0]), "tumor": reliability(bins[1])}}, path)
     with Image.open(path) as picture:
         assert np.asarray(picture.convert("L")).std() > 5
-    with pytest.raises(DataError, match="at least 50 pixels"):
-        reliability_figure({"A2B": {"image": [{"n": 3, "predicted": 1.0, "observed": 1.0}]}}, path)
+    few = tmp_path / "few.png"
+    reliability_figure({"A2B": {"image": [{"n": 3, "predicted": 1.0, "observed": 1.0}], "tumor": []}}, few)
+    assert few.is_file()
+    with pytest.raises(DataError, match="`curves` must have"):
+        reliability_figure({}, path)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

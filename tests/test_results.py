@@ -147,6 +147,8 @@ def test_uncertainty_is_scored_of_the_model_alone_and_drawn(small_networks: dict
         assert all(cells[0][key] == cells[1][key] for key in wanted)
     text = files[0].read_text(encoding="utf-8")
     assert "UCE ↓" in text and "Spearman" in text and "no sigma was predicted" in text
+    write_scores(own / "sure" / "test", evaluate_run(own / "sure", references=()))
+    assert not any(path.exists() for path in files[4:])
 
 
 def test_identical_pixels_are_infinite_decibels_and_still_json(own: Path) -> None:

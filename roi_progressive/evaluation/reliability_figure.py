@@ -25,11 +25,13 @@ def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, A
         path: File to write (PNG, PDF or SVG by its ending); written aside, then renamed.
 
     Raises:
-        DataError: No bin of any curve has 50 pixels.
+        DataError: There are no curves.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
 
+    if not curves:
+        raise DataError("`curves` must have at least one direction; there is none; score images with their sigma")
     shown = {
         direction: {name: [one for one in points if one["n"] >= MIN_PX] for name, points in of.items()}
         for direction, of in curves.items()
@@ -42,9 +44,7 @@ def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, A
         for key in ("predicted", "observed")
         if one[key] > 0
     ]
-    if not sizes:
-        raise DataError(f"`curves` must have a bin of at least {MIN_PX} pixels; there is none; score more slices")
-    limits = (min(sizes) / 1.4, max(sizes) * 1.4)
+    limits = (min(sizes) / 1.4, max(sizes) * 1.4) if sizes else (1.0, 255.0)
     figure = Figure(figsize=(3.4 * len(shown), 3.7), layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     for axis, (direction, of) in zip(axes, shown.items(), strict=True):
