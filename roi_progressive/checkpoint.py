@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from .config import Config
 from .errors import CheckpointError
 
 FORMAT = 1
+_DOS_FOLDER = 0x10
 
 
 def checkpoint_name(epoch: int | str) -> str:
@@ -62,6 +65,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             f'or set resume = "fresh" to start the regions anew'
         )
     try:
+        _check_bytes(path)
         state = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:  # its text tells how to run the file all the same; ours does not
         raise CheckpointError(
@@ -81,6 +85,39 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             f"use the version of roi-progressive that wrote it"
         )
     return dict(state)
+
+
+def _check_bytes(path: Path) -> None:
+    """Compare the file with the checksums in it: torch would read flipped bits of a weight as if they were the weight.
+
+    Raises:
+        zipfile.BadZipFile: They differ.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch says what else it may be
+    with zipfile.ZipFile(path) as archive:
+        # Checksums cover contents only. torch stores without compression and makes no folders; where the table of
+        # contents says otherwise, it would take whatever the memory holds for the weights.
+        entries = archive.infolist()
+        torn = [e.filename for e in entries if e.compress_size != e.file_size or e.external_attr & _DOS_FOLDER]
+        broken = torn[0] if torn else archive.testzip()
+    if broken is not None:
+        raise zipfile.BadZipFile(f"bad checksum of {broken}")
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """What a state of other keys, types or shapes raises in the block becomes a ``CheckpointError`` of one line."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        raise CheckpointError(
+            f"`state` must come from `state_dict`; it does not fit: {reason}; take another copy of the file, or set "
+            f'resume = "fresh"'
+        ) from error
 
 
 def check_config(saved: Config, current: Config) -> None:

@@ -242,7 +242,9 @@ class Config:
             ConfigError: A key is unknown (the nearest known one is named) or a value is wrong.
         """
         if not isinstance(mapping, Mapping):
-            raise ConfigError(f"`config` must be a mapping of settings; got {type(mapping).__name__}")
+            raise ConfigError(
+                f"`config` must be a mapping of settings; got {type(mapping).__name__}; give a dict, or a TOML file"
+            )
         values = dict(mapping)
         check.keys(cls, "", values)
         if "regions" in values:
@@ -268,7 +270,7 @@ class Config:
 
 def _section(kind: type[_Section], where: str, table: Any) -> _Section:
     if not isinstance(table, Mapping):
-        raise ConfigError(f"`{where}` must be a table of settings; got {table!r}")
+        raise ConfigError(f"`{where}` must be a table of settings; got {table!r}; write keys and values")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     check.keys(kind, where, values)
     if kind is RegionConfig and "name" not in values:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapter import Adapter, Translation
+from .checkpoint import fitting
 from .config import Config
 from .learner import Learner
 from .plugins import Plugins
@@ -129,10 +130,11 @@ class Guidance:
                 for place, (direction, network) in enumerate(networks.items())
                 if ggd is not None
             }
-            saved = ((self._pending or {}).get("learner") or {"heads": {}})["heads"]
-            for direction, head in self._heads.items():
-                if direction in saved and head.owns_head:
-                    head.load_head(saved[direction])
+            saved = ((self._pending or {}).get("learner") or {}).get("heads", {})
+            with fitting():
+                for direction, head in self._heads.items():
+                    if direction in saved and head.owns_head:
+                        head.load_head(saved[direction])
         return self._heads
 
     def networks(self) -> list[nn.Module]:
@@ -177,8 +179,9 @@ class Guidance:
 
     def _restore(self, learner: Learner) -> None:
         if self._pending is not None:
-            learner.load_state_dict(self._pending["learner"])
-            self._stream.load_state_dict(self._pending["stream"])
+            with fitting():
+                learner.load_state_dict(self._pending["learner"])
+                self._stream.load_state_dict(self._pending["stream"])
             self._pending = None
 
     def _drop_injections(self, *, warn: bool = True) -> None:

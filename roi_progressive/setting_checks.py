@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import string
 from collections.abc import Mapping
 from dataclasses import fields
@@ -47,13 +48,14 @@ def number(where: str, key: str, value: Any, low: float, high: float | None = No
     ok = isinstance(value, (int, float)) and not isinstance(value, bool)
     ok = ok and low <= value < float("inf") and (high is None or value <= high)
     if not ok:
-        raise ConfigError(f"`{_dotted(where, key)}` must be a number {_between(low, high)}; got {value!r}")
+        kind = "a finite number" if isinstance(value, float) and not math.isfinite(value) else "a number"
+        raise ConfigError(f"`{_dotted(where, key)}` must be {kind} {_between(low, high)}; got {value!r}")
 
 
 def choice(where: str, key: str, value: Any, choices: tuple[str, ...]) -> None:
     """One of the choices; the message names the nearest one."""
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"`{_dotted(where, key)}` must be one of {', '.join(choices)}; got {value!r}{hint}")
 

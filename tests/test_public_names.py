@@ -56,6 +56,44 @@ def test_the_public_names_are_these_and_changing_them_takes_a_line_in_the_change
     assert set(roi_progressive.__all__) == set(MODULE_OF)
 
 
+FROZEN = {
+    "Session": {
+        *("close", "config", "discriminator_step", "generator_loss", "load_state_dict", "losses", "masks_arrived"),
+        *("networks", "save", "stage", "stages", "start_epoch", "state_dict", "step_abandoned", "step_finished"),
+        *("step_started", "translated", "uncertainty"),
+    },
+    "Adapter": {
+        *("betas", "dataset_layout", "generators", "host_state", "install", "is_training", "learning_rates"),
+        *("load_host_state", "loss_scale", "n_epochs", "name", "resume_file", "translations"),
+    },
+    "Translation": {
+        *("direction", "fake", "identity", "masks", "paired", "real", "real_masks", "reconstruction", "source"),
+    },
+}
+"""What other people's scripts and adapters call or answer; a name that goes away breaks them."""
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_the_methods_of_a_public_class_are_these(name: str) -> None:
+    kind = getattr(roi_progressive, name)
+    annotated = {field for one in kind.__mro__ for field in vars(one).get("__annotations__", {})}
+    held = {attribute for attribute in dir(kind) if not attribute.startswith("_")} | annotated
+    if name == "Session":
+        held |= {"config"}  # set when it is made
+    assert held == FROZEN[name]
+
+
+def test_the_names_for_peoples_own_tests_are_these() -> None:
+    names = ["ToyHost", "check_adapter", "check_discriminator", "default_step", "phantom_batch", "phantom_config"]
+    assert importlib.import_module("roi_progressive.testing").__all__ == names
+
+
+def test_the_arguments_of_attach_are_these() -> None:
+    assert list(inspect.signature(roi_progressive.attach).parameters) == [
+        *("host", "dataset", "config", "n_epochs", "plugins")
+    ]
+
+
 def test_the_public_names_stand_sorted_and_once() -> None:
     assert roi_progressive.__all__ == sorted(set(roi_progressive.__all__))
 

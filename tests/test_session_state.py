@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from roi_progressive import CheckpointError, Config, ConfigError, GGDConfig, StageConfig, attach
 from roi_progressive.host import CycleGANModel
+from roi_progressive.testing import ToyHost, phantom_config
 
 
 def _step(model: CycleGANModel, batch: Mapping[str, Any]) -> None:
@@ -148,3 +149,41 @@ def test_a_damaged_state_is_one_line(build_host: Any, tumor_config: Any, copied:
                 session.load_state_dict(bad)
             assert "\n" not in str(caught.value)
         session.load_state_dict(good)
+
+
+def _keys(state: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the state's own keys lie; an optimizer's inner ones are torch's affair."""
+    if isinstance(state, dict) and "param_groups" not in state and path[-1:] != ("moments",):
+        for key, value in state.items():
+            yield (*path, key)
+            yield from _keys(value, (*path, key))
+
+
+def test_a_state_that_lacks_any_of_its_keys_is_one_line_at_once_or_at_the_first_step(
+    copied: Any, tmp_path: Path
+) -> None:
+    config = phantom_config(resume="exact")
+    host = ToyHost(tmp_path)
+    batch = next(host.batches())
+    with attach(host, None, config) as session:
+        session.start_epoch(1)
+        host.step(batch)
+        good = copied(session.state_dict())
+    unnoticed, needed = [], [path for path in _keys(good) if path[0] != "host"]
+    assert len(needed) > 40
+    for path in needed:
+        bad = copied(good)
+        inner = bad
+        for key in path[:-1]:
+            inner = inner[key]
+        del inner[path[-1]]
+        with attach(host, None, config) as session:
+            try:
+                session.load_state_dict(bad)
+                session.start_epoch(2)
+                host.step(batch)
+                unnoticed.append(path)
+            except CheckpointError as error:
+                assert "\n" not in str(error), path
+    # A head that was switched on later has no optimizer in the file, and begins a new one.
+    assert {path[:3] for path in unnoticed} <= {("guidance", "learner", "head_optimizers")}
