@@ -33,7 +33,7 @@ def our_seconds(side_px: int, steps: int) -> float:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     generators = {direction: nn.Conv2d(1, 1, 3, padding=1) for direction in ("A2B", "B2A")}
-    torch.optim.Adam([p for generator in generators.values() for p in generator.parameters()])
+    optimizer = torch.optim.Adam([p for generator in generators.values() for p in generator.parameters()])
     real = 2 * torch.rand(1, 1, side_px, side_px) - 1
     liver, tumour = torch.zeros_like(real), torch.zeros_like(real)
     liver[..., 8 : min(108, side_px - 8), 8 : min(98, side_px - 8)] = 1
@@ -50,6 +50,8 @@ def our_seconds(side_px: int, steps: int) -> float:
             loss = session.generator_loss(real_A=real, real_B=real, masks_A=masks, masks_B=masks, **made)
             middle = time.perf_counter()
             loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
             resumed = time.perf_counter()
             session.discriminator_step()
             seconds.append(time.perf_counter() - resumed + middle - start)
@@ -69,7 +71,10 @@ def start(processes: int, arguments: argparse.Namespace) -> float:
 def work(quick: bool) -> None:
     """One of the processes."""
     dist.init_process_group("gloo")
-    print(our_seconds(64 if quick else 256, 5 if quick else 20), flush=True)
+    seconds = our_seconds(64 if quick else 256, 5 if quick else 20)
+    # In one piece: the processes share their output.
+    sys.stdout.write(f"{seconds}\n")
+    sys.stdout.flush()
     dist.barrier()
     dist.destroy_process_group()
 
