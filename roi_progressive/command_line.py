@@ -127,12 +127,14 @@ def _add_prepare(commands: Any) -> None:
 
 def _add_train(commands: Any) -> None:
     text = "Train the bundled CycleGAN on prepared slices, guided by regions."
-    train = _add(commands, "train", text, "Then: roi-progressive evaluate RUN")
+    several = "torchrun --nproc_per_node N -m roi_progressive.cli train ..."
+    epilog = f"Several processes: {several} Then: roi-progressive evaluate RUN"
+    train = _add(commands, "train", text, epilog)
     train.add_argument("--data", type=Path, help="folder that `prepare` wrote")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run, new or empty")
     train.add_argument("--config", type=Path, metavar="TOML", help="regions, stages, uncertainty (one region)")
     train.add_argument("--no-regions", action="store_true", help="train the plain CycleGAN, for comparison")
-    train.add_argument("--resume", action="store_true", help="continue an interrupted run exactly")
+    train.add_argument("--resume", action="store_true", help="continue an interrupted run (exactly, in one process)")
     train.add_argument("--force", action="store_true", help="replace an earlier run in that folder")
     train.add_argument("--threads", type=int, metavar="N", help="threads of torch (as many as cores)")
     host = train.add_argument_group("the CycleGAN")
@@ -150,7 +152,7 @@ def _add_train(commands: Any) -> None:
         ("discriminator-layers", int, "their layers of stride 2 (3)"),
         ("epochs", int, "at the full learning rate (100)"),
         ("decay-epochs", int, "over which it falls to zero (100)"),
-        ("batch-size", int, "images of each domain a step (1)"),
+        ("batch-size", int, "images of each domain a step and process (1)"),
         ("learning-rate", float, "Adam's (0.0002)"),
         ("cycle", float, "weight of the cycle terms (10)"),
         ("identity", float, "weight of the identity terms, as a share of the cycle's (0.5)"),
