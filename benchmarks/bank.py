@@ -85,7 +85,7 @@ def main() -> None:
     arguments = parser(__doc__, rounds=15)
     arguments.add_argument("--variants", action="store_true", help="also ours in other memory formats and precisions")
     chosen = parsed(arguments)
-    width, size_px = (2, 64) if chosen.quick else (32, 256)
+    width, size_px = (2, 128) if chosen.quick else (32, 256)
     torch.manual_seed(0)
     batch = phantom_batch(size_px, 40 * size_px / 256)
     fake, real, mask = batch.real_A, batch.real_B, batch.masks_A["tumor"]

@@ -91,7 +91,7 @@ def peak_bytes_of(step: Step) -> int:
     Taken from the allocator's own events, which do not jitter; what a convolution library allocates for itself within
     one of its calls is not among them.
     """
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         step()
     roots: Any = profiled.profiler.kineto_results.experimental_event_tree()  # type: ignore[union-attr]
     alive: dict[int, int] = {}

@@ -25,9 +25,9 @@ from roi_progressive.regions import RegionMask, window_side
 
 STAGE_3 = dataclasses.replace(Config.paper(), stages=StageConfig(fade_fraction=0.0))
 INERT = dataclasses.replace(STAGE_3, ggd=None)
-HOSTS: dict[str, Callable[[int], nn.Module]] = {
-    "resnet_9blocks": lambda ngf: resnet_generator(ngf=ngf),
-    "unet_256": lambda ngf: unet_generator(ngf=ngf, depth=8 if ngf > 2 else 7),
+HOSTS: dict[str, Callable[[int, int], nn.Module]] = {
+    "resnet_9blocks": lambda ngf, size_px: resnet_generator(ngf=ngf),
+    "unet_256": lambda ngf, size_px: unet_generator(ngf=ngf, depth=size_px.bit_length() - 1),
 }
 
 
@@ -123,10 +123,10 @@ def main() -> None:
     arguments.add_argument("--hosts", nargs="+", choices=HOSTS, default=list(HOSTS), help="default: both")
     arguments.add_argument("--tumors-px", nargs="+", type=int, default=[12, 40], help="diameters (default 12 40)")
     chosen = parsed(arguments)
-    channels, size_px = (2, 128) if chosen.quick else (64, 256)
+    channels, size_px = (2, 64) if chosen.quick else (64, 256)
     figures = {}
     for name in chosen.hosts:
-        variants = variants_of(partial(HOSTS[name], channels), channels, size_px, chosen.tumors_px)
+        variants = variants_of(partial(HOSTS[name], channels, size_px), channels, size_px, chosen.tumors_px)
         figures[name] = measure(variants, chosen.rounds)
     rows = [row(name, variant, of) for name, found in figures.items() for variant, of in found.items()]
     heading = ["host", "variant", "FLOPs", "wall", "CPU time", "CPU time inside it", "peak memory", "windows, px"]
