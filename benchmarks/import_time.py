@@ -1,6 +1,6 @@
 """What ``import roi_progressive`` adds to ``import torch``.
 
-    python benchmarks/import_time.py [--runs N] [--json FILE]
+    python benchmarks/import_time.py [--runs N] [--json FILE] [--quick]
 
 Two fresh interpreters are measured in turn, N times: one imports torch, the other imports torch, then roi_progressive,
 and touches ``roi_progressive.attach``, which loads the training side. Printed is the ratio of the medians.
@@ -39,10 +39,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what importing roi_progressive adds to importing torch.")
     parser.add_argument("--runs", type=int, default=7, help="measurements of either kind (default 7)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: one measurement of either kind")
     arguments = parser.parse_args()
     if arguments.runs < 1:
         parser.error("--runs must be at least 1")
-    figures = measure(arguments.runs)
+    figures = measure(1 if arguments.quick else arguments.runs)
     print(
         f"import torch {figures['torch_s']:.3f} s, with roi_progressive {figures['with_roi_progressive_s']:.3f} s, "
         f"ratio {figures['ratio']:.3f} (median of {figures['runs']} runs each)"

@@ -83,6 +83,7 @@ def _prepare(options: argparse.Namespace) -> None:
         split_of=None if options.split_file is None else read_split_file(options.split_file),
         align=options.align,
         paired=options.paired,
+        dtype=options.dtype,
         field_of_view_mm=options.field_of_view,
         mr_steps=tuple(options.mr_steps),
     )
@@ -188,10 +189,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     with ProgressBar("evaluate") as bar:
         given = {"weights_dir": options.weights, "report": bar.step}
         if options.run is not None:
-            scores = evaluate_run(options.run, region=options.region, split=options.split or "test", **given)
+            given |= {"region": options.region, "split": options.split or "test", "uncertainty": options.uncertainty}
+            scores = evaluate_run(options.run, **given)
         else:
             require_new(out, options.force)
-            chosen = {"directions": options.direction, "white": options.white, "region": options.region}
+            chosen = {name: getattr(options, name) for name in ("white", "region", "organs", "sigma")}
+            chosen["directions"] = options.direction
             given |= {name: value for name, value in chosen.items() if value is not None}
             scores = evaluate_folders(options.real, options.fake, options.masks, manifest=options.manifest, **given)
     scores = with_certainty(scores, other, options.seed)
@@ -203,7 +206,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _require_run_or_folders(options: argparse.Namespace) -> None:
     needed = {f"--{name}": getattr(options, name) for name in ("real", "fake", "masks", "out")}
-    others = {f"--{name}": getattr(options, name) for name in ("direction", "manifest", "white")}
+    others = {f"--{name}": getattr(options, name) for name in ("direction", "manifest", "white", "organs", "sigma")}
     others["--force"] = options.force or None
     given = [name for name, value in {**needed, **others}.items() if value is not None]
     if options.run is not None and given:
@@ -214,6 +217,8 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
         raise ConfigError(f"`evaluate` must have RUN, or --real, --fake, --masks and --out; {what}; add them")
     if options.run is None and options.split is not None:
         raise ConfigError("`--split` must go with RUN; got folders; leave it out")
+    if options.run is None and options.uncertainty:
+        raise ConfigError("`--uncertainty` must go with RUN; got folders; give their maps with --sigma instead")
 
 
 def _figure(options: argparse.Namespace) -> None:

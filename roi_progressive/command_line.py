@@ -112,6 +112,12 @@ def _add_prepare(commands: Any) -> None:
         "--paired", action="store_true", help="--align, and each pair side by side too, as pix2pix reads them"
     )
     prepare.add_argument(
+        "--dtype",
+        choices=("uint8", "float32"),
+        default="uint8",
+        help="8-bit PNGs, or .npy in [-1, 1] for `train` and `evaluate` (%(default)s)",
+    )
+    prepare.add_argument(
         "--field-of-view", type=float, metavar="MM", help="side of the square that is cut out (the body's longer side)"
     )
     prepare.add_argument("--processes", type=int, default=1, metavar="N", help="volumes at a time (%(default)s)")
@@ -121,12 +127,14 @@ def _add_prepare(commands: Any) -> None:
 
 def _add_train(commands: Any) -> None:
     text = "Train the bundled CycleGAN on prepared slices, guided by regions."
-    train = _add(commands, "train", text, "Then: roi-progressive evaluate RUN")
+    several = "torchrun --nproc_per_node N -m roi_progressive.cli train ..."
+    epilog = f"Several processes: {several} Then: roi-progressive evaluate RUN"
+    train = _add(commands, "train", text, epilog)
     train.add_argument("--data", type=Path, help="folder that `prepare` wrote")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run, new or empty")
     train.add_argument("--config", type=Path, metavar="TOML", help="regions, stages, uncertainty (one region)")
     train.add_argument("--no-regions", action="store_true", help="train the plain CycleGAN, for comparison")
-    train.add_argument("--resume", action="store_true", help="continue an interrupted run exactly")
+    train.add_argument("--resume", action="store_true", help="continue an interrupted run (exactly, in one process)")
     train.add_argument("--force", action="store_true", help="replace an earlier run in that folder")
     train.add_argument("--threads", type=int, metavar="N", help="threads of torch (as many as cores)")
     host = train.add_argument_group("the CycleGAN")
@@ -144,7 +152,7 @@ def _add_train(commands: Any) -> None:
         ("discriminator-layers", int, "their layers of stride 2 (3)"),
         ("epochs", int, "at the full learning rate (100)"),
         ("decay-epochs", int, "over which it falls to zero (100)"),
-        ("batch-size", int, "images of each domain a step (1)"),
+        ("batch-size", int, "images of each domain a step and process (1)"),
         ("learning-rate", float, "Adam's (0.0002)"),
         ("cycle", float, "weight of the cycle terms (10)"),
         ("identity", float, "weight of the identity terms, as a share of the cycle's (0.5)"),
@@ -173,6 +181,9 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--region", help="the region of interest (of a run: tumor, or the data's last)")
     evaluate.add_argument("--split", choices=("test", "val"), help="which slices of a run (test)")
     evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")
+    evaluate.add_argument(
+        "--uncertainty", action="store_true", help="how well the run's sigma tells the error; adds reliability.png"
+    )
     folders = evaluate.add_argument_group("folders instead of RUN", "one of each, or two for two directions")
     for name, shown in (
         ("real", "the true images: PNG or TIFF of 8 or 16 bits, or .npy in [-1, 1]"),
@@ -180,6 +191,12 @@ def _add_evaluate(commands: Any) -> None:
         ("masks", "the region of each, 0 and 255"),
     ):
         folders.add_argument(f"--{name}", type=Path, nargs="+", metavar="DIR", help=shown)
+    folders.add_argument(
+        "--organs", type=Path, nargs="+", metavar="DIR", help="masks of what the regions lie in, for the lesion audit"
+    )
+    folders.add_argument(
+        "--sigma", type=Path, nargs="+", metavar="DIR", help="their predicted sigma in grey levels, .npy or PNG"
+    )
     folders.add_argument("--direction", choices=("A2B", "B2A"), nargs="+", help="what each folder is (A2B)")
     folders.add_argument("--manifest", type=Path, metavar="JSON", help="tells patient, phase and HU of each name")
     folders.add_argument(

@@ -50,13 +50,14 @@ class FeatureCapture:
 
     Args:
         generator: Any module from images to images; its class, output, parameters and state-dict keys stay as they are.
+        wrapper: What the host calls in its place, if that is another: DDP may return a copy of the output.
 
     Attributes:
         recording: Whether calls are remembered now.
         only_with_gradients: Whether calls under ``no_grad`` are passed over.
     """
 
-    def __init__(self, generator: nn.Module) -> None:
+    def __init__(self, generator: nn.Module, wrapper: nn.Module | None = None) -> None:
         self.generator = generator
         self.layer: nn.Module | None = None
         self.recording = False
@@ -64,6 +65,8 @@ class FeatureCapture:
         self._calls: list[tuple[weakref.ref[Tensor], Tensor]] = []
         self._convolutions: list[_ConvolutionCall] = []
         self._handles = [generator.register_forward_hook(_Hook(self, "_generator_returned"))]
+        if wrapper is not None and wrapper is not generator:
+            self._handles.append(wrapper.register_forward_hook(_Hook(self, "_wrapper_returned")))
         self._candidates = [
             module.register_forward_hook(_Hook(self, "_convolution_returned"))
             for module in generator.modules()
@@ -124,6 +127,11 @@ class FeatureCapture:
         self._calls = [call for call in self._calls if call[0]() is not None]
         if calls:
             self._calls.append((weakref.ref(output), calls[-1].features))
+
+    def _wrapper_returned(self, wrapper: nn.Module, inputs: Any, output: Any) -> None:
+        output = image_of(output)
+        if self._listening and isinstance(output, Tensor) and self._calls:
+            self._calls.append((weakref.ref(output), self._calls[-1][1]))
 
     def _settle(self, layer: nn.Module) -> None:
         self.layer = layer

@@ -126,7 +126,9 @@ class GGDHead(nn.Module):
         self.in_channels, self.min_scale, self.shape_range = in_channels, min_scale, shape_range
         self.trunk: nn.Module = nn.Identity()
         if hidden_channels:
-            self.trunk = nn.Sequential(nn.Conv2d(in_channels, hidden_channels, 3, padding=1), nn.LeakyReLU(0.2))
+            # In place: at the image's full size, what the convolution made is not kept a second time.
+            activation = nn.LeakyReLU(0.2, inplace=True)
+            self.trunk = nn.Sequential(nn.Conv2d(in_channels, hidden_channels, 3, padding=1), activation)
         self.scale = nn.Conv2d(hidden_channels or in_channels, out_channels, 1)
         self.shape = nn.Conv2d(hidden_channels or in_channels, out_channels, 1)
         _start_at(self.scale, math.log(INITIAL_SCALE / min_scale), math.log(MAX_SCALE / min_scale))

@@ -57,11 +57,13 @@ class Learner:
         self._head_optimizers: dict[str, torch.optim.Adam] = {}
         self._objective = GeneratorObjective(config, self.bank, self._heads, plugins)
         self._shares = Shares()
+        self._mixed = False
 
     def contribution(self, translations: Sequence[Translation], weights: Mapping[str, float]) -> Contribution:
         """Our losses and gradients for the generators; the heads are moved one step on the way."""
         for translation in translations:
             self._build_heads(translation)
+        self._mixed = is_mixed(translations[0].fake)
         self._shares.count(translations, self._config)
         self.bank.shares.update(self._shares.of_windows())
         with self._stream.active(), single_precision(translations[0].fake):
@@ -72,7 +74,7 @@ class Learner:
             # The same ones on every process: uncertainty terms do not depend on regions.
             [p for optimizer in self._head_optimizers.values() for p in _parameters(optimizer) if p.grad is not None],
             factor * self._adapter.learning_rates()["generator"],
-            check=is_mixed(translations[0].fake),
+            check=self._mixed,
         )
         return contribution
 
@@ -133,7 +135,7 @@ class Learner:
                 parameter.grad = torch.full_like(parameter, torch.nan)
         optimizers = [] if self._bank_optimizer is None else [self._bank_optimizer]
         rate = self._adapter.learning_rates()["discriminator"]
-        moved = _step(optimizers, moving, rate, check=is_mixed(translations[0].fake))
+        moved = _step(optimizers, moving, rate, check=self._mixed)
         return {name: loss.detach() for name, loss in losses.items()} if moved else None
 
     def _discriminator_loss(self, translation: Translation, region: str) -> Tensor | None:

@@ -34,8 +34,9 @@ MaskFiles = Mapping[str, Mapping[str, str | None]]
 
 @hookimpl(trylast=True)
 def roi_masks(path: Path, regions: Sequence[str]) -> dict[str, Path | None]:
-    """The default source of masks: sibling folders, ``trainA/x.png`` → ``trainA_tumor/x.png``."""
-    return {region: path.parent.with_name(f"{path.parent.name}_{region}") / path.name for region in regions}
+    """The default source of masks: sibling folders, ``trainA/x.png`` or ``.npy`` → ``trainA_tumor/x.png``."""
+    name = path.with_suffix(".png").name if path.suffix.lower() == ".npy" else path.name
+    return {region: path.parent.with_name(f"{path.parent.name}_{region}") / name for region in regions}
 
 
 Lookup = Callable[[Path, Sequence[str]], Mapping[str, Path | None]]

@@ -18,7 +18,8 @@ def is_mixed(image: Tensor) -> bool:
 def single_precision(image: Tensor) -> torch.autocast:
     """A context in which autocast is off on the image's device.
 
-    Our loss is differentiated before the host's scale is known; in float16 most of its gradient would vanish.
+    Our loss is differentiated before the host's scale is known, and in half precision its gradient would be off by
+    several per cent.
     """
     return torch.autocast(image.device.type, enabled=False)
 

@@ -17,6 +17,7 @@ from .evaluation.pairs import DIRECTIONS, FolderPairs, ImagePair, pairs_from_fol
 from .evaluation.picture_files import WHITE_16_BIT
 from .evaluation.references import constant_fill, copy_source, mean_image
 from .evaluation.scoring import SliceScores, score
+from .evaluation.sigma_maps import require_folders, with_sigma
 from .plugins import Plugins
 from .run import Report
 from .run_folder import read_run, require_data, required_epoch
@@ -36,6 +37,7 @@ def evaluate_run(
     region: str | None = None,
     split: str = "test",
     references: Sequence[str] = REFERENCES,
+    uncertainty: bool = False,
     weights_dir: str | Path | None = None,
     plugins: Iterable[Any] = (),
     report: Report | None = None,
@@ -49,16 +51,21 @@ def evaluate_run(
         region: The region of interest; the innermost one of the data by default.
         split: ``test`` or ``val``; its images must be paired.
         references: Which references to score too.
+        uncertainty: Score the predicted sigma of the run too.
         weights_dir: Where weights of LPIPS, FID and KID lie, if not in the usual caches.
         plugins: Asked for further columns (hook ``roi_metrics``), besides those installed.
         report: Told of every translated image.
 
     Raises:
-        DataError: The run, its data or the region is missing.
+        DataError: The run, its data or the region is missing, or ``uncertainty`` is asked of a run without heads.
         PluginError: A plugin's column has a name that is taken.
         CheckpointError: A network is missing or damaged.
     """
-    root, _, _ = read_run(Path(run))
+    root, _, settings = read_run(Path(run))
+    if uncertainty and settings.ggd is None:
+        raise DataError(
+            f"`uncertainty` must be asked of a run with [ggd] in its config; {str(run)!r} has no heads; leave it out"
+        )
     required_epoch(Path(run))
     require_data(root, Path(run))
     if weights_dir is not None and not Path(weights_dir).is_dir():
@@ -71,6 +78,9 @@ def evaluate_run(
     images = translate(run, split, report=report)
     pairs = {d: pairs_from_folders(root, split, d, images[d], chosen, organ) for d in DIRECTIONS}
     shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
+    if uncertainty:
+        maps = {d: images[d].with_name(f"{d}_sigma") for d in DIRECTIONS}
+        shown["model"] = [with_sigma(of_direction, maps) for of_direction in pairs.values()]
     for name in references:
         shown[name] = [_reference(name, of_direction, root, chosen) for of_direction in sources.values()]
     extra = _extra_columns(Plugins(plugins))
@@ -96,6 +106,8 @@ def evaluate_folders(
     *,
     directions: Sequence[str] = ("A2B",),
     manifest: str | Path | None = None,
+    organs: Sequence[str | Path] | None = None,
+    sigma: Sequence[str | Path] | None = None,
     region: str = "region",
     white: float = WHITE_16_BIT,
     weights_dir: str | Path | None = None,
@@ -110,6 +122,8 @@ def evaluate_folders(
         masks: The folder of masks, likewise.
         directions: What the folders are, ``A2B`` or ``B2A``.
         manifest: Tells patients, phases and HU.
+        organs: The folder of masks of what the region lies in, likewise, for the lesion audit.
+        sigma: The folder of predicted standard deviations in grey levels, likewise, where there are any.
         region: What the masks show, for the table's legend.
         white: The value of 16-bit files that stands for 255.
         weights_dir: Where weights of LPIPS, FID and KID lie, if not in the usual caches.
@@ -126,15 +140,21 @@ def evaluate_folders(
         PluginError: A plugin's column has a name that is taken.
     """
     given = {"real": len(real), "fake": len(fake), "masks": len(masks), "direction": len(directions)}
+    given |= {name: len(more) for name, more in (("organs", organs), ("sigma", sigma)) if more is not None}
     if len(set(given.values())) != 1 or len(set(directions)) != len(directions):
         said = ", ".join(f"{count} for --{name}" for name, count in given.items())
         raise ConfigError(f"`direction` must come once for each of the folders, each another; got {said}; match them")
+    around: Sequence[str | Path | None] = [None] * len(directions) if organs is None else organs
     pairs = [
-        pairs_from_files(*folders, direction=direction, manifest=manifest, white=white)
-        for *folders, direction in zip(real, fake, masks, directions, strict=True)
+        pairs_from_files(*folders, organs=organ, direction=direction, manifest=manifest, white=white)
+        for *folders, organ, direction in zip(real, fake, masks, around, directions, strict=True)
     ]
     lpips, inception = load_lpips(weights_dir), load_inception(weights_dir)
     every = _reported(pairs, report)
+    if sigma is not None:
+        maps = {direction: Path(folder) for direction, folder in zip(directions, sigma, strict=True)}
+        require_folders(maps.values())
+        every = with_sigma(every, maps)
     slices = score(every, lpips, inception, _extra_columns(Plugins(plugins)))
     images = {direction: Path(folder) for direction, folder in zip(directions, fake, strict=True)}
     notes = (PATIENTS_UNKNOWN,) if any(of_direction.patients_unknown for of_direction in pairs) else ()

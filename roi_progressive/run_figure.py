@@ -11,10 +11,10 @@ import numpy as np
 from .errors import ConfigError, DataError
 from .evaluation.aggregation import phase_order
 from .evaluation.figures import ComparisonRow, comparison_figure, slice_to_show
-from .evaluation.image_files import read_grey
 from .evaluation.metrics import region_psnr
 from .evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders
 from .evaluation.scoring import SliceScores
+from .evaluation.sigma_maps import read_sigma
 from .results import default_region
 from .run import Report
 from .run_folder import make_folder, read_run, require_data, required_epoch
@@ -162,7 +162,7 @@ def _row(pairs: FolderPairs, shown: SliceScores, sigma_dir: Path | None, error: 
     panels = {f"real {source}": pair.source, f"generated {target}": pair.fake, f"real {target}": pair.real}
     maps = {}
     if sigma_dir is not None:
-        maps["predicted σ"] = read_grey(sigma_dir / pair.name).astype(np.float64)
+        maps["predicted σ"] = read_sigma(sigma_dir, Path(pair.name).stem, pair.real.shape)
     if error:
         maps["|generated − real|"] = np.abs(pair.fake.astype(np.float64) - pair.real)
     return ComparisonRow(f"{pair.phase}, {pair.patient}", pair.direction, panels, pair.mask, maps)

@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -118,13 +119,16 @@ def clear(folder: Path) -> None:
     for split in SPLITS:
         for name in ("A2B", "B2A", "A2B_sigma", "B2A_sigma"):
             shutil.rmtree(folder / split / name, ignore_errors=True)
-        for name in ("table.md", "table.csv", "table.tex", "metrics.json"):
+        for name in ("table.md", "table.csv", "table.tex", "metrics.json", "reliability.png", "reliability.pdf"):
             (folder / split / name).unlink(missing_ok=True)
 
 
 def write_image(path: Path, image: Tensor) -> None:
-    """Write the first channel of an image ``[C, H, W]`` in [-1, 1] as 8-bit grey PNG."""
+    """Write the first channel of an image ``[C, H, W]`` in [-1, 1] as 8-bit grey PNG, or as float32 ``.npy``."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, image[0].clamp(-1, 1).float().cpu().numpy())
+        return
     grey = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
     Image.fromarray(grey).save(path)
 

@@ -9,13 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from .errors import DataError
 from .evaluation.aggregation import LESION_COUNTS, Results
+from .evaluation.calibration import reliability
+from .evaluation.reliability_figure import reliability_figure
 from .evaluation.scoring import SliceScores
 from .evaluation.table import render_csv, render_latex, render_markdown
 from .run_folder import write_json, write_text
 
 IDENTICAL = "identical pixels"
+RELIABILITY_FILES = ("reliability.png", "reliability.pdf")
 FILES = ("table.md", "table.csv", "table.tex", "metrics.json")
 _LABELS = ("name", "patient", "phase", "direction", "region_px")
 
@@ -44,10 +50,11 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
 
     ``metrics.json`` holds ``region``; ``notes``; ``rows``, as in the table, each with ``arm, direction, phase``, its
     values and counts, ``intervals`` and ``reasons``; ``slices``, those of the first arm; and ``reference_slices`` by
-    arm.
+    arm. Where sigma was scored it holds ``reliability`` too: by direction, and ``image`` or the region, the points of
+    :func:`~roi_progressive.evaluation.calibration.reliability`; they are drawn as ``reliability.png`` and ``.pdf``.
 
     Returns:
-        The four files.
+        The files.
 
     Raises:
         DataError: A file cannot be written.
@@ -63,6 +70,7 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
         for phase, cell in phases.items()
     ]
     first, *others = scores.slices
+    curves = _reliability(scores.slices[first], scores.region)
     content = {
         "region": scores.region,
         "notes": list(scores.notes),
@@ -70,8 +78,31 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
         "slices": plain_scores(scores.slices[first]),
         "reference_slices": {arm: plain_scores(scores.slices[arm]) for arm in others},
     }
-    write_json(files[3], content)
-    return files
+    write_json(files[3], content | ({"reliability": curves} if curves else {}))
+    return files + _pictures(Path(folder), curves)
+
+
+def _reliability(slices: Sequence[SliceScores], region: str) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """The reliability diagram's points by direction, and over the image or the region; empty without a sigma."""
+    known: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for one in slices:
+        if "calibration" in one:
+            known.setdefault(one["direction"], []).append(one["calibration"])
+    return {
+        direction: {name: reliability(bins) for name, bins in zip(("image", region), np.sum(of, axis=0), strict=True)}
+        for direction, of in known.items()
+    }
+
+
+def _pictures(folder: Path, curves: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Draw the diagram or, without a sigma, take away an earlier evaluation's."""
+    pictures = tuple(folder / name for name in RELIABILITY_FILES)
+    for path in pictures:
+        if curves:
+            reliability_figure(curves, path)
+        else:
+            path.unlink(missing_ok=True)
+    return pictures if curves else ()
 
 
 def require_new(folder: str | Path, force: bool) -> None:

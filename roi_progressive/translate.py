@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,10 +23,11 @@ from .session import Session, attach
 def translate(
     run: str | Path, split: str = "test", *, epoch: int | None = None, report: Report | None = None
 ) -> dict[str, Path]:
-    """Translate a split both ways with a trained run; 8-bit PNGs under ``<run>/<split>/``.
+    """Translate a split both ways with a trained run; 8-bit PNGs under ``<run>/<split>/``, or float32 ``.npy`` where
+    the data set is.
 
-    Where the run has uncertainty heads, sigma is written too, in grey levels. The folders appear when all images are
-    done and replace those of an earlier translation.
+    Where the run has uncertainty heads, sigma is written too, in grey levels: rounded as PNG to look at, and exact, as
+    float32 ``.npy``. The folders appear when all images are done and replace those of an earlier translation.
 
     Args:
         run: A run's folder.
@@ -64,15 +66,20 @@ def translate(
         for direction in DIRECTIONS:
             for name in names[direction]:
                 grey = torch.from_numpy(read_grey(root / f"{split}{direction[0]}" / name))
-                source = (grey.to(model.device).float() / 127.5 - 1.0)[None, None]
+                source = (grey / 127.5 - 1.0).float().to(model.device)[None, None]
                 image, sigma = _translated(model, session, direction, source)
                 write_image(out[direction] / name, image)
                 if sigma is not None:
-                    write_image(out[f"{direction}_sigma"] / name, sigma - 1.0)  # 127.5 sigma: in grey levels
+                    _write_sigma(out[f"{direction}_sigma"], Path(name).stem, sigma)
                 done += 1
                 if report is not None:
                     report(done, total, f"translating {direction}")
     return {direction: folder / split / direction for direction in DIRECTIONS}
+
+
+def _write_sigma(folder: Path, stem: str, sigma: Tensor) -> None:
+    write_image(folder / f"{stem}.png", sigma - 1.0)  # a sigma of 2 is the whole range, as the image's 2 from -1 to 1
+    np.save(folder / f"{stem}.npy", sigma[0].float().cpu().numpy() * 127.5)
 
 
 def _translated(model: CycleGANModel, session: Session, direction: str, source: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -68,7 +68,7 @@ class GGDWrapper:
         own = None if replicated else getattr(self._module, "ggd_head", None)
         self.head: GGDHead | None = own if isinstance(own, GGDHead) else None
         self.owns_head = self.head is None
-        self._capture = None if replicated else FeatureCapture(self._module)
+        self._capture = None if replicated else FeatureCapture(self._module, generator)
 
     def start_recording(self) -> None:
         """Record the generator's calls from here on."""

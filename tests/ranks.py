@@ -54,7 +54,9 @@ def train(case: str, dtype: torch.dtype, steps: int) -> dict[str, Tensor]:
     part = slice(rank * N_IMAGES // size, (rank + 1) * N_IMAGES // size)
     generators: dict[str, Any] = {direction: make_generator().to(dtype) for direction in ("A2B", "B2A")}
     if size > 1:
-        generators = {d: nn.parallel.DistributedDataParallel(net) for d, net in generators.items()}
+        # One of them with outputs that DDP copies.
+        wrap = nn.parallel.DistributedDataParallel
+        generators = {d: wrap(net, find_unused_parameters=d == "A2B") for d, net in generators.items()}
     optimizer = torch.optim.Adam(chain(*(net.parameters() for net in generators.values())), lr=1e-3, betas=(0.5, 0.9))
     small: dict[str, Any] = {"scales": 2, "windows_px": (16, 32), "layers": 1, "base_channels": 2, "stage": 1}
     regions = (RegionConfig("liver", **small), RegionConfig("tumor", **small))

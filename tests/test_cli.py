@@ -217,6 +217,13 @@ WRONG_OPTIONS = {
     "evaluate RUN --region kidney": "regions of the data: liver, tumor",
     "evaluate RUN --split val": "valA, which is missing",
     "evaluate RUN --split train": "invalid choice",
+    "evaluate RUN --uncertainty": "must be asked of a run with [ggd]",
+    "evaluate RUN --organs DATA": "got RUN and --organs",
+    "evaluate RUN --sigma DATA": "got RUN and --sigma",
+    "evaluate --real DATA/testA --fake DATA/testB --masks DATA/testA_tumor --out OUT --uncertainty": "give their maps",
+    "evaluate --real DATA/testA --fake DATA/testB --masks DATA/testA_tumor --out OUT --sigma NOWHERE": "not a folder",
+    "evaluate --real DATA/testA --fake DATA/testB --masks DATA/testA_tumor --out OUT --sigma DATA": "lacks",
+    "evaluate --real DATA/testA --fake DATA/testB --masks DATA/testA_tumor --out OUT --sigma DATA DATA": "2 for --sig",
     "evaluate RUN --compare NOWHERE": "`compare` must be a folder or metrics.json",
     "evaluate RUN --compare FILE": "`compare` must be a folder or metrics.json",
     "evaluate RUN --seed -1": "`seed` must be",
@@ -368,8 +375,10 @@ def test_from_data_to_table(
     assert "alexnet" in shown.out  # why LPIPS is not there
     for name in ("table.md", "table.csv", "table.tex", "metrics.json"):
         assert (run / "test" / name).is_file()
-    assert main(["evaluate", str(run), "--compare", str(run)]) == 0
-    assert "difference" in capsys.readouterr().out
+    assert main(["evaluate", str(run), "--compare", str(run), "--uncertainty"]) == 0
+    shown = capsys.readouterr()
+    assert "difference" in shown.out and "UCE ↓" in shown.out
+    assert f"{run / 'test' / 'reliability.png'}" in shown.out and (run / "test" / "reliability.pdf").is_file()
 
 
 def test_without_a_configuration_the_tumour_is_guided(small_data: Path, tmp_path: Path, small: list[str]) -> None:

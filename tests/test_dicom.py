@@ -256,6 +256,7 @@ def test_a_real_patient_is_the_same_from_dicom_and_from_nifti(tmp_path):
             csv.writer(file).writerows(table)
         written[kind] = prepare(tmp_path / f"{kind}.csv", tmp_path / kind, PrepareOptions(128, field_of_view_mm=150.0))
         assert written[kind].problems == []
+        assert ("pydicom" in written[kind].manifest["versions"]) == (kind == "dicom")
     pictures = [{(e["domain"], e["name"]): e for e in written[kind].manifest["slices"]} for kind in written]
     assert pictures[0].keys() == pictures[1].keys() and len(pictures[0]) == 18
     for (domain, name), entry in pictures[0].items():

@@ -54,6 +54,22 @@ def folders(arrays: dict[str, tuple[Any, Any, Any]], tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_organ_bounds_what_a_lesion_is_compared_with(folders: Path, tmp_path: Path) -> None:
+    organs = tmp_path / "organs"
+    organs.mkdir()
+    for path in (folders / "masks").iterdir():
+        organ = np.zeros((40, 40), dtype=np.uint8)
+        organ[:, :30] = 255
+        Image.fromarray(organ).save(organs / path.name)
+    given = (folders / "real", folders / "fake", folders / "masks")
+    for pair in pairs_from_files(*given, organs=organs):
+        assert pair.organ is not None and pair.organ.sum() == 40 * 30 and pair.organ[:, :30].all()
+    assert next(iter(pairs_from_files(*given))).organ is None
+    next(organs.iterdir()).unlink()
+    with pytest.raises(DataError, match="`organs` must hold the names of `real`"):
+        pairs_from_files(*given, organs=organs)
+
+
 def manifest(folder: Path, unit: str = "HU", domain: str = "A", **changes: Any) -> Path:
     slices = [
         {

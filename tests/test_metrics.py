@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from roi_progressive.evaluation.metrics import (
 )
 from roi_progressive.evaluation.networks import Unavailable
 from roi_progressive.evaluation.pairs import ImagePair
-from roi_progressive.evaluation.scoring import NO_HU, score
+from roi_progressive.evaluation.scoring import MAX_THREADS, NO_HU, score
 
 IMAGES = hnp.arrays(np.uint8, (12, 10))
 MASKS = hnp.arrays(np.bool_, (12, 10)).filter(lambda mask: bool(mask.any()))
@@ -173,3 +174,33 @@ def test_arrays_that_do_not_fit_are_refused(real: Any, fake: Any, mask: Any) -> 
 def test_images_smaller_than_the_ssim_window_are_refused() -> None:
     with pytest.raises(ShapeError, match="7 px"):
         ssim(np.zeros((6, 20)), np.zeros((6, 20)))
+
+
+def test_threads_keep_the_order_and_change_no_score() -> None:
+    pairs = []
+    for seed in range(12):
+        real, fake, mask = images(seed)
+        pairs.append(ImagePair(f"p{seed}_ART_001.png", f"p{seed}", "ART", "A2B", None, real, fake, mask))
+    together = score(iter(pairs), extra=lambda one: {"mean_grey": float(one.fake.mean())})
+    assert [one["name"] for one in together] == [one.name for one in pairs]
+    assert together == [score([one], extra=lambda one: {"mean_grey": float(one.fake.mean())})[0] for one in pairs]
+
+
+def test_pairs_are_taken_only_a_few_ahead_and_the_first_error_is_told() -> None:
+    taken: list[int] = []
+    seen: list[int] = []
+
+    def pairs() -> Iterator[ImagePair]:
+        for number in range(40):
+            taken.append(number)
+            wrong = dataclasses.replace(pair(), mask=np.zeros((3, 3), dtype=bool))
+            yield wrong if number == 30 else pair()
+
+    def look(one: ImagePair) -> dict[str, float]:
+        seen.append(len(taken))
+        return {}
+
+    with pytest.raises(ShapeError, match="`mask` must be"):
+        score(pairs(), extra=look)
+    assert len(seen) == 30
+    assert max(ahead - number for number, ahead in enumerate(seen)) <= MAX_THREADS + 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +171,21 @@ def test_hounsfield_units_come_back_from_the_manifest(tmp_path):
     assert np.abs(hu - np.clip(truth, -160, 240)).max() <= 200 / 255 + 1e-6
 
 
+def test_floats_give_hounsfield_units_to_float_precision_and_round_to_the_8_bit_pictures(tmp_path):
+    options = PrepareOptions(size_px=48, field_of_view_mm=96.0)
+    _, entry, picture, mask = single(tmp_path, options=options, size=(48, 48, 21))
+    table = tmp_path / "volumes.csv"
+    report = prepare(table, tmp_path / "floats", replace(options, dtype="float32"))
+    assert report.manifest["dtype"] == "float32" and report.manifest["slices"][0]["intensity"] == entry["intensity"]
+    x, y = (np.arange(48) - 23.5) * 2, (np.arange(48) - 23.5) * 2
+    truth = np.clip(ct_world(x[None, :], y[:, None], (entry["index"] - 10) * 3.0), -160, 240)
+    values = np.load(tmp_path / "floats" / "trainA" / f"{entry['name']}.npy")
+    hu = entry["intensity"]["a"] * (values.astype(np.float64) + 1) * 127.5 + entry["intensity"]["b"]
+    assert values.dtype == np.float32 and np.abs(hu - truth).max() < 1e-4
+    assert (np.rint((values.astype(np.float64) + 1) * 127.5) == picture).all()
+    assert (pixels(tmp_path / "floats" / "trainA_tumor" / f"{entry['name']}.png") == mask).all()
+
+
 def test_a_given_field_of_view_fixes_the_scale(tmp_path):
     options = PrepareOptions(size_px=40, field_of_view_mm=60.0)
     _, entry, _, mask = single(tmp_path, options=options)
@@ -268,9 +285,15 @@ def _four_dimensional(folder):
     sitk.WriteImage(sitk.JoinSeries([sitk.ReadImage(str(folder / "ct.nii.gz"))] * 2), str(folder / "bad.nii.gz"))
 
 
+def _cut_short(folder):
+    whole = (folder / "ct.nii.gz").read_bytes()
+    (folder / "bad.nii.gz").write_bytes(whole[: len(whole) // 2])
+
+
 BAD = {
     "missing": (lambda folder: None, "image", "cannot be opened"),
     "unreadable": (_garbage, "image", "damaged"),
+    "cut short": (_cut_short, "image", "cut short"),
     "4-D": (_four_dimensional, "image", "three-dimensional"),
     "NaN": (lambda folder: write(folder / "bad.nii.gz", _nan), "image", "NaN"),
     "no HU": (lambda folder: write(folder / "bad.nii.gz", mr_world), "image", "Hounsfield"),
@@ -394,6 +417,20 @@ def test_the_manifest_names_no_folder(volumes, tmp_path):
     assert str(tmp_path) not in text and tmp_path.name not in text and '"source": "ct.nii.gz"' in text
 
 
+def test_the_manifest_tells_everything_that_made_a_slice(volumes, tmp_path):
+    manifest = prepare(volumes, tmp_path / "out", SMALL).manifest
+    for entry in manifest["slices"]:
+        assert set(entry) == {
+            *("name", "split", "domain", "patient", "phase", "modality", "source", "index", "spacing_mm"),
+            *("source_spacing_mm", "square_px", "intensity", "region_areas_px"),
+        }
+        assert {"a", "b", "unit"} <= set(entry["intensity"])
+    assert manifest["ct_window"] == {"width": 400.0, "level": 40.0} and manifest["dtype"] == "uint8"
+    for package, version in manifest["versions"].items():
+        assert version == importlib.metadata.version(package)
+    assert set(manifest["versions"]) == {"roi-progressive", "numpy", "scikit-image", "SimpleITK"}
+
+
 def test_a_folder_with_files_is_kept_unless_forced(volumes, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
@@ -449,6 +486,7 @@ def test_the_command_shows_a_bar(volumes, tmp_path, capsys):
         ("field_of_view_mm", 0.0),
         ("align", "yes"),
         ("paired", 1),
+        ("dtype", "float16"),
         ("mr_steps", ("polish",)),
         ("mr_steps", "clip"),
         ("split", (0.5, 0.5)),

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 
+from roi_progressive.config import Config, GGDConfig
 from roi_progressive.data.phantom import make_phantom
 from roi_progressive.errors import ConfigError, DataError, MaskError, PluginError
 from roi_progressive.evaluation.lesions import audit_lesions
 from roi_progressive.evaluation.networks import ALEXNET_FILE, INCEPTION_FILE
 from roi_progressive.evaluation.pairs import pairs_from_folders
 from roi_progressive.hookspecs import hookimpl
-from roi_progressive.results import REFERENCES, default_region, evaluate_run, with_certainty
+from roi_progressive.results import REFERENCES, default_region, evaluate_folders, evaluate_run, with_certainty
 from roi_progressive.run import TrainOptions, train
 from roi_progressive.score_files import FILES, read_slices, write_scores
 
@@ -111,6 +112,43 @@ def test_table_and_numbers_are_written_beside_the_images(made: Path) -> None:
     assert len(content["slices"]) == len(content["reference_slices"]["copy_source"]) == 2 * 6
     assert content["slices"][0].keys() >= {"name", "patient", "phase", "direction", "region_px", *METRICS}
     assert sorted(path.name for path in (made / "run" / "test").iterdir()) == sorted(["A2B", "B2A", *FILES])
+
+
+def test_uncertainty_is_scored_of_the_model_alone_and_drawn(small_networks: dict[str, Any], own: Path) -> None:
+    with pytest.raises(DataError, match="`uncertainty` must be asked of a run with"):
+        evaluate_run(own / "run", uncertainty=True)
+    options = TrainOptions(**small_networks, epochs=1, decay_epochs=0)
+    train(own / "data", own / "sure", options, Config(regions=(), ggd=GGDConfig(weight=1.0)))
+    scores = evaluate_run(own / "sure", references=("copy_source",), uncertainty=True)
+    files = write_scores(own / "sure" / "test", scores)
+    assert [path.name for path in files] == [*FILES, "reliability.png", "reliability.pdf"]
+    content = _strict(files[3])
+    wanted = {"uce", "region_uce", "ause", "region_ause", "sigma_rank", "region_sigma_rank"}
+    for row in content["rows"]:
+        assert wanted <= row.keys() if row["arm"] == "model" else not wanted & row.keys()
+    for of in content["reliability"].values():
+        assert sum(point["n"] for point in of["image"]) == 6 * 32**2
+        assert list(of) == ["image", "tumor"]
+    assert read_slices(own / "sure")[0]["scores"]["ause"] == content["slices"][0]["ause"]
+    data = own / "data"
+    folders = [
+        [str(path / name) for name in names]
+        for path, names in (
+            (data, ("testB", "testA")),
+            (own / "sure" / "test", ("A2B", "B2A")),
+            (data, ("testA_tumor", "testB_tumor")),
+        )
+    ]
+    maps = [str(own / "sure" / "test" / f"{direction}_sigma") for direction in ("A2B", "B2A")]
+    manifest = data / "manifest.json"
+    same = evaluate_folders(*folders, directions=("A2B", "B2A"), manifest=manifest, sigma=maps)
+    for direction in ("A2B", "B2A"):
+        cells = [rows[direction]["mean"] for rows in (same.results["generated"], scores.results["model"])]
+        assert all(cells[0][key] == cells[1][key] for key in wanted)
+    text = files[0].read_text(encoding="utf-8")
+    assert "UCE ↓" in text and "Spearman" in text and "no sigma was predicted" in text
+    write_scores(own / "sure" / "test", evaluate_run(own / "sure", references=()))
+    assert not any(path.exists() for path in files[4:])
 
 
 def test_identical_pixels_are_infinite_decibels_and_still_json(own: Path) -> None:

@@ -95,7 +95,7 @@ def test_panels_are_source_generated_and_target_with_maps_where_asked(
         np.testing.assert_array_equal(image, read_grey(file))
     np.testing.assert_array_equal(row.mask, read_mask(data / "testB_tumor" / name, (32, 32)))
     sigma, error = row.maps.values()
-    np.testing.assert_array_equal(sigma, read_grey(run / "test" / "B2A_sigma" / name))
+    np.testing.assert_array_equal(sigma, np.load((run / "test" / "B2A_sigma" / name).with_suffix(".npy")))
     np.testing.assert_array_equal(error, np.abs(row.panels["generated CT"].astype(int) - row.panels["real CT"]))
 
 

@@ -123,7 +123,7 @@ def test_a_split_file_is_read_with_its_other_columns_left_out(tmp_path):
         ("patient,split\na\n", "''"),
         ("patient,part\na,train\n", "columns patient and split.*has patient, part"),
         ("patient,split\n", "no row"),
-        ("", "no row"),
+        ("", "is empty"),
     ],
 )
 def test_a_split_file_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, words):

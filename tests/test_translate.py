@@ -63,7 +63,9 @@ def test_images_and_maps_are_what_the_saved_generator_makes(
     state = torch.load(sure / "networks" / f"2_net_{name}.pth", weights_only=True)
     net.load_state_dict(state)
     source = small_data / f"test{direction[0]}"
-    assert _names(folder) == _names(source) == _names(folder.with_name(f"{direction}_sigma"))
+    maps = folder.with_name(f"{direction}_sigma")
+    assert _names(folder) == _names(source)
+    assert _names(maps) == sorted([*_names(source), *(f"{path.stem}.npy" for path in source.iterdir())])
     for path in source.iterdir():
         x = torch.from_numpy(_grey(path) / np.float32(127.5) - 1)[None, None]
         with torch.no_grad():
@@ -71,9 +73,10 @@ def test_images_and_maps_are_what_the_saved_generator_makes(
         np.testing.assert_allclose(_grey(folder / path.name), (image + 1) * 127.5, atol=0.51)
         sigma = np.sqrt(alpha**2 * gamma(3 / beta) / gamma(1 / beta)) * 127.5
         assert sigma.std() > 0
-        np.testing.assert_allclose(
-            _grey(folder.with_name(f"{direction}_sigma") / path.name), np.minimum(sigma, 255), atol=0.51
-        )
+        np.testing.assert_allclose(_grey(maps / path.name), np.minimum(sigma, 255), atol=0.51)
+        exact = np.load(maps / f"{path.stem}.npy")
+        assert exact.dtype == np.float32
+        np.testing.assert_allclose(exact, sigma, rtol=1e-4)
 
 
 def test_a_run_without_uncertainty_has_images_only(small_data: Path, plain: Path) -> None:

@@ -115,19 +115,23 @@ def _cached(place: PartialFolder, row: VolumeRow) -> FloatArray | None:
 
 
 def write_picture(place: PartialFolder, folder: str, picture: Picture) -> None:
-    """Write a picture as an 8-bit grey PNG, and each mask (0 or 255) into the sibling folder named after its region.
+    """Write a picture as an 8-bit grey PNG or float32 ``.npy``, and each mask (PNG, 0 or 255) into the sibling folder
+    named after its region.
 
     Args:
         place: The data set in the making.
         folder: The image folder in it, e.g. ``trainA``.
         picture: What to write.
     """
-    _put(place, folder, picture.name, picture.grey)
+    _put(place, folder, picture.name, picture.pixels)
     for region, mask in picture.masks.items():
         _put(place, f"{folder}_{region}", picture.name, np.where(mask, 255, 0).astype(np.uint8))
 
 
-def _put(place: PartialFolder, folder: str, name: str, pixels: npt.NDArray[np.uint8]) -> None:
+def _put(place: PartialFolder, folder: str, name: str, pixels: npt.NDArray[np.uint8] | FloatArray) -> None:
     from PIL import Image
 
+    if pixels.dtype == np.float32:
+        place.put(place.pictures / folder / f"{name}.npy", lambda aside: np.save(aside, pixels))
+        return
     place.put(place.pictures / folder / f"{name}.png", Image.fromarray(pixels).save)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from .preprocessing import to_grey
 from .splits import SPLITS
 
 DOMAINS = ("A", "B")
@@ -92,5 +93,8 @@ def read_pixels(folder: Path, name: str) -> npt.NDArray[np.uint8]:
     """A written picture or mask in 8-bit grey, ``(rows, columns)``; ``name`` has no ending."""
     from PIL import Image
 
+    array = folder / f"{name}.npy"
+    if array.exists():
+        return to_grey(np.load(array))
     with Image.open(folder / f"{name}.png") as image:
         return np.array(image)

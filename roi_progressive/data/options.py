@@ -10,6 +10,7 @@ from ..errors import ConfigError
 from .splits import split_counts
 
 MR_STEPS = ("denoise", "bias", "standardise", "clip", "zscore")
+DTYPES = ("uint8", "float32")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class PrepareOptions:
         split_of: A given split: patient to ``train``, ``val`` or ``test``; or a column ``split`` in the CSV.
         align: Bring every MR onto the grid of the CT of the same patient and phase, and write pairs only.
         paired: ``align``, and every pair side by side too, as pix2pix code reads them.
+        dtype: ``uint8`` writes 8-bit PNGs, ``float32`` arrays (``.npy``) in [-1, 1], which nothing is lost in by
+            rounding; masks are PNGs in either case.
         field_of_view_mm: Side of the square that is cut out; ``None`` takes the body's longer side, a scale
             of its own for each volume.
         mr_steps: What is done to an MR, any of ``MR_STEPS`` in their order, whatever the order here. The first
@@ -44,6 +47,7 @@ class PrepareOptions:
     split_of: Mapping[str, str] | None = None
     align: bool = False
     paired: bool = False
+    dtype: str = "uint8"
     field_of_view_mm: float | None = None
     mr_steps: tuple[str, ...] = ("clip", "zscore")
 
@@ -62,6 +66,8 @@ class PrepareOptions:
         for name in ("align", "paired"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"`{name}` must be true or false; got {getattr(self, name)!r}")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"`dtype` must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
         if not isinstance(self.mr_steps, (tuple, list)) or not set(self.mr_steps) <= set(MR_STEPS):
             raise ConfigError(f"`mr_steps` must be any of {', '.join(MR_STEPS)}; got {self.mr_steps!r}")
         split_counts(0, self.split)

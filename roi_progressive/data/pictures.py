@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,11 +63,11 @@ class Scan:
 
 @dataclass(frozen=True)
 class Picture:
-    """One slice, ready to be written: 8-bit grey and boolean masks, ``(size_px, options.size_px)``."""
+    """One slice, ready to be written: 8-bit grey or float32 in [-1, 1], and boolean masks, ``(size_px, size_px)``."""
 
     scan: Scan
     index: int
-    grey: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[Any]
     masks: dict[str, BoolArray]
     square: Square
 
@@ -79,7 +80,7 @@ class Picture:
 def beside(left: Picture, right: Picture) -> Picture:
     """Two pictures of an aligned pair as one, and their masks likewise, ``(size_px, 2 * size_px)``."""
     masks = {region: np.hstack([mask, right.masks[region]]) for region, mask in left.masks.items()}
-    return replace(left, grey=np.hstack([left.grey, right.grey]), masks=masks)
+    return replace(left, pixels=np.hstack([left.pixels, right.pixels]), masks=masks)
 
 
 def read_scan(
@@ -197,7 +198,8 @@ def cut_pictures(
             plane = square.cut(scan.scaled[index], BACKGROUND)
             planes = {name: scan.masks[name][index] if name in scan.masks else empty for name in regions}
             masks = {name: resize_mask(square.cut(mask, 0), options.size_px) for name, mask in planes.items()}
-            yield Picture(scan, index, to_grey(resize_image(plane, options.size_px)), masks, square)
+            resized = np.clip(resize_image(plane, options.size_px), -1.0, 1.0)
+            yield Picture(scan, index, to_grey(resized) if options.dtype == "uint8" else resized, masks, square)
 
 
 def _chosen_slices(scan: Scan, regions: Sequence[str], each_side: int, notes: list[str]) -> list[int]:

@@ -70,9 +70,9 @@ def prepare(
 ) -> PrepareReport:
     """Write the pictures, masks and ``manifest.json`` of a list of volumes (see ``read_volume_list``).
 
-    Layout: ``{train,val,test}{A,B}/<patient>_<phase>_<slice>.png``, A is CT and B is MR, and for every region
-    ``{split}{domain}_<region>/`` with a mask for every picture; ``contact_sheet_<split>.png`` shows them.
-    With ``paired`` also ``{train,val,test}/<name>.png``, A to the left of B, and ``{split}_<region>/`` likewise.
+    Layout: ``{train,val,test}{A,B}/<patient>_<phase>_<slice>.png`` (or ``.npy``), A is CT and B is MR, and for every
+    region ``{split}{domain}_<region>/`` with a mask for every picture; ``contact_sheet_<split>.png`` shows them. With
+    ``paired`` also ``{train,val,test}/<name>.png``, A to the left of B, and ``{split}_<region>/`` likewise.
     Volumes are turned to LPS first; slices are
     axial and counted from the feet. The same input gives the same bytes, whatever the number of processes.
 

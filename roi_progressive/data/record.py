@@ -16,9 +16,12 @@ from .volumes import ORIENTATION
 
 
 def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
-    """One entry of ``slices``. ``a * grey + b`` of its ``intensity`` gives HU (CT) or the scanner's values (MR);
-    standardised values lie on the scale of ``mr_standard`` and come back through ``source_landmarks``;
-    ``series`` is the UID of a DICOM series."""
+    """One entry of ``slices``.
+
+    ``a * grey + b`` of its ``intensity`` gives HU (CT) or the scanner's values (MR), where ``grey`` is the value in a
+    PNG, or ``(x + 1) * 127.5`` of the value x in an ``.npy``, to float precision. Standardised values lie on the scale
+    of ``mr_standard`` and come back through ``source_landmarks``. ``series`` is the UID of a DICOM series.
+    """
     scan, square = picture.scan, picture.square
     a, b = scan.mapping.of_grey()
     intensity: dict[str, Any] = {"a": a, "b": b, "unit": "HU" if scan.row.modality == "CT" else "source"}
@@ -79,6 +82,7 @@ def manifest_record(
         "format": 1,
         "kind": "prepared",
         "size_px": options.size_px,
+        "dtype": options.dtype,
         "regions": list(volumes.regions),
         "phases": [phase for phase in dict.fromkeys(row.phase for row in volumes.rows) if phase in present],
         "domains": {"A": "CT", "B": "MR"},

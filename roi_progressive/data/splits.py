@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DataError
+from .csv_table import read_table
 
 SPLITS = ("train", "val", "test")
 
@@ -91,18 +91,13 @@ def read_split_file(path: str | Path) -> dict[str, str]:
     Raises:
         DataError: The file cannot be read, lacks a column, or puts a patient in two parts or in an unknown one.
     """
-    path = Path(path)
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            table = [{k: (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file, restval="")]
-    except OSError as error:
-        raise DataError(f"`split_file` must be a readable CSV file; got {str(path)!r}: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"`split_file` must be a CSV file in UTF-8; {str(path)!r} is not: {error}") from error
-    if not table or not {"patient", "split"} <= table[0].keys():
-        got = ", ".join(table[0]) if table else "no row"
+    header, rows = read_table("split_file", Path(path))
+    if not rows or not {"patient", "split"} <= set(header):
+        got = ", ".join(header) if rows else "no row"
         raise DataError(f"`split_file` must have the columns patient and split, and rows; {str(path)!r} has {got}")
-    assignments = [(row["patient"], row["split"]) for row in table if any(row.values())]
+    # A row may be shorter than the header; what it lacks is an empty cell.
+    tables = [dict(zip(header, [*cells, *[""] * len(header)], strict=False)) for _, cells in rows]
+    assignments = [(cells["patient"], cells["split"]) for cells in tables]
     checked_split(assignments, (patient for patient, _ in assignments))
     return dict(assignments)
 

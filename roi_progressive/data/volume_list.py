@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import re
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
+from .csv_table import read_table
 
 REQUIRED_COLUMNS = ("patient", "phase", "modality", "image")
 SPLIT_COLUMN = "split"
@@ -77,7 +77,7 @@ def read_volume_list(path: str | Path) -> VolumeList:
             not what its column takes, or a patient's phase and modality come twice.
     """
     path = Path(path)
-    header, records = _read(path)
+    header, records = read_table("manifest", path)
     regions = _check_columns(header)
     rows: list[VolumeRow] = []
     seen: dict[tuple[str, str, str], int] = {}
@@ -99,21 +99,6 @@ def read_volume_list(path: str | Path) -> VolumeList:
     if not rows:
         raise DataError(f"`manifest` must have at least one row below its header; {str(path)!r} has none")
     return VolumeList(tuple(rows), regions)
-
-
-def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except OSError as error:
-        raise DataError(f"`manifest` must be a readable CSV file; got {str(path)!r}: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"`manifest` must be a CSV file in UTF-8; {str(path)!r} is not: {error}") from error
-    table = [(line, cells) for line, cells in table if any(cells)]
-    if not table:
-        raise DataError(f"`manifest` must have a header and rows; {str(path)!r} is empty")
-    return table[0][1], table[1:]
 
 
 def _check_columns(header: Sequence[str]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ..errors import DataError
 from .contours import contour_mask
 from .dicom_series import read_series
 from .medical_packages import simpleitk
+from .nifti_check import check_finite, check_nifti
 from .preprocessing import BACKGROUND, BoolArray, FloatArray
 from .volume_list import MaskFile, VolumeRow
 
@@ -60,7 +60,7 @@ def read_volume(row: VolumeRow) -> Volume:
         stored = _read_file("image", row.image)
     image = simpleitk().DICOMOrient(stored, ORIENTATION)
     array = simpleitk().GetArrayFromImage(image).astype(np.float32)
-    _check_finite("image", row.image.name, array)
+    check_finite("image", row.image.name, array)
     if row.modality == "CT" and array.min() >= 0:
         raise DataError(
             f"`image` must be in Hounsfield units for modality CT; {row.image.name} has none below 0; "
@@ -79,7 +79,7 @@ def _read_mask(region: str, file: MaskFile, grid: Any, stored: Any) -> BoolArray
         return np.asarray(sitk.GetArrayFromImage(sitk.DICOMOrient(drawn, ORIENTATION)) > 0)
     image = sitk.DICOMOrient(_read_file(region, file.path), ORIENTATION)
     values = sitk.GetArrayFromImage(image)
-    _check_finite(region, file.path.name, values)
+    check_finite(region, file.path.name, values)
     chosen = np.isin(values, file.labels) if file.labels else values > 0
     if not chosen.any():
         label = f"of label {'+'.join(map(str, file.labels))}" if file.labels else "above zero"
@@ -109,7 +109,7 @@ def _read_file(what: str, path: Path) -> Any:
         if "orthonormal" in str(error):
             why = "has axes that are not at right angles; resample it first"
         raise DataError(f"`{what}` cannot be read: {path.name} {why}") from error
-    _check_stored_floats(what, str(path))
+    check_nifti(what, path)
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         size = " x ".join(str(length) for length in image.GetSize())
         raise DataError(
@@ -117,28 +117,6 @@ def _read_file(what: str, path: Path) -> Any:
             f"{image.GetNumberOfComponentsPerPixel()}; extract one volume"
         )
     return image
-
-
-def _check_stored_floats(what: str, path: str) -> None:
-    """Look for NaN in a NIfTI-1 file itself: the reader puts 0 in its place without a word, which is water in a CT."""
-    opener = gzip.open if path.endswith(".gz") else open
-    with opener(path, "rb") as file:
-        header = file.read(348)
-        if len(header) < 348 or header[344:348] != b"n+1\0":
-            return
-        order = "<" if header[:4] == (348).to_bytes(4, "little") else ">"
-        kind = {16: "f4", 64: "f8"}.get(int(np.frombuffer(header, order + "i2", 1, 70)[0]))
-        if kind is not None:
-            start = int(np.frombuffer(header, order + "f4", 1, 108)[0])
-            stored = file.read()[start - 348 :]
-            whole = len(stored) // int(kind[1])
-            _check_finite(what, Path(path).name, np.frombuffer(stored, order + kind, whole))
-
-
-def _check_finite(what: str, name: str, array: Any) -> None:
-    broken = int(array.size - np.isfinite(array).sum())
-    if broken:
-        raise DataError(f"`{what}` must be finite; {name} has {broken} voxels that are NaN or infinite; repair it")
 
 
 def resample_mask(mask: Any, grid: Any) -> BoolArray:

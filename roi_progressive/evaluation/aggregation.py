@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .calibration import POOLED_METRICS, SLICE_METRICS, expected_calibration_error
 from .distances import frechet_distance, kernel_distance
 from .scoring import NOT_ASKED, SliceScores
 
@@ -41,7 +42,8 @@ def aggregate(slices: Iterable[SliceScores]) -> Results:
     PSNR values are capped at ``PSNR_CAP_DB`` (100 dB) first, so that identical pixels, infinite in decibels, do
     not make a mean infinite. The texture ratio is averaged geometrically, half and double cancelling, each slice
     counting as at least ``TEXTURE_FLOOR`` (0.001). FID and KID have no slices to average: they are one distance
-    over all slices of the phase. The row ``mean`` holds the mean over the phases' values, as in the paper's Table 1.
+    over all slices of the phase; UCE, where there is a sigma, pools their pixels likewise. The row ``mean`` holds the
+    mean over the phases' values, as in the paper's Table 1.
 
     Returns:
         ``{direction: {phase: cell, ..., "mean": cell}}``, ready for JSON. A cell has those of ``METRICS`` and any
@@ -79,6 +81,10 @@ def _phase_cell(slices: list[SliceScores]) -> Cell:
         _put(cell, key, _mean(key)(list(values.values())) if values else None, _reason(slices, key))
     for key, distance in (("fid", frechet_distance), ("kid", kernel_distance)):
         _put(cell, key, *_of_all(slices, key, distance))
+    known = [one["calibration"] for one in slices if "calibration" in one]
+    if known:
+        for key, bins in zip(POOLED_METRICS, np.sum(known, axis=0), strict=True):
+            _put(cell, key, expected_calibration_error(bins), "no slice shows the region")
     cell |= {
         "n_slices": len(slices),
         "n_patients": len({one["patient"] for one in slices}),
@@ -104,8 +110,10 @@ def _mean_cell(cells: Mapping[str, Cell], n_patients: int) -> Cell:
 
 
 def metrics_of(cells: Iterable[Cell]) -> list[str]:
-    """The scores that cells hold: ours in the table's order, then extra ones by name."""
-    return [*METRICS, *sorted({key for cell in cells for key in cell} - {*METRICS, *COUNTS, *_SUMMED, *_NOT_SCORES})]
+    """The scores that cells hold: ours in the table's order, those of a sigma if any, then extra ones by name."""
+    found = {key for cell in cells for key in cell} - {*METRICS, *COUNTS, *_SUMMED, *_NOT_SCORES}
+    of_sigma = [key for key in (*POOLED_METRICS, *SLICE_METRICS) if key in found]
+    return [*METRICS, *of_sigma, *sorted(found.difference(of_sigma))]
 
 
 def _put(cell: Cell, key: str, value: float | None, reason: str) -> None:

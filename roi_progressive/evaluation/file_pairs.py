@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
-from .manifest import Label, hu_per_grey, label_in_name, slice_labels
+from .manifest import Label, label_in_name, read_manifest
 from .pairs import DIRECTIONS, ImagePair
 from .picture_files import WHITE_16_BIT, Picture, list_pictures, read_picture, read_region
 
@@ -28,12 +28,14 @@ class FilePairs:
         hu_per_grey: Mapping[str, float],
         white: float,
         patients_unknown: bool,
+        organs: Mapping[str, Path],
     ) -> None:
         self._direction = direction
         self._files = files
         self._labels = labels
         self._hu_per_grey = hu_per_grey
         self._white = white
+        self._organs = organs
         self.patients_unknown = patients_unknown
 
     def __len__(self) -> int:
@@ -49,7 +51,8 @@ class FilePairs:
             mask = read_region(mask_path, real.shape)
             patient, phase = self._labels[stem]
             scale = self._hu_per_grey.get(stem)
-            yield ImagePair(real_path.name, patient, phase, self._direction, None, real, fake, mask, scale)
+            organ = read_region(self._organs[stem], real.shape) if self._organs else None
+            yield ImagePair(real_path.name, patient, phase, self._direction, None, real, fake, mask, scale, organ)
 
 
 def pairs_from_files(
@@ -59,6 +62,7 @@ def pairs_from_files(
     *,
     direction: str = "A2B",
     manifest: str | Path | None = None,
+    organs: str | Path | None = None,
     white: float = WHITE_16_BIT,
 ) -> FilePairs:
     """The pairs of three folders that hold the same names, whatever their endings.
@@ -73,6 +77,7 @@ def pairs_from_files(
         masks: The evaluated region of each, 0 and 255; all 0 where the slice does not show it.
         direction: ``A2B`` or ``B2A``, which the real images are the B or the A of.
         manifest: A data set's ``manifest.json``; where it maps the real images to HU, errors are told in HU too.
+        organs: Masks, likewise, of what the region lies in, for the lesion audit.
         white: The value of 16-bit files that stands for 255.
 
     Raises:
@@ -87,20 +92,22 @@ def pairs_from_files(
         raise ConfigError(f"`white` must be a number between 1 and {WHITE_16_BIT:g}; got {white:g}")
     reals = list_pictures(Path(real), "real")
     fakes, regions = list_pictures(Path(fake), "fake"), list_pictures(Path(masks), "masks")
-    for argument, folder, others in (("fake", fake, fakes), ("masks", masks, regions)):
-        _same_names(reals, others, argument, Path(folder))
+    around = {} if organs is None else list_pictures(Path(organs), "organs")
+    for argument, folder, others in (("fake", fake, fakes), ("masks", masks, regions), ("organs", organs, around)):
+        if folder is not None:
+            _same_names(reals, others, argument, Path(folder))
     files = {stem: (path, fakes[stem], regions[stem]) for stem, path in reals.items()}
     if manifest is None:
         labels = _labels_in_names(list(reals), Path(real))
-        return FilePairs(direction, files, labels[0], {}, white, labels[1])
-    known = slice_labels(Path(manifest))
+        return FilePairs(direction, files, labels[0], {}, white, labels[1], around)
+    known, scales = read_manifest(Path(manifest), direction[2])
     unknown = [stem for stem in reals if stem not in known]
     if unknown:
         raise DataError(
             f"`manifest` must list every image; {manifest} lacks {unknown[0]} and {len(unknown) - 1} more of "
             f"{len(reals)}; give the manifest of these images, or none"
         )
-    return FilePairs(direction, files, known, hu_per_grey(Path(manifest), direction[2]), white, False)
+    return FilePairs(direction, files, known, scales, white, False, around)
 
 
 def _same_names(reals: Mapping[str, Path], others: Mapping[str, Path], argument: str, folder: os.PathLike[str]) -> None:

@@ -1,38 +1,43 @@
-"""Image and mask files of the evaluation: 8-bit PNGs, checked as they are read."""
+"""Image and mask files of a data set: 8-bit PNGs, or float32 arrays with PNGs as masks, checked as they are read."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, MaskError
+from .array_files import grey_of_floats, load_array
 
 Grey = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 
 def list_images(folder: Path, argument: str) -> tuple[str, ...]:
-    """Sorted names of the PNG files in ``folder``.
+    """Sorted names of the PNG and ``.npy`` files in ``folder``.
 
     Raises:
         DataError: The folder is missing or holds none.
     """
     if not folder.is_dir():
         raise DataError(f"`{argument}` needs the folder {folder}, which is missing")
-    names = tuple(sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".png" and path.is_file()))
+    found = (path for path in folder.iterdir() if path.suffix.lower() in (".png", ".npy") and path.is_file())
+    names = tuple(sorted(path.name for path in found))
     if not names:
-        raise DataError(f"`{argument}` needs PNG images in {folder}; there are none")
+        raise DataError(f"`{argument}` needs PNG images in {folder}, or .npy; there are none")
     return names
 
 
-def read_grey(path: Path) -> Grey:
-    """An 8-bit image as uint8 [H, W]; colour is turned to grey.
+def read_grey(path: Path) -> npt.NDArray[Any]:
+    """An image in 0..255, [H, W]: uint8 of an 8-bit file, colour turned to grey; float64 of an array in [-1, 1].
 
     Raises:
         DataError: The file cannot be read or is not 8-bit (a 16-bit file would saturate silently).
     """
+    if path.suffix.lower() == ".npy":
+        return grey_of_floats(load_array(path, DataError), path)
     values, mode = _read(path, DataError)
     if mode not in ("L", "RGB"):
         raise DataError(f"{path} must be an 8-bit grey or RGB image; got mode {mode}; write it as 8-bit grey PNG")
@@ -40,13 +45,15 @@ def read_grey(path: Path) -> Grey:
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
-    """A mask file as bool [H, W].
+    """A mask file as bool [H, W]; the mask of ``x.npy`` is ``x.png``.
 
     Raises:
         MaskError: The file cannot be read, holds values other than 0 and 255, or has another shape than ``shape``.
     """
+    if path.suffix.lower() == ".npy":
+        path = path.with_suffix(".png")
     values, mode = _read(path, MaskError)
-    if mode not in ("L", "1") or not np.isin(values, (0, 255)).all():
+    if mode not in ("L", "1") or not ((values == 0) | (values == 255)).all():
         raise MaskError(
             f"{path} must be an 8-bit grey mask of 0 and 255; got mode {mode} and values up to {values.max()}"
         )
@@ -67,7 +74,7 @@ def _read(path: Path, error: type[DataError] | type[MaskError]) -> tuple[Grey, s
         raise error(f"{path} cannot be read as an image: {str(cause).splitlines()[0]}") from cause
 
 
-def same_size(image: Grey, like: Grey, path: Path) -> Grey:
+def same_size(image: npt.NDArray[Any], like: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
     """The image, if it has the size of the one it is paired with.
 
     Raises:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from .aggregation import COUNTS, LESION_COUNTS, SET_METRICS, Cell, Results, aggregate, metrics_of, patient_values
+from .calibration import POOLED_METRICS, resampled_calibration_error
 from .scoring import SliceScores
 
 DIFFERENCE = "difference"
@@ -29,7 +30,8 @@ def with_intervals(results: Results, slices: Iterable[SliceScores], seed: int = 
 
     Patients are drawn with replacement, as often as there are, 10,000 times; the interval runs from the 2.5th to the
     97.5th percentile of the means (Efron and Tibshirani 1993, section 13.3). In the row ``mean`` a drawn patient
-    comes with all of its phases; draws that leave a phase without patients are not counted.
+    comes with all of its phases (for UCE, with all of its pixels); draws that leave a phase without patients are not
+    counted.
 
     Args:
         results: What :func:`aggregate` gave for ``slices``.
@@ -43,6 +45,9 @@ def with_intervals(results: Results, slices: Iterable[SliceScores], seed: int = 
     members = list(slices)
 
     def interval(direction: str, phases: Sequence[str], key: str) -> list[float] | str:
+        if key in POOLED_METRICS:
+            pooled = _pooled(members, direction, phases, POOLED_METRICS.index(key))
+            return _percentiles(_resampled_pool(pooled, seed)) if _enough(pooled) else TOO_FEW
         groups = _groups(members, direction, phases, key)
         return _percentiles(_resampled(groups, key, seed)) if _enough(groups) else TOO_FEW
 
@@ -115,7 +120,31 @@ def _groups(slices: Sequence[SliceScores], direction: str, phases: Sequence[str]
     ]
 
 
-def _enough(groups: _Groups) -> bool:
+def _pooled(
+    slices: Sequence[SliceScores], direction: str, phases: Sequence[str], part: int
+) -> list[dict[str, npt.NDArray[np.float64]]]:
+    """The patients' statistics behind UCE of each phase, of those who have pixels."""
+    groups: dict[str, dict[str, npt.NDArray[np.float64]]] = {phase: {} for phase in phases}
+    for one in slices:
+        if one["direction"] == direction and one["phase"] in groups and "calibration" in one:
+            bins = one["calibration"][part]
+            if bins.any():
+                group = groups[one["phase"]]
+                group[one["patient"]] = group.get(one["patient"], 0.0) + bins
+    return list(groups.values())
+
+
+def _resampled_pool(groups: Sequence[Mapping[str, npt.NDArray[np.float64]]], seed: int) -> npt.NDArray[np.float64]:
+    patients = sorted({patient for group in groups for patient in group})
+    drawn = _drawn(len(patients), seed)
+    means = np.zeros(RESAMPLES)
+    for group in groups:
+        present = [i for i, patient in enumerate(patients) if patient in group]
+        means += resampled_calibration_error([group[patients[i]] for i in present], drawn[:, present]) / len(groups)
+    return means
+
+
+def _enough(groups: Sequence[Mapping[str, object]]) -> bool:
     return all(len(group) >= MIN_PATIENTS for group in groups)
 
 
@@ -149,8 +178,8 @@ def _difference(cell: Cell, other: Cell) -> Cell:
     difference: Cell = {"reasons": {}}
     for key in metrics_of([cell, other]):
         values = (cell.get(key), other.get(key))
-        if key in SET_METRICS:
-            difference[key], difference["reasons"][key] = None, "not paired: it is one distance over all slices"
+        if key in (*SET_METRICS, *POOLED_METRICS):
+            difference[key], difference["reasons"][key] = None, "not paired: it is one value over all slices"
         elif values[0] is None or values[1] is None:
             difference[key] = None
             difference["reasons"][key] = cell["reasons"].get(key) or other["reasons"].get(key, "not computed")

@@ -119,7 +119,7 @@ def audit_lesions(
     _check(real, fake, mask, organ)
     if not mask.any():
         return LesionAudit((), ())
-    images = np.stack([real, fake]).astype(np.float64)
+    images = np.array([real, fake], dtype=np.float64)
     inside = body(images[0]) if organ is None else organ
     lesions = tuple(_lesions(images, mask, inside & ~mask, min_contrast_grey))
     clear = [one for one in lesions if one.outcome != "unclear"]
@@ -204,33 +204,35 @@ def _disc_contrasts(
     reach = math.ceil(radius_px + GAP_PX + RING_PX)
     # Zeros around, so that no ring wraps to the other side.
     shape = tuple(fft.next_fast_len(max(side + reach, 2 * reach + 1)) for side in field.shape)
-    disc, ring, disc_px, ring_px = _kernels(shape, radius_px, reach)
-    both = np.where(field, images[0] + 1j * images[1], 0.0)
-    spectrum, space = fft.fft2(both, shape), fft.fft2(field.astype(np.float64), shape)
+    kernels, disc_px, ring_px = _kernels(shape, radius_px, reach)
     cut = tuple(slice(side) for side in field.shape)
     # A complex transform carries two real ones: both images here, the counts in disc and in ring there.
-    counts = fft.ifft2(space * (disc + 1j * ring))[cut]
+    both, space = np.zeros(shape, dtype=np.complex128), np.zeros(shape, dtype=np.complex128)
+    both.real[cut], both.imag[cut] = images * field
+    space.real[cut] = field
+    spectrum = fft.fft2(both, overwrite_x=True)
+    space = fft.fft2(space, overwrite_x=True)
+    space *= kernels
+    counts = fft.ifft2(space, overwrite_x=True)[cut]
     in_disc, in_ring = np.rint(counts.real), np.rint(counts.imag)
     allowed: Mask = (in_disc == disc_px) & (in_ring >= ring_px / 2)
-    contrast = fft.ifft2(spectrum * disc)[cut] / disc_px
-    contrast -= fft.ifft2(spectrum * ring)[cut] / np.maximum(in_ring, 1.0)
+    contrast = fft.ifft2(spectrum * kernels.real, overwrite_x=True)[cut] / disc_px
+    spectrum *= kernels.imag
+    contrast -= fft.ifft2(spectrum, overwrite_x=True)[cut] / np.maximum(in_ring, 1.0)
     return np.round(contrast.real, _DECIMALS), np.round(contrast.imag, _DECIMALS), allowed
 
 
-def _kernels(
-    shape: tuple[int, ...], radius_px: float, reach: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int, int]:
-    """Spectra of disc and ring around the first pixel, real because both are symmetric, and their sizes."""
+def _kernels(shape: tuple[int, ...], radius_px: float, reach: int) -> tuple[npt.NDArray[np.complex128], int, int]:
+    """The spectra of disc and ring around the first pixel, real because both are symmetric, as one; and their sizes."""
     from scipy import fft
 
-    ys, xs = np.ogrid[-reach : reach + 1, -reach : reach + 1]
-    distance = np.hypot(ys, xs)
+    around = np.arange(-reach, reach + 1)
+    distance = np.hypot(around[:, None], around)
     disc = distance <= radius_px
     ring = (distance > radius_px + GAP_PX) & (distance <= radius_px + GAP_PX + RING_PX)
     placed = np.zeros(shape, dtype=np.complex128)
-    placed[: 2 * reach + 1, : 2 * reach + 1] = disc + 1j * ring
-    spectrum = fft.fft2(np.roll(placed, (-reach, -reach), axis=(0, 1)))
-    return spectrum.real, spectrum.imag, int(disc.sum()), int(ring.sum())
+    placed[np.ix_(around, around)] = disc + 1j * ring  # negative places wrap to the other side
+    return fft.fft2(placed, overwrite_x=True), int(disc.sum()), int(ring.sum())
 
 
 def _check(real: npt.NDArray[Any], fake: npt.NDArray[Any], mask: Mask, organ: Mask | None) -> None:

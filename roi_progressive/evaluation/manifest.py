@@ -15,46 +15,32 @@ from .picture_files import ENDINGS
 Label = tuple[str, str]
 
 
-def slice_labels(path: Path, split: str | None = None) -> dict[str, Label]:
-    """Patient and phase by the name of the slice, without its ending.
+def read_manifest(path: Path, domain: str, split: str | None = None) -> tuple[dict[str, Label], dict[str, float]]:
+    """Patient and phase of every slice, and HU per grey level of 0..255, by the slice's name without its ending.
 
     Args:
-        path: The manifest, JSON with a list ``slices`` of entries with ``name``, ``patient`` and ``phase``.
+        path: The manifest, JSON with a list ``slices`` of entries with ``name``, ``patient`` and ``phase``; an
+            entry's ``intensity`` is ``{"a": .., "b": .., "unit": "HU"}`` where ``a * grey + b`` is the value in HU.
+        domain: Whose HU, ``A`` or ``B``; there are none for a domain that is no CT.
         split: Only slices whose ``split`` it is.
 
     Raises:
-        DataError: The file cannot be used, or gives one name to two patients or phases.
+        DataError: The file cannot be used, gives one name to two patients or phases, or has a factor to HU that is not
+            a number other than 0.
     """
     labels: dict[str, Label] = {}
+    scales: dict[str, float] = {}
     with _said_of(path):
         for name, entry in _slices(path, split):
             label = (str(entry["patient"]), str(entry["phase"]))
             if labels.setdefault(name, label) != label:
                 raise ValueError(f"{name} has the patients and phases {labels[name]} and {label}")
-    return labels
-
-
-def hu_per_grey(path: Path, domain: str, split: str | None = None) -> dict[str, float]:
-    """HU per grey level of 0..255, by the name of the slice without its ending; empty for a domain that is no CT.
-
-    Args:
-        path: As for :func:`slice_labels`; an entry's ``intensity`` is ``{"a": .., "b": .., "unit": "HU"}`` where
-            ``a * grey + b`` is the value in HU.
-        domain: Only slices whose ``domain`` it is, ``A`` or ``B``.
-        split: Only slices whose ``split`` it is.
-
-    Raises:
-        DataError: The file cannot be used, or a factor is not a number other than 0.
-    """
-    scales: dict[str, float] = {}
-    with _said_of(path):
-        for name, entry in _slices(path, split):
             intensity = entry.get("intensity", {})
             if entry.get("domain") == domain and intensity.get("unit") == "HU":
                 scales[name] = abs(float(intensity["a"]))
                 if not 0.0 < scales[name] < math.inf:
                     raise ValueError(f"{name} has the factor {intensity['a']!r} to HU")
-    return scales
+    return labels, scales
 
 
 def label_in_name(stem: str) -> Label | None:

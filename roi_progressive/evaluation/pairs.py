@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, DataError, MaskError
-from .image_files import Grey, Mask, list_images, read_grey, read_mask, same_size
-from .manifest import Label, hu_per_grey, label_in_name, slice_labels
+from .image_files import Mask, list_images, read_grey, read_mask, same_size
+from .manifest import Label, label_in_name, read_manifest
 from .picture_files import Picture
 
 DIRECTIONS = ("A2B", "B2A")
@@ -23,24 +23,26 @@ class ImagePair:
         patient: Who it belongs to.
         phase: Contrast phase, e.g. ``ART``.
         direction: ``A2B`` or ``B2A``.
-        source: What the generator was given, uint8 [H, W], or ``None`` where unknown.
+        source: What the generator was given, [H, W] in 0..255, or ``None`` where unknown.
         real: The truth in the target domain, [H, W] in 0..255, uint8 or float64.
         fake: What the generator made, likewise.
         mask: The evaluated region, bool [H, W]; all false where the slice has none.
         hu_per_grey: What a grey level of the truth is in HU, or ``None`` where it is not in HU or not known.
         organ: What the region lies in, bool [H, W], where that is known.
+        sigma: The predicted standard deviation [H, W] in grey levels, where the generator told one.
     """
 
     name: str
     patient: str
     phase: str
     direction: str
-    source: Grey | None
+    source: Picture | None
     real: Picture
     fake: Picture
     mask: Mask
     hu_per_grey: float | None = None
     organ: Mask | None = None
+    sigma: Picture | None = None
 
 
 class FolderPairs:
@@ -143,8 +145,7 @@ def pairs_from_folders(
     if fake_dir is not None:
         generated = list_images(Path(fake_dir), "fake_dir")
         _all_there(names, generated, Path(fake_dir), "a generated image has the file name of its source")
-    labels = _labels(root, split, names)
-    scales = _scales(root, split, direction[2])
+    labels, scales = _told(root, split, names, direction[2])
     generated_dir = None if fake_dir is None else Path(fake_dir)
     return FolderPairs(root, split, direction, generated_dir, region, labels, scales, organ)
 
@@ -156,7 +157,8 @@ def _all_there(
     rule: str,
     error: Callable[[str], Exception] = DataError,
 ) -> None:
-    missing = sorted(set(wanted) - set(present))
+    stems = {Path(name).stem for name in present}  # of float32 images the masks have another ending
+    missing = sorted(name for name in wanted if Path(name).stem not in stems)
     if missing:
         raise error(
             f"{folder} lacks {missing[0]} and {len(missing) - 1} more of {len(wanted)}; {rule}"
@@ -165,15 +167,10 @@ def _all_there(
         )
 
 
-def _labels(root: Path, split: str, names: tuple[str, ...]) -> dict[str, Label]:
+def _told(root: Path, split: str, names: tuple[str, ...], domain: str) -> tuple[dict[str, Label], dict[str, float]]:
     manifest = root / "manifest.json"
-    known = slice_labels(manifest, split) if manifest.is_file() else {}
-    return {name: known.get(Path(name).stem) or _parsed(name) for name in names}
-
-
-def _scales(root: Path, split: str, domain: str) -> dict[str, float]:
-    manifest = root / "manifest.json"
-    return hu_per_grey(manifest, domain, split) if manifest.is_file() else {}
+    known, scales = read_manifest(manifest, domain, split) if manifest.is_file() else ({}, {})
+    return {name: known.get(Path(name).stem) or _parsed(name) for name in names}, scales
 
 
 def _parsed(name: str) -> Label:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, MaskError
+from .array_files import grey_of_floats, load_array
 from .image_files import Mask, read_grey, read_mask
 
 Picture = npt.NDArray[Any]
@@ -51,7 +52,7 @@ def read_picture(path: Path, white: float = WHITE_16_BIT) -> Picture:
         DataError: The file cannot be read, is of another kind, or has values beyond its range.
     """
     if path.suffix.lower() == ".npy":
-        return _from_array(_load(path, DataError), path, white)
+        return _from_array(load_array(path, DataError), path, white)
     from PIL import Image
 
     try:
@@ -71,25 +72,18 @@ def read_region(path: Path, shape: tuple[int, ...]) -> Mask:
     """
     if path.suffix.lower() != ".npy":
         return read_mask(path, shape)
-    values = _load(path, MaskError)
+    values = load_array(path, MaskError)
     if values.dtype != np.bool_ or values.shape != shape:
         raise MaskError(f"{path} must be bool {shape}, like its image; got {values.dtype} {values.shape}")
     return values
 
 
 def _from_array(values: Picture, path: Path, white: float) -> Picture:
-    if values.ndim != 2:
-        raise DataError(f"{path} must be an array [H, W]; got {values.shape}; save one slice a file")
-    if values.dtype == np.uint8:
+    if values.ndim == 2 and values.dtype == np.uint8:
         return values
-    if values.dtype == np.uint16:
+    if values.ndim == 2 and values.dtype == np.uint16:
         return _from_16_bit(values, path, white)
-    if not np.issubdtype(values.dtype, np.floating):
-        raise DataError(f"{path} must be uint8, uint16 or floating-point; got {values.dtype}; convert it")
-    if not (np.abs(values) <= 1.0).all():  # NaN is refused too
-        raise DataError(f"{path} must lie in [-1, 1]; got {values.min():g} to {values.max():g}; scale it")
-    grey: Picture = (values.astype(np.float64) + 1.0) * 127.5
-    return grey
+    return grey_of_floats(values, path)
 
 
 def _from_16_bit(values: Picture, path: Path, white: float) -> Picture:
@@ -97,15 +91,3 @@ def _from_16_bit(values: Picture, path: Path, white: float) -> Picture:
         raise DataError(f"{path} must lie in 0..{white:g}; got up to {values.max()}; say another --white")
     scaled: Picture = values.astype(np.float64) * (255.0 / white)
     return scaled
-
-
-def _load(path: Path, error: type[DataError] | type[MaskError]) -> Picture:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except FileNotFoundError as cause:
-        raise error(f"{path} is missing") from cause
-    except (OSError, ValueError, EOFError) as cause:
-        raise error(f"{path} cannot be read as an array: {str(cause).splitlines()[0]}") from cause
-    if not isinstance(loaded, np.ndarray):
-        raise error(f"{path} must hold one array; it holds several; save one slice a file")
-    return loaded

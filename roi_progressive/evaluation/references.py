@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .image_files import Grey, list_images, read_grey, read_mask, same_size
+from .image_files import list_images, read_grey, read_mask, same_size
 from .pairs import ImagePair
+from .picture_files import Picture
 
 
 def copy_source(pairs: Iterable[ImagePair]) -> Iterator[ImagePair]:
@@ -36,11 +37,11 @@ def mean_image(pairs: Iterable[ImagePair], data_root: str | Path) -> Iterator[Im
     Raises:
         DataError: The training images are missing, unreadable or not all of the pair's size.
     """
-    means: dict[str, Grey] = {}
+    means: dict[str, Picture] = {}
     for pair in pairs:
         target = pair.direction[2]
         if target not in means:
-            means[target] = np.rint(_mean_of(Path(data_root) / f"train{target}")).astype(np.uint8)
+            means[target] = _like(_mean_of(Path(data_root) / f"train{target}"), pair.real)
         yield replace(pair, fake=same_size(means[target], pair.real, Path(data_root) / f"train{target}").copy())
 
 
@@ -54,14 +55,20 @@ def constant_fill(pairs: Iterable[ImagePair], data_root: str | Path, region: str
         DataError: The training images are missing or unreadable, or none of them shows the region.
         MaskError: A training mask is missing or unusable.
     """
-    greys: dict[str, np.uint8] = {}
+    greys: dict[str, Picture] = {}
     for pair in mean_image(pairs, data_root):
         target = pair.direction[2]
         if target not in greys:
             images = Path(data_root) / f"train{target}"
-            greys[target] = np.uint8(np.rint(_region_mean(images, images.with_name(f"train{target}_{region}"))))
+            mean = _region_mean(images, images.with_name(f"train{target}_{region}"))
+            greys[target] = _like(np.asarray(mean), pair.real)
         pair.fake[pair.mask] = greys[target]
         yield pair
+
+
+def _like(grey: npt.NDArray[np.float64], image: Picture) -> Picture:
+    """Rounded to whole grey levels where the image has whole ones."""
+    return np.rint(grey).astype(np.uint8) if image.dtype == np.uint8 else grey
 
 
 def _mean_of(folder: Path) -> npt.NDArray[np.float64]:

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .aggregation import COUNTS, HU_METRICS, Cell, Results, metrics_of
+from .calibration import POOLED_METRICS, SLICE_METRICS
 from .intervals import DIFFERENCE
 from .lesions import MIN_CONTRAST_GREY
 
+NO_SIGMA = "no sigma was predicted"
 _HEADERS = {
     "tpsnr": ("TPSNR ↑", 2),
     "tssim": ("TSSIM ↑", 4),
@@ -26,6 +28,12 @@ _HEADERS = {
     "kid": ("KID ↓", 4),
     "mae_hu": ("MAE HU ↓", 1),
     "region_mae_hu": ("region MAE HU ↓", 1),
+    "uce": ("UCE ↓", 1),
+    "region_uce": ("region UCE ↓", 1),
+    "ause": ("AUSE ↓", 3),
+    "region_ause": ("region AUSE ↓", 3),
+    "sigma_rank": ("sigma rank ↑", 3),
+    "region_sigma_rank": ("region sigma rank ↑", 3),
     "n_patients": ("patients", 0),
     "n_slices": ("n", 0),
     "n_region_slices": ("n region", 0),
@@ -173,6 +181,11 @@ def _legend(cells: Sequence[Cell], region: str) -> list[str]:
     ]
     if any(cell.get("intervals") for cell in cells):
         notes.append("[low, high]: 95 % of the means when patients are drawn with replacement (10,000 draws).")
+    if any(cell.get("uce") is not None for cell in cells):
+        notes.append(
+            "UCE: mean squared error against predicted variance, in squared grey levels; AUSE: 0 if the largest sigma "
+            "is where the largest error is; sigma rank: Spearman's correlation of sigma with the error."
+        )
     with_fid = [cell["n_slices"] for cell in cells if cell["fid"] is not None]
     if with_fid and min(with_fid) < 2048:
         notes.append("FID from fewer than 2048 images (n) is biased upwards; compare it at equal n only.")
@@ -199,7 +212,7 @@ def _lesion_legend(results: Mapping[str, Results]) -> list[str]:
 def _shown(cell: Cell, key: str, footnotes: dict[str, int], *, signed: bool = False) -> str:
     value = cell.get(key)
     if value is None:
-        reason = cell["reasons"].get(key, "not computed")
+        reason = cell["reasons"].get(key, NO_SIGMA if key in (*POOLED_METRICS, *SLICE_METRICS) else "not computed")
         return f"n/a [{footnotes.setdefault(reason, len(footnotes) + 1)}]"
     return f"{value:{'+' if signed and key not in COUNTS else ''}.{_digits(key)}f}"
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..errors import DataError
+from .array_images import FORMAT, checked
 from .options import HostOptions
 from .ranks import sampler_for
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".npy"})
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -40,7 +41,7 @@ class ImageTransform:
         self.flip = flip
 
     def __call__(self, image: PillowImage) -> Tensor:
-        """Give ``image``, 8 bits a channel, as a float32 tensor ``[C, H, W]`` in [-1, 1].
+        """Give ``image``, 8 bits a channel or floats in [-1, 1], as a float32 tensor ``[C, H, W]`` in [-1, 1].
 
         Raises:
             DataError: The image is smaller than the window to be cut from it.
@@ -53,7 +54,9 @@ class ImageTransform:
             image = image.transpose(Transpose.FLIP_LEFT_RIGHT)
         pixels = np.array(image, dtype=np.float32)
         planes = pixels[np.newaxis] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-        return torch.from_numpy(planes).div_(127.5).sub_(1.0)
+        tensor = torch.from_numpy(planes)
+        # A bicubic resize of floats may overshoot; Pillow clips 8 bits itself.
+        return tensor.clamp_(-1.0, 1.0) if image.mode == "F" else tensor.div_(127.5).sub_(1.0)
 
     @staticmethod
     def _crop(image: PillowImage, side_px: int) -> PillowImage:
@@ -105,7 +108,7 @@ class UnalignedDataset(Dataset[dict[str, Any]]):
             ``A`` and ``B``, float32 tensors ``[C, H, W]`` in [-1, 1], and their files, ``A_paths`` and ``B_paths``.
 
         Raises:
-            DataError: A file cannot be read as an image of 8 bits a channel.
+            DataError: A file cannot be read as an image of 8 bits a channel, or as an array of floats in [-1, 1].
         """
         A_path = self.A_paths[index % self.A_size]
         index_B = index % self.B_size if self.opt.serial_batches else random.randint(0, self.B_size - 1)
@@ -181,6 +184,8 @@ def find_images(folder: str) -> list[str]:
 def _read(path: str, channels: int) -> PillowImage:
     try:
         image = Image.open(path)
+        if image.format == FORMAT:
+            return checked(image, path, channels)
         # Pillow would clip these to 255 and leave a white image, without a word.
         if image.mode.startswith(("I", "F")):
             raise DataError(

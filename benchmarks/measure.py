@@ -1,0 +1,174 @@
+"""How the benchmarks here measure: variants side by side in one run, so that a busy machine troubles all alike."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median with the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of one value or more."""
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, low, high)
+
+    def text(self, digits: int = 2) -> str:
+        """``median [low, high]``."""
+        return f"{self.median:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+    def percent(self) -> str:
+        """``+median % [low, high]`` of what exceeds 1."""
+        low, high = 100 * (self.low - 1), 100 * (self.high - 1)
+        return f"{100 * (self.median - 1):+.1f} % [{low:+.1f}, {high:+.1f}]"
+
+
+@dataclass
+class Times:
+    """Seconds of one variant, round by round: on the clock, and of the processor on all threads.
+
+    The processor's are what an idle machine with one thread would show on the clock, even where this one is busy.
+    """
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+def times_side_by_side(variants: Mapping[str, Step], rounds: int, *, warm: bool = False) -> dict[str, Times]:
+    """Seconds of every variant in every round; each runs once before, unmeasured, unless they are warm.
+
+    The order is turned round from one round to the next, so that none always follows the same other.
+    """
+    for step in () if warm else variants.values():
+        step()
+    times = {name: Times() for name in variants}
+    for number in range(rounds):
+        for name in sorted(variants, reverse=number % 2 == 1):
+            wall, cpu = time.perf_counter(), time.process_time()
+            variants[name]()
+            times[name].cpu.append(time.process_time() - cpu)
+            times[name].wall.append(time.perf_counter() - wall)
+    return times
+
+
+def ratios(of: Sequence[float], to: Sequence[float]) -> Spread:
+    """The ratio within each round, over the rounds."""
+    return Spread.of([a / b for a, b in zip(of, to, strict=True)])
+
+
+def flops_of(step: Step) -> int:
+    """Floating-point operations of the convolutions and matrix products of one call, by torch's counter."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return int(counter.get_total_flops())
+
+
+def peak_bytes_of(step: Step) -> int:
+    """Most bytes of tensors that were alive at once in one call, beyond those alive before it (CPU).
+
+    Taken from the allocator's own events, which do not jitter; what a convolution library allocates for itself within
+    one of its calls is not among them.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step()
+    roots: Any = profiled.profiler.kineto_results.experimental_event_tree()  # type: ignore[union-attr]
+    alive: dict[int, int] = {}
+    now = peak = 0
+    for address, change in sorted_allocations(roots):
+        if change > 0:
+            alive[address] = change
+            now += change
+            peak = max(peak, now)
+        else:  # what was there before the call is not counted when it goes either
+            now -= alive.pop(address, 0)
+    return peak
+
+
+def sorted_allocations(roots: Any) -> list[tuple[int, int]]:
+    """Address and bytes of every allocation (positive) and release (negative) in a profile, in time."""
+    found, waiting = [], list(roots)
+    while waiting:
+        node = waiting.pop()
+        waiting += node.children
+        size = getattr(node.extra_fields, "alloc_size", None)
+        if size is not None:
+            found.append((node.start_time_ns, node.extra_fields.ptr, size))
+    return [(address, size) for _, address, size in sorted(found)]
+
+
+def saved_tensors_of(step: Step) -> list[int]:
+    """Bytes of each tensor that autograd keeps for the backward pass of one call, views of one storage once."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = step()
+    del result  # held until here, lest its storage be used again and counted once
+    return sorted(kept.values())
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its columns aligned."""
+    widths = [max(len(row[column]) for row in (heading, *rows)) for column in range(len(heading))]
+    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (heading, *rows)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
+    """The arguments every benchmark has."""
+    made = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    made.add_argument("--rounds", type=int, default=rounds, help=f"measurements of every variant (default {rounds})")
+    made.add_argument("--threads", type=int, default=None, help="threads of torch (default: its own choice)")
+    made.add_argument(
+        "--quick", action="store_true", help="a smoke test: tiny networks, one round; figures mean nothing"
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+    return made
+
+
+def parsed(arguments: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line, and give torch the threads it asks for."""
+    chosen = arguments.parse_args()
+    if chosen.rounds < 1:
+        arguments.error("--rounds must be at least 1")
+    if chosen.threads is not None:
+        torch.set_num_threads(chosen.threads)
+    if chosen.quick:
+        chosen.rounds = 1
+        torch.set_num_threads(1)
+    return chosen
+
+
+def write(figures: Mapping[str, Any], file: Path | None) -> None:
+    """Write the figures as JSON, with the machine's side of them, where a file is named."""
+    if file is None:
+        return
+    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": "cpu"}
+    plain = json.dumps({"machine": machine, **figures}, indent=2, default=asdict)
+    file.write_text(plain + "\n", encoding="utf-8")
