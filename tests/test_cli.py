@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -403,14 +403,20 @@ def test_prepare_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.Monke
                 "clip",
                 "--field-of-view",
                 "300",
+                "--paired",
+                "--dtype",
+                "float32",
+                "--processes",
+                "2",
                 "--force",
             ]
         )
         == 0
     )
     ((_, _, chosen), keywords) = seen[0]
-    assert chosen == PrepareOptions(64, (300, 50), (1, 99), 2, (8, 1, 1), 4, None, True, 300, ("bias", "clip"))
-    assert keywords["force"] is True
+    first = PrepareOptions(64, (300, 50), (1, 99), 2, (8, 1, 1), 4, None, True, 300, ("bias", "clip"))
+    assert chosen == replace(first, paired=True, dtype="float32")
+    assert keywords["force"] is True and keywords["processes"] == 2
 
 
 @pytest.mark.parametrize("command", ["", "demo", "prepare", "train", "evaluate"])
