@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,21 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-COMMANDS = sorted(file.stem for file in FOLDER.glob("*.py") if '__name__ == "__main__"' in file.read_text("utf-8"))
+# The study trains and reports instead of measuring; it has a test of its own below.
+COMMANDS = sorted(
+    file.stem
+    for file in FOLDER.glob("*.py")
+    if '__name__ == "__main__"' in file.read_text("utf-8") and file.stem != "effect"
+)
 
 # What makes a quick run quicker still, and what is known of its figures before they are measured.
-MORE = {"step_cost": ["--tumors-px", "10"], "scaling": ["--plot", "growth.svg"]}
+MORE = {
+    "step_cost": ["--tumors-px", "10"],
+    "scaling": ["--plot", "growth.svg"],
+    "ranks": ["--runs", "1"],
+    "import_time": ["--runs", "1"],
+}
+SAID = {"import_time": "ratio", "ranks": "efficiency"}
 CHECKS: dict[str, list[Callable[[Any], bool]]] = {
     "step_cost": [
         lambda all: all["unet_256"]["stage 3, tumour 10 px"]["windows_px"] == {"liver": 48, "tumor": 32},
@@ -48,7 +60,7 @@ def test_a_quick_run_prints_ratios_and_writes_them(
     _run(name, ["--quick", "--json", str(file), *MORE.get(name, [])], tmp_path, monkeypatch)
     figures = json.loads(file.read_text(encoding="utf-8"))
     printed = capsys.readouterr().out
-    assert "ratio" in printed if name == "import_time" else printed.startswith("| ")
+    assert SAID[name] in printed if name in SAID else printed.startswith("| ")
     for check in CHECKS.get(name, []):
         assert check(figures)
 
@@ -72,3 +84,21 @@ def test_a_spread_is_median_and_quartiles(monkeypatch: pytest.MonkeyPatch) -> No
     spread = measure.ratios([2.0, 3.0, 4.0, 5.0, 6.0], [1.0] * 5)
     assert (spread.low, spread.median, spread.high) == (3.0, 4.0, 5.0)
     assert measure.Spread.of([1.5]).percent() == "+50.0 % [+50.0, +50.0]"
+
+
+def test_the_study_goes_on_where_it_stopped_and_reports_what_is_done(tmp_path: Path) -> None:
+    def study(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(FOLDER / "effect.py"), "study", "--quick", "--seeds", "1", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    assert study("--arms", "plain").returncode == 0
+    began = (tmp_path / "study" / "runs" / "plain-1" / "history.jsonl").stat().st_mtime_ns
+    done = study("--arms", "plain", "roi_l1")
+    assert done.returncode == 0, done.stderr
+    assert "| roi_l1 | plain | CT → MR | 1 |" in done.stdout
+    lines = (tmp_path / "study" / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["arm"] for line in lines] == ["plain", "roi_l1"]
+    assert (tmp_path / "study" / "runs" / "plain-1" / "history.jsonl").stat().st_mtime_ns == began
+    assert (tmp_path / "study" / "gains.png").read_bytes().startswith(b"\x89PNG")
+    other = study("--epochs", "5")
+    assert other.returncode == 2 and "with other epochs" in other.stderr and len(other.stderr.splitlines()) == 1

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -420,24 +420,20 @@ def test_prepare_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.Monke
                 "clip",
                 "--field-of-view",
                 "300",
+                "--paired",
+                "--dtype",
+                "float32",
+                "--processes",
+                "2",
                 "--force",
             ]
         )
         == 0
     )
     ((_, _, chosen), keywords) = seen[0]
-    assert chosen == PrepareOptions(
-        size_px=64,
-        ct_window=(300, 50),
-        mr_percentiles=(1, 99),
-        slices_each_side=2,
-        split=(8, 1, 1),
-        split_seed=4,
-        align=True,
-        field_of_view_mm=300,
-        mr_steps=("bias", "clip"),
-    )
-    assert keywords["force"] is True
+    first = PrepareOptions(64, (300, 50), (1, 99), 2, (8, 1, 1), 4, None, True, 300, ("bias", "clip"))
+    assert chosen == replace(first, paired=True, dtype="float32")
+    assert keywords["force"] is True and keywords["processes"] == 2
 
 
 @pytest.mark.parametrize("command", ["", "demo", "prepare", "train", "evaluate", "figure", "check"])

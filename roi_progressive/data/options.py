@@ -26,9 +26,6 @@ class PrepareOptions:
         split_seed: Seed of the split.
         split_of: A given split: patient to ``train``, ``val`` or ``test``; or a column ``split`` in the CSV.
         align: Bring every MR onto the grid of the CT of the same patient and phase, and write pairs only.
-        paired: ``align``, and every pair side by side too, as pix2pix code reads them.
-        dtype: ``uint8`` writes 8-bit PNGs, ``float32`` arrays (``.npy``) in [-1, 1], which nothing is lost in by
-            rounding; masks are PNGs in either case.
         field_of_view_mm: Side of the square that is cut out; ``None`` takes the body's longer side, a scale
             of its own for each volume.
         mr_steps: What is done to an MR, any of ``MR_STEPS`` in their order, whatever the order here. The first
@@ -36,6 +33,9 @@ class PrepareOptions:
             and ``bias`` (N4) take seconds to minutes each, ``standardise`` fits one scale to the training part.
             Without ``clip`` the body's extremes take the place of ``mr_percentiles``; ``zscore`` records the body's
             mean and standard deviation.
+        paired: ``align``, and every pair side by side too, as pix2pix code reads them.
+        dtype: ``uint8`` writes 8-bit PNGs, ``float32`` arrays (``.npy``) in [-1, 1], which nothing is lost in by
+            rounding; masks are PNGs in either case.
     """
 
     size_px: int = 256
@@ -46,10 +46,10 @@ class PrepareOptions:
     split_seed: int = 0
     split_of: Mapping[str, str] | None = None
     align: bool = False
-    paired: bool = False
-    dtype: str = "uint8"
     field_of_view_mm: float | None = None
     mr_steps: tuple[str, ...] = ("clip", "zscore")
+    paired: bool = False
+    dtype: str = "uint8"
 
     def __post_init__(self) -> None:
         for name, low in (("size_px", 8), ("slices_each_side", 0), ("split_seed", 0)):
