@@ -107,7 +107,7 @@ def sparsification_error(sigma: Array, error: Array) -> float | None:
         At least 0, lower is better; 0 if sigma orders the pixels as the error does. ``None`` without any error.
     """
     size = np.abs(error.astype(np.float64)).ravel()
-    if not size.any():
+    if not size.size or size.mean() == 0.0:
         return None
     order = np.argsort(sigma, axis=None, kind="stable")
     ranked, by_sigma = sigma.ravel()[order], size[order]
