@@ -22,7 +22,7 @@ WITH_US = "import torch; import roi_progressive; roi_progressive.attach"
 def import_seconds(statements: str) -> float:
     """Seconds that a fresh interpreter spends in ``statements``, its own start not counted."""
     code = f"import time; start = time.perf_counter(); {statements}; print(time.perf_counter() - start)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, encoding="utf-8")
     return float(done.stdout)
 
 

@@ -64,7 +64,7 @@ def start(processes: int, arguments: argparse.Namespace) -> float:
     size = ["--quick"] if arguments.quick else []
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*launcher, str(Path(__file__).resolve()), "--worker", *size]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+    done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=env)
     return max(float(line) for line in done.stdout.split())
 
 

@@ -89,7 +89,7 @@ def test_a_spread_is_median_and_quartiles(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_study_goes_on_where_it_stopped_and_reports_what_is_done(tmp_path: Path) -> None:
     def study(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(FOLDER / "effect.py"), "study", "--quick", "--seeds", "1", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
 
     assert study("--arms", "plain").returncode == 0
     began = (tmp_path / "study" / "runs" / "plain-1" / "history.jsonl").stat().st_mtime_ns

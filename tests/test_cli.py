@@ -470,7 +470,7 @@ def _command(*arguments: str) -> subprocess.Popen[str]:
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env=environment,
         start_new_session=True,
     )

@@ -456,5 +456,7 @@ def test_a_configuration_is_written_and_checked_without_torch(tmp_path: Path) ->
         "print([heavy for heavy in ('torch', 'numpy') if heavy in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(config_module.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8"
+    )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

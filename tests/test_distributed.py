@@ -79,7 +79,7 @@ def _two_processes(*command: str) -> list[str]:
         env = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
         started.append(
             subprocess.Popen(
-                [sys.executable, *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                [sys.executable, *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
             )
         )
     try:

@@ -234,5 +234,5 @@ def test_importing_the_evaluation_loads_no_heavy_package() -> None:
         "heavy = {'torch', 'torchvision', 'lpips', 'pytorch_fid', 'skimage', 'matplotlib', 'PIL'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == "[]"

@@ -195,7 +195,7 @@ def test_a_saved_generator_loads_where_this_package_is_not_installed(tmp_path: P
         "x = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)\n"
         "print(net(x).sum().item())\n"
     )
-    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True).stdout
     assert float(printed) == pytest.approx(expected, rel=1e-5)
 
 

@@ -63,7 +63,7 @@ def _torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script))
     env = {**os.environ, "OMP_NUM_THREADS": "1", "SPY": str(folder)}
     return subprocess.run(
-        (*launcher, "train", *arguments), env=env, capture_output=True, text=True, timeout=HANGS_AFTER_S
+        (*launcher, "train", *arguments), env=env, capture_output=True, encoding="utf-8", timeout=HANGS_AFTER_S
     )
 
 

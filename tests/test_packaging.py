@@ -39,7 +39,7 @@ def _loaded_by(code: str, folder: Path, *path: Path) -> set[str]:
         cwd=folder,
         env={**os.environ, "PYTHONPATH": search},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     names = done.stdout.split("LOADED")[1].split()

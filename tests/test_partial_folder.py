@@ -178,7 +178,7 @@ def test_a_killed_worker_is_an_error_that_names_the_volumes_and_keeps_what_is_do
             ],
             stdout=sink,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         kill_a_worker(child, tmp_path / ".out.partial" / "records")
         shown = child.communicate(timeout=60)[1]

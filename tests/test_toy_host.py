@@ -132,6 +132,6 @@ def test_a_project_of_ones_own_runs_with_the_plugin(suite: str, tmp_path: Path) 
     alone = ("-p", "roi_progressive.pytest_plugin", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", ".")
     environment = {"PYTHONPATH": IMPORT_ROOT, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", *alone, "test_theirs.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout

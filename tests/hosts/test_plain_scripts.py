@@ -66,7 +66,7 @@ def _edited(script: Path, edits: list[tuple[str, str]]) -> None:
 def _run(script: Path, scratch: Path, *arguments: str) -> str:
     env = {**os.environ, "PYTHONPATH": str(scratch / "stand_ins"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, script.name, *arguments]
-    done = subprocess.run(command, cwd=script.parent, env=env, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=script.parent, env=env, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "never collected" not in done.stderr
     return done.stdout

@@ -63,7 +63,7 @@ def start(hosts_folder: Path, tmp_path: Path) -> Any:
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }
-        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, encoding="utf-8")
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout
 

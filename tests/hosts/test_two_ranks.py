@@ -40,7 +40,7 @@ def _train(checkout: Path, roots: list[Path], out: Path, arguments: tuple[str, .
         env = {**os.environ, **own, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, script, str(checkout), str(root), str(out), *arguments]
         processes.append(
-            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
         )
     try:
         said = [process.communicate(timeout=HANGS_AFTER_S)[0] for process in processes]
