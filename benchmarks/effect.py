@@ -103,13 +103,13 @@ def study(
         if share == 1.0:
             (run,) = (run for run in runs if run.name == name)
             append_json(out / "runs.jsonl", _line(run, (time.monotonic() - started[name]) / 60))
-            write_report(out)
+            write_report(out, finished(out))
 
     if runs:
         with ProgressBar("effect") as bar:
             run_parallel({run.name: run for run in runs}, processes, partial(hear, bar))
     else:
-        write_report(out)
+        write_report(out, finished(out))
     print((out / "report.md").read_text(encoding="utf-8"))
 
 

@@ -33,13 +33,13 @@ Matrix = npt.NDArray[np.float64]
 Slices = Mapping[tuple[str, int], Sequence[Any]]
 
 
-def write_report(out: Path) -> None:
-    """Write ``report.md`` and its pictures from all runs that are finished.
+def write_report(out: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``report.md`` and its pictures.
 
     Args:
         out: The study's folder.
+        lines: The finished runs, as ``runs.jsonl`` has them.
     """
-    lines = [json.loads(line) for line in (out / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
     slices = {(one["arm"], one["seed"]): read_slices(out / "runs" / f"{one['arm']}-{one['seed']}") for one in lines}
     settings = json.loads((out / "study.json").read_text(encoding="utf-8"))
     pictures = [*_draw_gains(out, slices), *_draw_slices(out, slices)]
