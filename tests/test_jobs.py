@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import dataclass
+import importlib
 from pathlib import Path
 
 import pytest
@@ -15,28 +14,11 @@ from roi_progressive.errors import DataError
 pytest.importorskip("SimpleITK", reason='needs SimpleITK: pip install "roi-progressive[medical]"')
 
 
-@dataclass(frozen=True)
-class Noting:
-    """A job that leaves a file for every time it is done."""
-
-    folder: Path
-    number: int
-    volumes = 2
-
-    def __str__(self):
-        return f"job {self.number}"
-
-    def __call__(self, place):
-        (self.folder / f"{self.number}-{uuid.uuid4().hex}").touch()
-        return {"square": self.number**2}
-
-
-@dataclass(frozen=True)
-class Failing(Noting):
-    """A job that the user's data make impossible."""
-
-    def __call__(self, place):
-        raise DataError("`number` must be another")
+@pytest.fixture
+def noting(monkeypatch):
+    """The jobs' module, where new processes find it too: they take over `sys.path`."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    return importlib.import_module("noting_jobs")
 
 
 @pytest.fixture
@@ -48,9 +30,9 @@ def place(tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-def test_every_job_is_done_once_and_the_records_stand_in_their_order(place, tmp_path, processes):
+def test_every_job_is_done_once_and_the_records_stand_in_their_order(place, noting, tmp_path, processes):
     (tmp_path / "done").mkdir()
-    jobs = {f"n{number}": Noting(tmp_path / "done", number) for number in range(7)}
+    jobs = {f"n{number}": noting.Noting(tmp_path / "done", number) for number in range(7)}
     place.keep("n4", {"square": "known"})
     heard = []
     records = run_jobs(place, jobs, processes, lambda more, text: heard.append((more, text)))
@@ -62,7 +44,7 @@ def test_every_job_is_done_once_and_the_records_stand_in_their_order(place, tmp_
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_an_error_of_a_job_is_the_callers(place, tmp_path, processes):
-    jobs = {f"n{number}": Failing(tmp_path, number) for number in range(2)}
+def test_an_error_of_a_job_is_the_callers(place, noting, tmp_path, processes):
+    jobs = {f"n{number}": noting.Failing(tmp_path, number) for number in range(2)}
     with pytest.raises(DataError, match="`number` must be another"):
         run_jobs(place, jobs, processes, lambda *_: None)
