@@ -6,7 +6,7 @@ The adapters beside this file add which images a model makes. Nothing here is fo
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,11 @@ class DialectAdapter(Adapter):
         modules = dict.fromkeys(kind.__module__ for kind in type(inner).__mro__)
         opening = tuple(name for name in modules if hasattr(importlib.import_module(name), "Image"))
         return DatasetLayout(loader, opening, ("A", "B"), tuple(paths)) if paths and opening else None
+
+    def image_files(self, batch: Mapping[str, Any]) -> Iterable[tuple[str, Tensor]]:
+        for domain in ("A", "B"):
+            paths, images = batch.get(f"{domain}_paths", ()), batch.get(domain, ())
+            yield from zip(paths, images, strict=False)
 
     def resume_file(self) -> Path | None:
         opt = self._model.opt

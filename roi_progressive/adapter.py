@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +112,11 @@ class Adapter(abc.ABC):
     def dataset_layout(self, dataset: Any) -> DatasetLayout | None:
         """How the host's data set reads images; ``None`` where masks cannot follow its files."""
         return None
+
+    def image_files(self, batch: Mapping[str, Any]) -> Iterable[tuple[str, Tensor]]:
+        """The file and the image ``[C, H, W]`` of every sample of a batch, where the batch tells; asked when an image
+        may be broken."""
+        return ()
 
     def resume_file(self) -> Path | None:
         """Our checkpoint of the run that the host is about to continue; ``None`` for a fresh run."""

@@ -34,5 +34,9 @@ class CheckpointError(RoiProgressiveError, RuntimeError):
     """A checkpoint is missing, damaged, of another format or of another configuration."""
 
 
+class DivergenceError(RoiProgressiveError, ArithmeticError):
+    """Step after step, the numbers of the training are infinite or NaN."""
+
+
 class PluginError(RoiProgressiveError, RuntimeError):
     """A plugin is misspelled, clashes with another, or returned what its hook does not allow."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .adapter import Adapter, Translation
 from .checkpoint import fitting
 from .config import Config
+from .finite import DroppedSteps, LateBool, first_not_finite
 from .learner import Learner
 from .plugins import Plugins
 from .rng import ForkedStream
@@ -30,6 +31,10 @@ class Guidance:
         config: The session's.
         adapter: The host.
         plugins: Asked for networks and extra terms.
+
+    Attributes:
+        losses: Of the last step, by name; NaN where it was left out.
+        dropped: The steps that were left out because their numbers were not finite.
     """
 
     def __init__(self, config: Config, adapter: Adapter, plugins: Plugins) -> None:
@@ -42,7 +47,10 @@ class Guidance:
         self._pending: Mapping[str, Any] | None = None
         self._translations: list[Translation] = []
         self._injections: list[Injection] = []
+        self._sound: list[LateBool] = []
+        self._discriminators_sound: LateBool | None = None
         self.losses: dict[str, Tensor] = {}
+        self.dropped = DroppedSteps()
 
     def start(self) -> None:
         """A step begins: the generators' calls count from here on."""
@@ -70,6 +78,7 @@ class Guidance:
             return translations[0].fake.new_zeros(()) if translations else torch.zeros(())
         contribution = self._built(translations).contribution(translations, weights)
         self.losses.update(contribution.losses)
+        self._sound.append(LateBool(contribution.sound))
         self._translations += [_for_discriminators(translation) for translation in translations]
         injections = [
             Injection(
@@ -90,6 +99,7 @@ class Guidance:
         """A direction came twice: its step was never finished, or the host's forward ran a second time."""
         self._drop_injections(warn=from_script)
         self._translations = []
+        self._sound = []
         if from_script and self._config.regions:
             warnings.warn(
                 "discriminator_step() was not called since the last generator_loss(...), so that the region "
@@ -98,25 +108,54 @@ class Guidance:
                 stacklevel=4,
             )
 
-    def finish(self, weights: Mapping[str, float]) -> bool:
+    def finish(self, weights: Mapping[str, float], files: Callable[[], Sequence[str]] = tuple) -> bool:
         """The step is done: check that our gradient was collected, and move our discriminators.
 
+        Args:
+            weights: Stage weight of every active term.
+            files: Tells which of the batch's image files hold numbers that are not finite, if any is known.
+
         Returns:
-            Whether any term was active, and the step not left out for an overflow.
+            Whether any term was active, and the step not left out for an overflow or for numbers that are not finite.
+
+        Raises:
+            DivergenceError: It was left out, as were the last ones.
         """
-        overflowed = any(injection.overflowed() for injection in self._injections)
+        arrived_broken = [injection for injection in self._injections if not injection.was_finite()]
+        # A GradScaler meets overflows as a matter of course, and leaves such steps out without a word.
+        overflowed = any(injection.is_mixed for injection in arrived_broken)
+        broken = None if all(self._sound) else "a reconstructed image or a loss or gradient of ours"
+        if broken is None and arrived_broken and not overflowed:
+            broken = f"the host's gradient for {arrived_broken[0].name}"
         self._drop_injections()
         losses: Mapping[str, Tensor] | None = None
         if self._translations and self._learner is not None:
-            losses = self._learner.discriminator_step(self._translations, weights, overflowed=overflowed)
+            losses = self._learner.discriminator_step(
+                self._translations, weights, overflowed=overflowed, sound=broken is None
+            )
+            self._count(broken, files)
         self.losses.update(losses or {})
         self.abandon()
         return losses is not None
+
+    def _count(self, broken: str | None, files: Callable[[], Sequence[str]]) -> None:
+        """Whether the step counts as left out; the discriminators' gradient is known a step later only."""
+        before, self._discriminators_sound = self._discriminators_sound, None
+        if self._learner is not None and broken is None:
+            self._discriminators_sound = LateBool(self._learner.were_finite)
+        if broken is not None:
+            self.losses = {name: torch.full_like(loss, torch.nan) for name, loss in self.losses.items()}
+            self.dropped.dropped(*_cause(self._translations, broken, files()))
+        elif before is not None and not before:
+            self.dropped.dropped("the gradient of our discriminators in the step before")
+        else:
+            self.dropped.made()
 
     def abandon(self) -> None:
         """Forget the step at hand: nothing of it is collected, learnt or recorded any more."""
         self._drop_injections(warn=False)
         self._translations = []
+        self._sound = []
         for head in (self._heads or {}).values():
             head.stop_recording()
 
@@ -201,3 +240,18 @@ def _for_discriminators(translation: Translation) -> Translation:
     """What the discriminators' step needs, without the host's graph, so that nothing of it outlives the host's step."""
     fake, real = leaf(translation.fake).detach(), leaf(translation.real).detach()
     return dataclasses.replace(translation, fake=fake, real=real, reconstruction=None, identity=None)
+
+
+def _cause(translations: Sequence[Translation], broken: str, files: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """What was not finite, as exactly as can be told."""
+    if files:
+        return "an image", files
+    for t in translations:
+        if not all(mask.is_finite for masks in (t.masks, t.real_masks) for mask in masks.values()):
+            return f"a mask of {t.direction}", ()
+    images = [
+        (f"the {kind} image of {t.direction}", image)
+        for t in translations
+        for kind, image in (("source", t.source), ("real", t.real), ("generated", t.fake))
+    ]
+    return first_not_finite(images) or broken, ()

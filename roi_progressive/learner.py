@@ -14,9 +14,10 @@ from .config import Config, RegionConfig
 from .discriminators import DiscriminatorBank, patch_discriminator_for
 from .distributed import average_gradients
 from .errors import CheckpointError
+from .finite import drop_where_not, finite
 from .objective import REVERSE, Contribution, GeneratorObjective, masks_of
 from .plugins import Plugins
-from .precision import all_finite, is_mixed, single_precision
+from .precision import is_mixed, single_precision
 from .rng import ForkedStream
 from .shares import Shares
 from .tap import leaf
@@ -33,6 +34,9 @@ class Learner:
         heads: The uncertainty wrappers by direction.
         stream: Our random stream; all drawing happens in it.
         first: The first step's translations: they show channels, device and precision.
+
+    Attributes:
+        were_finite: Whether the discriminators' last gradients were, on the images' device.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Learner:
         self._objective = GeneratorObjective(config, self.bank, self._heads, plugins)
         self._shares = Shares()
         self._mixed = False
+        self.were_finite = torch.tensor(True)
 
     def contribution(self, translations: Sequence[Translation], weights: Mapping[str, float]) -> Contribution:
         """Our losses and gradients for the generators; the heads are moved one step on the way."""
@@ -101,17 +106,24 @@ class Learner:
         return torch.optim.Adam(parameters, lr=0.0, betas=self._adapter.betas()) if parameters else None
 
     def discriminator_step(
-        self, translations: Sequence[Translation], weights: Mapping[str, float], *, overflowed: bool = False
+        self,
+        translations: Sequence[Translation],
+        weights: Mapping[str, float],
+        *,
+        overflowed: bool = False,
+        sound: bool = True,
     ) -> dict[str, Tensor] | None:
         """Move the region discriminators one step; those whose region no image holds stay as they are (promise 6).
 
         Args:
             translations: One a direction.
             weights: Stage weight of every active term.
-            overflowed: Whether the host's numbers did, so that its own step is left out and ours must be.
+            overflowed: Whether the host's numbers did, so that its own step is left out and ours must be, on all
+                processes alike.
+            sound: Whether this process has numbers to learn from; the others' are learnt from without it.
 
         Returns:
-            Their losses, detached, by name; ``None`` where the step was left out, on all processes alike.
+            Their losses, detached, by name; ``None`` where nothing of this process was learnt from.
         """
         losses: dict[str, Tensor] = {}
         active = [region.name for region in self._config.regions if region.name in weights and region.weight > 0]
@@ -122,7 +134,10 @@ class Learner:
             if self._shares.anywhere(region, translation.direction)
             for parameter in self.bank.networks[f"{translation.direction}_{region}"].parameters()
         ]
-        if not overflowed:
+        if overflowed:  # tells the other processes
+            for parameter in moving:
+                parameter.grad = torch.full_like(parameter, torch.nan)
+        elif sound:
             with self._stream.active(), single_precision(translations[0].fake):
                 for translation, region in shown:
                     loss = self._discriminator_loss(translation, region)
@@ -130,13 +145,13 @@ class Learner:
                         losses[f"D_{region}_{translation.direction}"] = loss
                 if losses:
                     torch.stack(list(losses.values())).sum().backward()
-        else:  # tells the other processes
-            for parameter in moving:
-                parameter.grad = torch.full_like(parameter, torch.nan)
+            self.were_finite = finite(parameter.grad for parameter in moving if parameter.grad is not None)
+            if not self._mixed:  # there, `_step` asks all processes
+                drop_where_not(self.were_finite, moving)
         optimizers = [] if self._bank_optimizer is None else [self._bank_optimizer]
         rate = self._adapter.learning_rates()["discriminator"]
         moved = _step(optimizers, moving, rate, check=self._mixed)
-        return {name: loss.detach() for name, loss in losses.items()} if moved else None
+        return {name: loss.detach() for name, loss in losses.items()} if moved and sound else None
 
     def _discriminator_loss(self, translation: Translation, region: str) -> Tensor | None:
         direction = translation.direction
@@ -225,11 +240,11 @@ def _step(
         Whether the step was made.
     """
     average_gradients(moving)
-    finite = not check or all_finite(parameter.grad for parameter in moving if parameter.grad is not None)
+    made = not check or bool(finite(parameter.grad for parameter in moving if parameter.grad is not None))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        if finite:
+        if made:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return finite
+    return made

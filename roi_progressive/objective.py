@@ -13,6 +13,7 @@ from .adapter import Translation
 from .config import Config
 from .discriminators import DiscriminatorBank
 from .errors import ConfigError, MaskError, PluginError
+from .finite import drop_where_not, finite, zero_where_not
 from .plugins import Plugins
 from .regions import RegionMask
 from .shares import Shares
@@ -46,25 +47,34 @@ class Contribution:
     Args:
         value: The weighted sum of all terms, detached.
         gradients: To inject.
+        sound: Whether images, masks, losses and gradients are finite, on the images' device. Where they are not,
+            value and gradients are zero, and the heads' parameters without gradient.
         losses: Each term unweighted, detached, by name.
     """
 
     value: Tensor
+    sound: Tensor
     gradients: list[Gradient] = field(default_factory=list)
     losses: dict[str, Tensor] = field(default_factory=dict)
 
 
 class _Leaves:
-    """Detached copies of the host's tensors, one each, on which our terms are computed."""
+    """Detached copies of the host's tensors, one each, on which our terms are computed.
 
-    def __init__(self) -> None:
+    Args:
+        sound: Whether the images are finite; zeros take their place where not, lest a plugin's network take up NaN in
+            its running statistics.
+    """
+
+    def __init__(self, sound: Tensor) -> None:
+        self._sound = sound
         self.pairs: list[tuple[Tensor, Tensor, str, bool]] = []
 
     def of(self, tensor: Tensor, name: str) -> Tensor:
         for known, leaf, _, _ in self.pairs:
             if known is tensor:
                 return leaf
-        return self.add(tensor, leaf_of(tensor), name, is_image=True)
+        return self.add(tensor, leaf_of(zero_where_not(self._sound, tensor.detach())), name, is_image=True)
 
     def add(self, tensor: Tensor, leaf: Tensor, name: str, *, is_image: bool) -> Tensor:
         self.pairs.append((tensor, leaf, name, is_image))
@@ -102,7 +112,8 @@ class GeneratorObjective:
         Returns:
             What to inject; nothing at all where no term applies. Gradients of the heads' parameters are left on them.
         """
-        leaves, losses, terms = _Leaves(), dict[str, Tensor](), list[Tensor]()
+        sound = finite(_images_of(translations)) & all(mask.is_finite for mask in _masks_in(translations))
+        leaves, losses, terms = _Leaves(sound), dict[str, Tensor](), list[Tensor]()
         shares = shares or Shares()
         for translation in translations:
             for name, (loss, weight) in self._terms(translation, weights, leaves, shares).items():
@@ -110,23 +121,25 @@ class GeneratorObjective:
                 if weight > 0:
                     terms.append(weight * loss)
         if not terms:
-            return Contribution(translations[0].fake.new_zeros(()), losses=losses)
+            return Contribution(translations[0].fake.new_zeros(()), sound, losses=losses)
         total = reduce(torch.add, terms)
         if not total.requires_grad:  # a plugin's constant, where the region it speaks of is absent
-            return Contribution(total, losses=losses)
+            return Contribution(zero_where_not(sound, total), sound & finite([total]), losses=losses)
         heads = [head.head for head in self._heads.values() if head.head is not None]
         head_parameters = [p for head in heads for p in head.parameters() if p.requires_grad]
         inputs = [leaf for _, leaf, _, _ in leaves.pairs]
         found = torch.autograd.grad(total, [*inputs, *head_parameters], allow_unused=True)
+        sound = sound & finite([total, *(gradient for gradient in found if gradient is not None)])
         for parameter, gradient in zip(head_parameters, found[len(inputs) :], strict=True):
             parameter.grad = gradient
+        drop_where_not(sound, head_parameters)
         gradients = [
-            Gradient(tensor, gradient, name, is_image)
+            Gradient(tensor, zero_where_not(sound, gradient), name, is_image)
             for (tensor, _, name, is_image), gradient in zip(leaves.pairs, found, strict=False)
             # A frozen generator's image takes no gradient, and neither do features that are the source itself.
             if gradient is not None and tensor.requires_grad
         ]
-        return Contribution(total.detach(), gradients, losses)
+        return Contribution(zero_where_not(sound, total.detach()), sound, gradients, losses)
 
     def _terms(
         self, translation: Translation, weights: Mapping[str, float], leaves: _Leaves, shares: Shares
@@ -205,6 +218,15 @@ class GeneratorObjective:
                     f"{', '.join(self._plugins.names('roi_generator_losses'))}; return its mean"
                 )
         return extra
+
+
+def _images_of(translations: Sequence[Translation]) -> list[Tensor]:
+    images = [image for t in translations for image in (t.source, t.fake, t.real, t.reconstruction, t.identity)]
+    return [image for image in images if image is not None]
+
+
+def _masks_in(translations: Sequence[Translation]) -> list[RegionMask]:
+    return [mask for t in translations for masks in (t.masks, t.real_masks) for mask in masks.values()]
 
 
 def masks_of(masks: Mapping[str, RegionMask], region: str, whose: str) -> RegionMask:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
@@ -22,12 +20,6 @@ def single_precision(image: Tensor) -> torch.autocast:
     several per cent.
     """
     return torch.autocast(image.device.type, enabled=False)
-
-
-def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no number is infinite or NaN; waits for the device once, so only for mixed precision."""
-    finite = [torch.isfinite(tensor).all() for tensor in tensors]
-    return not finite or bool(torch.stack(finite).all())
 
 
 def _autocasts(device_type: str) -> bool:

@@ -28,10 +28,12 @@ class RegionMask:
         mask: Bool, ``[N, 1, H, W]``, on the images' device.
         boxes: The bounding box of each mask, ``None`` where the image does not hold the region. Kept as plain
             numbers so that choosing windows never waits for a GPU.
+        is_finite: Whether they were made of finite numbers.
     """
 
     mask: Tensor
     boxes: tuple[Box | None, ...]
+    is_finite: bool = True
 
     @classmethod
     def from_tensor(cls, mask: Tensor, device: torch.device | str | None = None) -> RegionMask:
@@ -50,13 +52,14 @@ class RegionMask:
         if mask.ndim != 4 or mask.shape[1] != 1:
             raise ShapeError(f"`mask` must be [N, 1, H, W]; got {list(mask.shape)}; give one channel a region")
         inside = mask if mask.dtype == torch.bool else mask > 0
-        return cls(inside.to(device) if device is not None else inside, mask_boxes(inside))
+        is_finite = not mask.is_floating_point() or bool(torch.isfinite(mask).all())
+        return cls(inside.to(device) if device is not None else inside, mask_boxes(inside), is_finite)
 
     def mirrored(self) -> RegionMask:
         """The masks of the images mirrored left to right."""
         width = self.mask.shape[-1]
         boxes = (box and (box[0], width - box[3], box[2], width - box[1]) for box in self.boxes)
-        return RegionMask(torch.flip(self.mask, [3]), tuple(boxes))
+        return RegionMask(torch.flip(self.mask, [3]), tuple(boxes), self.is_finite)
 
     @property
     def is_empty(self) -> bool:

@@ -218,6 +218,11 @@ class Session(SessionState):
         """Our terms of the last step by name (``G_tumor_A2B``, ``D_tumor_A2B``, ``ggd_A2B``, ...), unweighted."""
         return {name: float(loss) for name, loss in self._guidance.losses.items()}
 
+    @property
+    def dropped_steps(self) -> int:
+        """Steps left out so far because an image, a mask or a gradient was infinite or NaN; each was warned of."""
+        return self._guidance.dropped.total
+
     def networks(self) -> list[nn.Module]:
         """Our own networks that were built so far: the region discriminators and the uncertainty heads."""
         return self._guidance.networks()

@@ -35,6 +35,7 @@ class Steps:
         self._guidance = Guidance(config, adapter, plugins)
         self._epoch_means = EpochMeans()
         self._batch: tuple[Mapping[str, Any], torch.device | str] | None = None
+        self._shown: Mapping[str, Any] | None = None
         self._masks: DomainMasks = {"A": {}, "B": {}}
         self._in_step = False
         self._steps = 0
@@ -57,7 +58,7 @@ class Steps:
         if self._batch is not None:
             batch, device = self._batch
             self._masks = masks_in_batch(batch, self.config.regions, device)
-            self._batch = None
+            self._batch, self._shown = None, batch
         self._in_step = True
         self._guidance.start()
 
@@ -69,7 +70,8 @@ class Steps:
     def step_finished(self) -> None:
         """The host's step is done: move our discriminators."""
         self._in_step = False
-        if self._guidance.finish(self._weights()):
+        made, self._shown = self._guidance.finish(self._weights(), self._broken_files), None
+        if made:
             self._steps += 1
             if self.config.stages.trigger == "plateau":
                 self._epoch_means.add(self._guidance.losses)
@@ -77,8 +79,13 @@ class Steps:
 
     def step_abandoned(self) -> None:
         """The host's step failed: forget it, so that a loop that goes on starts the next one afresh."""
-        self._in_step = False
+        self._in_step, self._shown = False, None
         self._guidance.abandon()
+
+    def _broken_files(self) -> list[str]:
+        """The batch's image files that hold numbers that are not finite; waits for the device."""
+        known = () if self._shown is None else self._adapter.image_files(self._shown)
+        return [path for path, image in known if not torch.isfinite(image).all()]
 
     def _weights(self) -> dict[str, float]:
         return {term: weight for term, weight in self._stages.weights().items() if weight > 0}

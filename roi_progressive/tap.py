@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .finite import LateBool, finite
 from .precision import is_mixed
 
 
@@ -49,8 +50,8 @@ class Injection:
     ) -> None:
         self.name = name
         self.fired = False
-        self._watched = is_mixed(tensor)
-        self._finite: Tensor | None = None
+        self.is_mixed = is_mixed(tensor)
+        self._finite: LateBool | None = None
         self.scale: Tensor | None = None
         self._gradient: Tensor | None = gradient
         self._balance = balance
@@ -67,13 +68,12 @@ class Injection:
         if self._balance is not None:
             ours = ours * balance_factor(ours, host_gradient, self._balance)
         summed = host_gradient + ours
-        if self._watched:
-            self._finite = torch.isfinite(summed).all()
+        self._finite = LateBool(finite([summed]))
         return summed
 
-    def overflowed(self) -> bool:
-        """Whether the gradient that arrived, or ours under its scale, was not finite; known in mixed precision only."""
-        return self._finite is not None and not bool(self._finite)
+    def was_finite(self) -> bool:
+        """Whether the gradient that arrived was, with ours under its scale; also where none has arrived."""
+        return self._finite is None or bool(self._finite)
 
     def finish(self, *, warn: bool = True) -> None:
         """Take the hook away; ``warn`` where the host's backward never came by."""

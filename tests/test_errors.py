@@ -16,6 +16,7 @@ KINDS = {
     "DataError": ValueError,
     "HostNotSupportedError": TypeError,
     "CheckpointError": RuntimeError,
+    "DivergenceError": ArithmeticError,
     "PluginError": RuntimeError,
 }
 

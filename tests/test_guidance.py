@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from roi_progressive import Adapter, Config, GGDConfig, Translation, hookimpl
+from roi_progressive import Adapter, Config, GGDConfig, Translation, finite, hookimpl
 from roi_progressive.guidance import Guidance
 from roi_progressive.plugins import Plugins
 from roi_progressive.regions import RegionMask
@@ -363,6 +363,9 @@ def step_that_may_not_wait(host: _Host, tumor_config: Any, monkeypatch: pytest.M
             for name in ("tolist", "numpy", "cpu"):  # no dispatch mode sees these
                 patched.setattr(torch.Tensor, name, refuse)
             patched.setattr(torch.optim.Adam, "step", _adam_unseen)
+            # As on a GPU: nothing is asked but what `LateBool` fetches in the background.
+            patched.setattr(finite, "_waits", lambda flag: True)
+            patched.setattr(finite.LateBool, "__bool__", _fetched)
             for step in range(3):
                 guidance.start()
                 made = [_with_masks(host, direction, masks, step) for direction in ("A2B", "B2A")]
@@ -379,6 +382,11 @@ def _adam_unseen(optimizer: torch.optim.Adam, step: Any = torch.optim.Adam.step)
     """Torch's Adam reads its step counts, which it keeps on the CPU wherever the parameters are."""
     with _disable_current_modes():
         step(optimizer)
+
+
+def _fetched(flag: finite.LateBool) -> bool:
+    with _disable_current_modes():
+        return bool(flag._value)
 
 
 def _with_masks(host: _Host, direction: str, masks: Mapping[str, RegionMask], seed: int) -> Translation:

@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "errors",
         "parallel setting_checks",
         "config",
-        "rng distributed precision",
+        "rng distributed precision finite",
         "regions stages ggd adversarial generator pools patch_geometry discriminators",
         "patching tap features epoch_means",
         "adapter uncertainty",
