@@ -76,8 +76,7 @@ class Learner:
         factor = self._config.ggd.learning_rate_factor if self._config.ggd is not None else 1.0
         _step(
             list(self._head_optimizers.values()),
-            # The same ones on every process: uncertainty terms do not depend on regions.
-            [p for optimizer in self._head_optimizers.values() for p in _parameters(optimizer) if p.grad is not None],
+            contribution.reached,
             factor * self._adapter.learning_rates()["generator"],
             check=self._mixed,
         )
@@ -219,10 +218,6 @@ def _factory(plugins: Plugins) -> Callable[[RegionConfig, int, int], nn.Module]:
         return patch_discriminator_for(region, in_channels, smallest_px) if network is None else network
 
     return build
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _step(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .adapter import Translation
 from .config import Config
@@ -50,12 +50,15 @@ class Contribution:
         sound: Whether images, masks, losses and gradients are finite, on the images' device. Where they are not,
             value and gradients are zero, and the heads' parameters without gradient.
         losses: Each term unweighted, detached, by name.
+        reached: The parameters of the heads that the terms lead to: on every process the same, since uncertainty does
+            not depend on regions.
     """
 
     value: Tensor
     sound: Tensor
     gradients: list[Gradient] = field(default_factory=list)
     losses: dict[str, Tensor] = field(default_factory=dict)
+    reached: list[nn.Parameter] = field(default_factory=list)
 
 
 class _Leaves:
@@ -132,14 +135,15 @@ class GeneratorObjective:
         sound = sound & finite([total, *(gradient for gradient in found if gradient is not None)])
         for parameter, gradient in zip(head_parameters, found[len(inputs) :], strict=True):
             parameter.grad = gradient
-        drop_where_not(sound, head_parameters)
+        reached = [parameter for parameter in head_parameters if parameter.grad is not None]
+        drop_where_not(sound, reached)
         gradients = [
             Gradient(tensor, zero_where_not(sound, gradient), name, is_image)
             for (tensor, _, name, is_image), gradient in zip(leaves.pairs, found, strict=False)
             # A frozen generator's image takes no gradient, and neither do features that are the source itself.
             if gradient is not None and tensor.requires_grad
         ]
-        return Contribution(zero_where_not(sound, total.detach()), sound, gradients, losses)
+        return Contribution(zero_where_not(sound, total.detach()), sound, gradients, losses, reached)
 
     def _terms(
         self, translation: Translation, weights: Mapping[str, float], leaves: _Leaves, shares: Shares
