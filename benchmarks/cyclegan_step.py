@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import itertools
 import time
 from collections.abc import Callable
@@ -84,7 +85,7 @@ class CycleGAN:
             added.discriminator_step()
 
 
-class Added:
+class Added(abc.ABC):
     """What is added to the step; the base class counts the processor's seconds spent in it."""
 
     seconds = 0.0
@@ -102,11 +103,11 @@ class Added:
         self._discriminator_step()
         self.seconds += time.process_time() - start
 
-    def _generator_loss(self, batch: Batch, fake_B: Tensor, fake_A: Tensor, rec_A: Tensor, rec_B: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _generator_loss(self, batch: Batch, fake_B: Tensor, fake_A: Tensor, rec_A: Tensor, rec_B: Tensor) -> Tensor: ...
 
-    def _discriminator_step(self) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _discriminator_step(self) -> None: ...
 
 
 class Regions(Added):

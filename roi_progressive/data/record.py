@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -20,7 +21,8 @@ def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
 
     ``a * grey + b`` of its ``intensity`` gives HU (CT) or the scanner's values (MR), where ``grey`` is the value in a
     PNG, or ``(x + 1) * 127.5`` of the value x in an ``.npy``, to float precision. Standardised values lie on the scale
-    of ``mr_standard`` and come back through ``source_landmarks``. ``series`` is the UID of a DICOM series.
+    of ``mr_standard`` and come back through ``source_landmarks``. ``series`` tells DICOM series
+    apart: the first 16 digits of the SHA-256 of the series' UID, which itself would identify the examination.
     """
     scan, square = picture.scan, picture.square
     a, b = scan.mapping.of_grey()
@@ -46,7 +48,7 @@ def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
         "region_areas_px": {region: int(mask.sum()) for region, mask in picture.masks.items()},
     }
     if scan.volume.series is not None:
-        entry["series"] = scan.volume.series
+        entry["series"] = hashlib.sha256(scan.volume.series.encode()).hexdigest()[:16]
     if scan.borrowed:
         entry["masks_of_other_modality"] = list(scan.borrowed)
     return entry
