@@ -23,6 +23,7 @@ from .run_folder import (
     clear,
     make_folder,
     read_run,
+    remove_leftovers,
     require_data,
     required_epoch,
     saved_epoch,
@@ -115,6 +116,8 @@ def resume(out: str | Path, *, plugins: Iterable[Any] = (), report: Report | Non
     require_data(root, folder)
     host_options = options.host_options(root, folder, continue_train=True, epoch=str(epoch), epoch_count=epoch + 1)
     if epoch >= options.epochs + options.decay_epochs:
+        if is_main_process():
+            remove_leftovers(folder, epoch)
         return
     model = create_model(host_options)
     dataset = create_dataset(host_options)
@@ -125,6 +128,7 @@ def resume(out: str | Path, *, plugins: Iterable[Any] = (), report: Report | Non
         read_everything(dataset)
         if is_main_process():
             truncate_history(folder, epoch)
+            remove_leftovers(folder, epoch)
         _loop(model, dataset, session, options, folder, report)
 
 
@@ -180,13 +184,13 @@ def _mean_of(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _save(model: CycleGANModel, session: Session, folder: Path, epoch: int) -> None:
-    """Save an epoch, then point at it, then drop the one before: a stop in between loses nothing."""
+    """Save an epoch and its picture, then point at it, then drop the one before: a stop in between loses nothing."""
     before = saved_epoch(folder)
     model.save_networks(epoch)
     if session.config.resume != "exact":
         save_optimizers(model, folder / "networks", epoch)
-    write_json(folder / "networks" / "latest.json", {"epoch": epoch})
     _draw_sample(model, folder / "samples" / f"epoch_{epoch:04d}.png")
+    write_json(folder / "networks" / "latest.json", {"epoch": epoch})
     if before is not None and before != epoch:
         for path in (folder / "networks").glob(f"{before}_*.pth"):
             path.unlink()

@@ -8,10 +8,13 @@ uncertainty maps.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ from .errors import CheckpointError, DataError
 from .train_options import TrainOptions
 
 SPLITS = ("test", "val", "train")
+_HALF_WRITTEN = re.compile(r"\.?.+\.(pth|json|jsonl)\.\d+\.tmp")
+_NETWORKS = re.compile(r"(\d+)_(net_[GD]_[AB]|roi_progressive|optimizers)\.pth")
 
 
 def read_run(folder: Path) -> tuple[Path, TrainOptions, Config]:
@@ -110,9 +115,18 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
+def remove_leftovers(folder: Path, epoch: int | None) -> None:
+    """Remove what a killed process could not: half-written files, and networks of other epochs than the saved one."""
+    for path in [*folder.glob("*"), *folder.glob("networks/*")]:
+        of_epoch = _NETWORKS.fullmatch(path.name) if path.parent.name == "networks" else None
+        if _HALF_WRITTEN.fullmatch(path.name) or (of_epoch and int(of_epoch[1]) != epoch):
+            path.unlink(missing_ok=True)
+
+
 def clear(folder: Path) -> None:
     """Remove what an earlier run left, and nothing else; its pointer to its networks first."""
     (folder / "networks" / "latest.json").unlink(missing_ok=True)
+    remove_leftovers(folder, None)
     for pattern in ("run.json", "history.jsonl", "networks/*.pth", "samples/epoch_*.png"):
         for path in folder.glob(pattern):
             path.unlink()
@@ -124,13 +138,18 @@ def clear(folder: Path) -> None:
 
 
 def write_image(path: Path, image: Tensor) -> None:
-    """Write the first channel of an image ``[C, H, W]`` in [-1, 1] as 8-bit grey PNG, or as float32 ``.npy``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npy":
-        np.save(path, image[0].clamp(-1, 1).float().cpu().numpy())
-        return
-    grey = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-    Image.fromarray(grey).save(path)
+    """Write the first channel of an image ``[C, H, W]`` in [-1, 1] as 8-bit grey PNG, or as float32 ``.npy``.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".npy":
+            np.save(path, image[0].clamp(-1, 1).float().cpu().numpy())
+            return
+        grey = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+        Image.fromarray(grey).save(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -141,13 +160,13 @@ def write_text(path: Path, text: str) -> None:
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise DataError(
-            f"`out` must be a folder that can be written; {str(path)!r} cannot: {error.strerror}; choose another"
-        ) from error
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(text, encoding="utf-8")
+            os.replace(aside, path)
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -156,8 +175,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def append_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Add one line of JSON."""
-    with open(path, "a", encoding="utf-8") as file:
+    """Add one line of JSON.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    with _writing(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(content, allow_nan=False) + "\n")
 
 
@@ -165,3 +188,14 @@ def truncate_history(folder: Path, epoch: int) -> None:
     """Drop the epochs that will be trained again."""
     kept = [json.dumps(line) + "\n" for line in history(folder) if line["epoch"] <= epoch]
     write_text(folder / "history.jsonl", "".join(kept))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"`out` must be a folder that can be written; {str(path)!r} cannot: {error.strerror or error}; "
+            f"free the space or choose another"
+        ) from error

@@ -159,7 +159,7 @@ def paired_data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_scans() -> Callable[[Path], Path]:
     """``write_scans(folder)``: CT, MR and tumours of five patients as small volumes; returns their table."""
     sitk = pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")
