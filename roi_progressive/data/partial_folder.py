@@ -34,10 +34,20 @@ class PartialFolder:
         return self.path / "pictures"
 
     def put(self, target: Path, save: Callable[[Path], object]) -> None:
-        """Write a file: ``save`` is given another path with the same ending, which then becomes ``target``."""
+        """Write a file: ``save`` is given another path with the same ending, which then becomes ``target``.
+
+        Raises:
+            DataError: It cannot be written.
+        """
         aside = self.path / "aside" / f"{os.getpid()}{target.suffix}"
-        save(aside)
-        os.replace(aside, target)
+        try:
+            save(aside)
+            os.replace(aside, target)
+        except OSError as error:
+            raise DataError(
+                f"`out` must be a folder that can be written; {target.name!r} cannot: {error.strerror or error}; free "
+                f"the space, and the same command goes on where this one stopped"
+            ) from error
 
     def cache(self, key: str) -> Path:
         """Where the array that a job leaves to a later one lies, if it does."""
