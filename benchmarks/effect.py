@@ -1,11 +1,13 @@
-"""Does it help? The bundled CycleGAN on a phantom, with and without us: arm by arm, seed by seed.
+"""Does it help? The bundled CycleGAN on a phantom or on scans, with and without us: arm by arm, seed by seed.
 
     python benchmarks/effect.py OUT [--arms plain regions ...] [--seeds 1 2 3] [--epochs N] [--processes N] [--quick]
+    python benchmarks/effect.py OUT --scans SCANS.csv
 
-Every arm is trained from every seed on the same frozen phantom (unpaired to train on, paired to test on) with the same
-budget. A finished run is a line of ``OUT/runs.jsonl``; the same command again goes on where it stopped, and more arms
-and seeds may be added later. ``OUT/report.md`` and its pictures are written anew after each run. ``--quick`` shows in
-a minute that all of it works; its figures mean nothing.
+Every arm is trained from every seed on the same data (unpaired to train on, paired to test on) with the same budget:
+a frozen phantom, or scans that ``SCANS.csv`` lists as ``roi-progressive prepare`` reads them, every patient with a CT,
+an MR and the column ``tumor``. A finished run is a line of ``OUT/runs.jsonl``; the same command again goes on where it
+stopped, and more arms and seeds may be added later. ``OUT/report.md`` and its pictures are written anew after each run.
+``--quick`` shows in a minute that all of it works; its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from effect_arms import ARMS, MAIN
+from effect_arms import MAIN
+from effect_data import PHANTOM_SEED, SPLIT_SEED, make_phantom_data, make_scan_data
 from effect_report import write_report
+from effect_scan_arms import SCAN_ARMS, arms_of, scan_options
 
-from roi_progressive.data.phantom import PHANTOM_VERSION, make_phantom
+from roi_progressive.data.phantom import PHANTOM_VERSION
 from roi_progressive.demo import demo_options
 from roi_progressive.errors import ConfigError, RoiProgressiveError
 from roi_progressive.parallel import Report, run_parallel
@@ -33,10 +37,11 @@ from roi_progressive.run import resume, train
 from roi_progressive.run_folder import append_json, saved_epoch, write_json
 from roi_progressive.score_files import write_scores
 
-PHANTOM_SEED = 7000
-"""Frozen; tuning used other phantoms."""
 QUICK = {"patients": (6, 3), "slices": 2, "size_px": 32, "epochs": 4}
 FULL = {"patients": (24, 12), "slices": 9, "size_px": 64, "epochs": 14}
+QUICK_SCANS = {"size_px": 32, "epochs": 4}
+FULL_SCANS = {"size_px": 64, "epochs": 16}
+SHRUNK = {"channels": 4, "depth": 2, "discriminator_channels": 4}
 
 
 @dataclass(frozen=True)
@@ -45,21 +50,26 @@ class Run:
 
     arm: str
     seed: int
-    folder: Path
-    data: Path
-    epochs: int
-    quick: bool
+    out: Path
+    settings: Mapping[str, Any]
 
     @property
     def name(self) -> str:
         """Its key among the runs of the study."""
         return f"{self.arm}-{self.seed}"
 
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.out / "runs" / self.name
+
     def __call__(self, report: Report) -> None:
         """Train, or go on, then evaluate; what came out lies in its folder's ``test``."""
-        arm = ARMS[self.arm]
-        shrunk = {"channels": 4, "depth": 2, "discriminator_channels": 4} if self.quick else {}
-        options = replace(demo_options(self.seed, self.epochs), **shrunk, **arm.options, save_every_epochs=2)
+        arm = arms_of(self.settings)[self.arm]
+        base = scan_options if "scans" in self.settings else demo_options
+        changed = (SHRUNK if self.settings["quick"] else {}) | dict(arm.options)
+        epochs = max(4, round(self.settings["epochs"] * arm.epochs_share))
+        options = replace(base(self.seed, epochs), **changed, save_every_epochs=2)
 
         def count(step: int, steps: int, text: str) -> None:
             if step % 5 == 0:
@@ -69,7 +79,8 @@ class Run:
             if saved_epoch(self.folder) is None:
                 config = arm.config and replace(arm.config, seed=self.seed)
                 plugins = arm.plugins(self.seed)
-                train(self.data, self.folder, options, config, plugins=plugins, force=True, report=count)
+                data = self.out / arm.data
+                train(data, self.folder, options, config, plugins=plugins, force=True, report=count)
             else:
                 resume(self.folder, plugins=arm.plugins(self.seed), report=count)
         references = REFERENCES if self.arm == "plain" else ()
@@ -77,22 +88,16 @@ class Run:
         report(1.0, "done")
 
 
-def study(
-    out: Path, arms: Sequence[str], seeds: Sequence[int], epochs: int | None, processes: int, *, quick: bool
-) -> None:
-    """Train what is not there yet, and write the report."""
-    preset = QUICK if quick else FULL
-    settings = {**preset, "phantom_seed": PHANTOM_SEED, "phantom_version": PHANTOM_VERSION, "quick": quick}
-    settings["epochs"] = settings["epochs"] if epochs is None else epochs
-    settings = json.loads(json.dumps(settings))
-    _begin(out, settings)
+def study(chosen: argparse.Namespace) -> None:
+    """Train what is not there yet, and write the report; arguments as on the command line."""
+    out, settings = chosen.out, _settings(chosen)
+    _begin(out, settings, chosen.scans)
     done = {(line["arm"], line["seed"]) for line in finished(out)}
-    runs = [
-        Run(arm, seed, out / "runs" / f"{arm}-{seed}", out / "data", settings["epochs"], quick)
-        for seed in seeds
-        for arm in arms
-        if (arm, seed) not in done
-    ]
+    arms = chosen.arms or (tuple(SCAN_ARMS) if chosen.scans else MAIN)
+    unknown = sorted(set(arms) - set(arms_of(settings)))
+    if unknown:
+        raise ConfigError(f"`arms` must be any of {', '.join(arms_of(settings))}; got {', '.join(unknown)}")
+    runs = [Run(arm, seed, out, settings) for seed in chosen.seeds for arm in arms if (arm, seed) not in done]
     started = {run.name: 0.0 for run in runs}
     shares = dict.fromkeys(started, 0.0)
 
@@ -107,26 +112,38 @@ def study(
 
     if runs:
         with ProgressBar("effect") as bar:
-            run_parallel({run.name: run for run in runs}, processes, partial(hear, bar))
+            run_parallel({run.name: run for run in runs}, chosen.processes, partial(hear, bar))
     else:
         write_report(out, finished(out))
     print((out / "report.md").read_text(encoding="utf-8"))
 
 
-def _begin(out: Path, settings: dict[str, Any]) -> None:
+def _settings(chosen: argparse.Namespace) -> dict[str, Any]:
+    if chosen.scans is None:
+        settings = {**(QUICK if chosen.quick else FULL)}
+        settings |= {"phantom_seed": PHANTOM_SEED, "phantom_version": PHANTOM_VERSION}
+    else:
+        settings = {**(QUICK_SCANS if chosen.quick else FULL_SCANS), "scans": chosen.scans.name}
+        settings["split_seed"] = SPLIT_SEED
+    settings["epochs"] = settings["epochs"] if chosen.epochs is None else chosen.epochs
+    plain: dict[str, Any] = json.loads(json.dumps({**settings, "quick": chosen.quick}))
+    return plain
+
+
+def _begin(out: Path, settings: dict[str, Any], scans: Path | None) -> None:
     described = out / "study.json"
     if described.is_file():
         before = json.loads(described.read_text(encoding="utf-8"))
-        other = sorted(key for key in settings if before.get(key) != settings[key])
+        other = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
         if other:
             raise ConfigError(f"`OUT` holds a study with other {', '.join(other)}; got {out}; choose another folder")
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"`OUT` must be a new or empty folder, or a study to go on with; got {out}; choose another")
-    (n_train, n_test), slices = settings["patients"], settings["slices"]
-    out.mkdir(parents=True, exist_ok=True)
-    sizes = {"n_train": n_train, "n_val": 0, "n_test": n_test, "slices_per_patient": slices}
-    make_phantom(out / "data", **sizes, size_px=settings["size_px"], seed=PHANTOM_SEED)
+    if scans is None:
+        make_phantom_data(out, **{key: settings[key] for key in ("patients", "slices", "size_px")})
+    else:
+        make_scan_data(out, scans, size_px=settings["size_px"])
     write_json(described, settings)
 
 
@@ -151,14 +168,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study; a user's mistake is one line and status 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the study, new or one to go on with")
-    parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=MAIN, help="which (plain regions placebo)")
+    parser.add_argument("--scans", type=Path, metavar="CSV", help="a list of scans, in place of the phantom")
+    parser.add_argument("--arms", nargs="+", help="which (of the phantom plain regions placebo, of scans all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=(1, 2, 3), help="of networks and data order (1 2 3)")
-    parser.add_argument("--epochs", type=int, help="of every run (14)")
+    parser.add_argument("--epochs", type=int, help="of every run (14 of the phantom, 16 of scans)")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each (2)")
     parser.add_argument("--quick", action="store_true", help="a tiny study that shows that everything works")
-    chosen = parser.parse_args(arguments)
     try:
-        study(chosen.out, chosen.arms, chosen.seeds, chosen.epochs, chosen.processes, quick=chosen.quick)
+        study(parser.parse_args(arguments))
     except RoiProgressiveError as error:
         print(f"effect: error: {error}", file=sys.stderr)
         return 2

@@ -29,6 +29,8 @@ class Arm:
         options: Changes of the host's options.
         plugins: Made from the seed of the run.
         context: Entered while it trains.
+        data: The folder of the study that it trains and is tested on.
+        epochs_share: Of the study's epochs, where its data have more slices, so that all arms take as many steps.
     """
 
     question: str
@@ -37,6 +39,8 @@ class Arm:
     options: Mapping[str, Any] = field(default_factory=dict)
     plugins: Callable[[int], list[Any]] = lambda seed: []
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    data: str = "data"
+    epochs_share: float = 1.0
 
 
 class RegionL1:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from effect_arms import ARMS
+from effect_arms import Arm
+from effect_scan_arms import arms_of
 
 from roi_progressive.evaluation.aggregation import patient_values
 from roi_progressive.evaluation.figures import (
@@ -31,6 +32,7 @@ SHOWN = ("plain", "regions", "placebo")
 
 Matrix = npt.NDArray[np.float64]
 Slices = Mapping[tuple[str, int], Sequence[Any]]
+Arms = Mapping[str, Arm]
 
 
 def write_report(out: Path, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -42,20 +44,20 @@ def write_report(out: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """
     slices = {(one["arm"], one["seed"]): read_slices(out / "runs" / f"{one['arm']}-{one['seed']}") for one in lines}
     settings = json.loads((out / "study.json").read_text(encoding="utf-8"))
-    pictures = [*_draw_gains(out, slices), *_draw_slices(out, slices)]
+    arms = arms_of(settings)
+    pictures = [*_draw_gains(out, slices, arms), *_draw_slices(out, slices)]
     minutes = sum(line["minutes"] for line in lines)
     text = [
         "# Does it help?",
         "",
-        f"{len(lines)} runs, {settings['epochs']} epochs each, {minutes:.0f} minutes in all; phantom version "
-        f"{settings['phantom_version']}, seed {settings['phantom_seed']}."
+        f"{len(lines)} runs, {settings['epochs']} epochs each, {minutes:.0f} minutes in all; {_data_of(settings)}."
         + (" A quick run: the figures mean nothing." if settings["quick"] else ""),
         "",
         "Each gain is an arm's figure minus that of the arm it is compared with, from the same seeds on the same "
         "slices, averaged within patients, then over patients and seeds. In brackets: 95 % of the means when patients "
         f"and seeds are drawn with replacement ({DRAWS:,} draws). A gain that the placebo has too is no gain.",
         "",
-        *_gain_table(slices),
+        *_gain_table(slices, arms),
         "",
         *_value_table(lines),
         "",
@@ -64,9 +66,8 @@ def write_report(out: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     write_text(out / "report.md", "\n".join(text).rstrip() + "\n")
 
 
-def gains(slices: Slices, arm: str, direction: str, metric: str) -> Matrix | None:
-    """An arm's gain ``[seeds, patients]`` over the one it is compared with; ``None`` without a seed of both."""
-    other = ARMS[arm].against
+def gains(slices: Slices, arm: str, other: str, direction: str, metric: str) -> Matrix | None:
+    """An arm's gain ``[seeds, patients]`` over another; ``None`` without a seed of both."""
     seeds = sorted(seed for name, seed in slices if name == arm and (other, seed) in slices)
     rows = []
     for seed in seeds:
@@ -86,31 +87,38 @@ def interval(gain: Matrix, seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _data_of(settings: Mapping[str, Any]) -> str:
+    if "scans" in settings:
+        return f"scans of {settings['scans']}, split by seed {settings['split_seed']}"
+    return f"phantom version {settings['phantom_version']}, seed {settings['phantom_seed']}"
+
+
 def _values(slices: Sequence[Any], direction: str, metric: str) -> dict[str, float]:
     return patient_values((one for one in slices if one["direction"] == direction), metric)
 
 
-def _compared(slices: Slices) -> list[str]:
-    return [arm for arm in ARMS if gains(slices, arm, "A2B", "psnr") is not None and ARMS[arm].against != arm]
+def _compared(slices: Slices, arms: Arms) -> list[str]:
+    compared = {name: arm.against for name, arm in arms.items() if arm.against != name}
+    return [name for name, other in compared.items() if gains(slices, name, other, "A2B", "psnr") is not None]
 
 
-def _gain_table(slices: Slices) -> list[str]:
+def _gain_table(slices: Slices, arms: Arms) -> list[str]:
     lines = ["| arm | against | direction | seeds | " + " | ".join(title for title, _ in COLUMNS.values()) + " |"]
     lines.append("| --- " * 3 + "| ---: " * (1 + len(COLUMNS)) + "|")
-    for arm in _compared(slices):
+    for arm in _compared(slices, arms):
         for direction in DIRECTIONS:
             cells = []
             for metric, (_, digits) in COLUMNS.items():
-                gain = gains(slices, arm, direction, metric)
+                gain = gains(slices, arm, arms[arm].against, direction, metric)
                 if gain is None:
                     cells.append("n/a")
                     continue
                 low, high = interval(gain)
                 cells.append(f"{gain.mean():+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]")
             seeds = len({seed for name, seed in slices if name == arm})
-            row = [arm, ARMS[arm].against, DIRECTION_NAMES[direction], str(seeds), *cells]
+            row = [arm, arms[arm].against, DIRECTION_NAMES[direction], str(seeds), *cells]
             lines.append("| " + " | ".join(row) + " |")
-    described = [f"- *{arm}*: {ARMS[arm].question}" for arm in ARMS if any(name == arm for name, _ in slices)]
+    described = [f"- *{arm}*: {arms[arm].question}" for arm in arms if any(name == arm for name, _ in slices)]
     return [*lines, "", *described]
 
 
@@ -132,18 +140,18 @@ def _value_table(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return table
 
 
-def _draw_gains(out: Path, slices: Slices) -> list[str]:
+def _draw_gains(out: Path, slices: Slices, arms: Arms) -> list[str]:
     """Tumour PSNR gained by each arm, with its interval."""
     from matplotlib.figure import Figure
 
-    arms = _compared(slices)
-    if not arms:
+    compared = _compared(slices, arms)
+    if not compared:
         return []
-    figure = Figure(figsize=(6.4, 0.9 + 0.42 * len(arms)), layout="constrained")
+    figure = Figure(figsize=(6.4, 0.9 + 0.42 * len(compared)), layout="constrained")
     axis = figure.subplots()
     for shift, direction in ((-0.14, "A2B"), (0.14, "B2A")):
-        for place, arm in enumerate(arms):
-            gain = gains(slices, arm, direction, "tpsnr")
+        for place, arm in enumerate(compared):
+            gain = gains(slices, arm, arms[arm].against, direction, "tpsnr")
             if gain is None:
                 continue
             low, high = interval(gain)
@@ -152,7 +160,7 @@ def _draw_gains(out: Path, slices: Slices) -> list[str]:
             axis.plot([low, high], [place + shift] * 2, color=color, linewidth=2)
             axis.plot(gain.mean(), place + shift, "o", color=color, label=label)
     axis.axvline(0, color="0.4", linewidth=0.9)
-    axis.set_yticks(range(len(arms)), [f"{arm} − {ARMS[arm].against}" for arm in arms], fontsize=8)
+    axis.set_yticks(range(len(compared)), [f"{arm} − {arms[arm].against}" for arm in compared], fontsize=8)
     axis.invert_yaxis()
     axis.set_xlabel("tumour PSNR gained, dB", fontsize=9)
     axis.spines[["top", "right"]].set_visible(False)

@@ -40,6 +40,12 @@ CHECKS: dict[str, list[Callable[[Any], bool]]] = {
         lambda _: Path("growth.svg").read_text(encoding="utf-8").startswith("<?xml"),
     ],
     "ggd_loss": [lambda all: all["ours, closed form"]["saved_tensors"] == 3],
+    "shape_recovery": [
+        lambda all: all["Laplace"]["exact"]["shape"]["median"] == pytest.approx(1.0, rel=0.1),
+        # The least of log Γ(1/β): digamma vanishes at 1/0.684.
+        lambda all: all["Laplace"]["in circulation"]["shape"]["median"] == pytest.approx(1 / 1.4616321, rel=1e-3),
+    ],
+    "head_calibration": [lambda all: all["others"]["exact"]["uce"]["median"] > 0],
 }
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -86,19 +92,55 @@ def test_a_spread_is_median_and_quartiles(monkeypatch: pytest.MonkeyPatch) -> No
     assert measure.Spread.of([1.5]).percent() == "+50.0 % [+50.0, +50.0]"
 
 
-def test_the_study_goes_on_where_it_stopped_and_reports_what_is_done(tmp_path: Path) -> None:
-    def study(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(FOLDER / "effect.py"), "study", "--quick", "--seeds", "1", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
+def _study(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FOLDER / "effect.py"), "study", "--quick", "--seeds", "1", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
 
-    assert study("--arms", "plain").returncode == 0
+
+def test_the_study_goes_on_where_it_stopped_and_reports_what_is_done(tmp_path: Path) -> None:
+    assert _study(tmp_path, "--arms", "plain").returncode == 0
     began = (tmp_path / "study" / "runs" / "plain-1" / "history.jsonl").stat().st_mtime_ns
-    done = study("--arms", "plain", "roi_l1")
+    done = _study(tmp_path, "--arms", "plain", "roi_l1")
     assert done.returncode == 0, done.stderr
     assert "| roi_l1 | plain | CT → MR | 1 |" in done.stdout
     lines = (tmp_path / "study" / "runs.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["arm"] for line in lines] == ["plain", "roi_l1"]
     assert (tmp_path / "study" / "runs" / "plain-1" / "history.jsonl").stat().st_mtime_ns == began
     assert (tmp_path / "study" / "gains.png").read_bytes().startswith(b"\x89PNG")
-    other = study("--epochs", "5")
+    other = _study(tmp_path, "--epochs", "5")
     assert other.returncode == 2 and "with other epochs" in other.stderr and len(other.stderr.splitlines()) == 1
+
+
+def test_a_study_on_scans_trains_on_disjoint_patients_and_its_ceiling_on_pairs(
+    tmp_path: Path, write_scans: Callable[[Path], Path]
+) -> None:
+    scans = write_scans(tmp_path / "scans")
+    done = _study(tmp_path, "--scans", str(scans), "--arms", "plain", "ceiling", "--processes", "1")
+    assert done.returncode == 0, done.stderr
+    assert "| ceiling | plain | CT → MR | 1 |" in done.stdout
+    made = tmp_path / "study"
+    patients = {
+        folder: {path.name[:3] for path in (made / folder).glob("*.png")}
+        for folder in ("data/trainA", "data/trainB", "data/testA", "data/testB", "paired/trainA", "paired/trainB")
+    }
+    assert patients["data/trainA"] and patients["data/trainB"]
+    assert not patients["data/trainA"] & patients["data/trainB"]
+    assert patients["paired/trainA"] == patients["paired/trainB"] == patients["data/trainA"] | patients["data/trainB"]
+    assert patients["data/testA"] == patients["data/testB"] and not patients["data/testA"] & patients["paired/trainA"]
+    images, masks = (sorted(p.name for p in (made / "data" / name).iterdir()) for name in ("trainA", "trainA_tumor"))
+    assert images == masks
+    other = _study(tmp_path)
+    assert other.returncode == 2 and "a study with other" in other.stderr and len(other.stderr.splitlines()) == 1
+
+
+def test_what_the_ceiling_is_trained_on_belongs_together(paired_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    arms = __import__("effect_scan_arms")
+    for path in (paired_data / "trainA").iterdir():
+        (paired_data / "trainB" / path.name).write_bytes(path.read_bytes())
+    options = arms.scan_options(0, 4).host_options(paired_data, paired_data / "run")
+    assert not options.no_flip
+    samples = [arms.PairedDataset(options)[index] for index in (0, 1, 2, 3) * 4]
+    assert all(torch.equal(sample["A"], sample["B"]) for sample in samples)
+    mirrored = {torch.equal(sample["A"], samples[0]["A"]) for sample in samples[::4]}
+    assert mirrored == {True, False}
