@@ -83,7 +83,7 @@ def train_script(case: str, dtype: torch.dtype, steps: int, trouble: str | None 
     """
     torch.manual_seed(0)
     rank, size = rank_and_size()
-    half, scaler = trouble == "overflow", torch.amp.GradScaler("cpu", init_scale=2.0**8, enabled=trouble == "overflow")
+    half, scaler = trouble == "overflow", _scaler(enabled=trouble == "overflow")
     generators: dict[str, Any] = {direction: make_generator().to(dtype) for direction in ("A2B", "B2A")}
     if size > 1:
         # One of them with outputs that DDP copies.
@@ -118,6 +118,12 @@ def train_script(case: str, dtype: torch.dtype, steps: int, trouble: str | None 
         weights = {f"generator.{d}.{i}": p for d, net in generators.items() for i, p in enumerate(net.parameters())}
         weights = {**copied(weights), **_of_ours(session, heads=True), "moved": torch.tensor(moved)}
     return weights
+
+
+def _scaler(*, enabled: bool) -> Any:
+    if not hasattr(torch.amp, "GradScaler"):  # before torch 2.3, which scales nothing on the CPU
+        return torch.cuda.amp.GradScaler(enabled=False)
+    return torch.amp.GradScaler("cpu", init_scale=2.0**8, enabled=enabled)
 
 
 def _of_ours(session: Session, *, heads: bool = False) -> dict[str, Tensor]:
@@ -168,6 +174,8 @@ TROUBLED: dict[str, Callable[[], dict[str, Tensor]]] = {
     "overflow": partial(train_script, "uneven", torch.float32, 5, "overflow"),
 }
 """Runs in which one process alone meets trouble."""
+if not hasattr(torch.amp, "GradScaler"):
+    del TROUBLED["overflow"]
 
 
 def main(folder: Path) -> None:

@@ -154,6 +154,8 @@ def test_trouble_of_one_process_leaves_all_alike(
     trouble: str, learnt: bool, script: Any, trained: list[dict[str, dict[str, torch.Tensor]]]
 ) -> None:
     """The other process's windows are learnt from where its numbers are sound; an overflow is everybody's."""
+    if trouble not in script.TROUBLED:
+        pytest.skip("this torch scales no gradients on the CPU (2.3 is the first that does)")
     first, second = (weights[trouble] for weights in trained)
     expected = [True] * len(first["moved"])
     expected[script.TROUBLE_AT_STEP] = learnt
