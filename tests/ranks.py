@@ -100,7 +100,7 @@ def train_script(case: str, dtype: torch.dtype, steps: int, trouble: str | None 
             images, masks = batch_of(case, step, dtype, own_part())
             if in_trouble and trouble == "mask":
                 masks["A"]["tumor"][0, 0, 0, 0] = math.nan
-            with torch.autocast("cpu", dtype=torch.float16, enabled=half):
+            with torch.autocast("cpu", dtype=torch.float16 if half else torch.bfloat16, enabled=half):
                 fake_B, fake_A = generators["A2B"](images["A"]), generators["B2A"](images["B"])
                 rec_A, rec_B = generators["B2A"](fake_B), generators["A2B"](fake_A)
             forth = {"real_A": images["A"], "fake_B": fake_B, "rec_A": rec_A, "masks_A": masks["A"]}
