@@ -11,6 +11,7 @@ costs no second import. Where a life ends, the kernel ends it: no handler, no ``
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -133,9 +134,27 @@ def preparing(given: dict[str, Any], folder: Path) -> Callable[[Report], None]:
     return work
 
 
+def import_all_of(what: str) -> None:
+    """What a life imports on its way and need not twice; an optimizer's first import costs more than a life."""
+    if what == "train":
+        torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    else:
+        for module in (
+            "PIL.Image",
+            "scipy.ndimage",
+            "SimpleITK",
+            "skimage.filters",
+            "skimage.measure",
+            "skimage.restoration",
+            "skimage.transform",
+        ):
+            importlib.import_module(module)
+
+
 def main(path: Path) -> None:
     """Live through every case, to its end; what was found on the way goes to ``path`` with the suffix ``.out``."""
     given = json.loads(path.read_text())
+    import_all_of(given["what"])
     make = {"train": training, "prepare": preparing}[given["what"]]
     straight = path.parent / "straight" / "run"
     straight.parent.mkdir()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from roi_progressive import run as run_module
 from roi_progressive.config import Config, GGDConfig, RegionConfig
-from roi_progressive.errors import ConfigError, DataError, MaskError
+from roi_progressive.errors import CheckpointError, ConfigError, DataError, MaskError
 from roi_progressive.host import CycleGANModel, HostOptions, create_dataset
 from roi_progressive.inspection import read_everything
 from roi_progressive.rng import RandomState
@@ -164,7 +164,7 @@ def test_a_stop_while_saving_leaves_the_epoch_before(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full_disk)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(CheckpointError, match="No space left"):
             train(small_data, run, options, GUIDED)
     assert saved_epoch(run) == 2
     resume(run)
