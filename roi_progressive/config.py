@@ -207,7 +207,7 @@ class Config:
 
     @classmethod
     def paper(cls) -> Config:
-        """The paper's word: liver at two scales, then tumour at three, weights of 1; ``demo_config`` has the study's."""
+        """The paper's word: liver at two scales, then tumour at three, weights 1; ``demo_config`` has the study's."""
         return cls(
             regions=(RegionConfig("liver", scales=2), RegionConfig("tumor", scales=3)),
             ggd=GGDConfig(weight=1.0),
