@@ -13,6 +13,7 @@ from effect_gains import DRAWS, Lines, read_runs
 from effect_pictures import draw_gains, draw_sigma, draw_slices
 from effect_scan_arms import arms_of
 from effect_tables import calibration_table, gain_table, left_for_later, score_table, sign_table
+from effect_training import draw_training
 
 from roi_progressive.run_folder import write_text
 
@@ -36,6 +37,7 @@ def write_report(out: Path, lines: Lines) -> None:
     drawn = {
         "gains.png": draw_gains(out / "gains.png", slices, arms),
         "slices.png": draw_slices(out / "slices.png", out, slices, arms),
+        "training.png": draw_training(out / "training.png", out, slices),
         "sigma.png": draw_sigma(out / "sigma.png", curves.get("regions")),
     }
     planned = dict.fromkeys(arms, MAIN_SEEDS if on_scans else SECONDARY_SEEDS) | dict.fromkeys(needed, MAIN_SEEDS)

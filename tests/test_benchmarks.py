@@ -97,7 +97,9 @@ def _study(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
 
 
-def test_the_study_goes_on_where_it_stopped_and_reports_what_is_done(tmp_path: Path) -> None:
+def test_the_study_goes_on_where_it_stopped_and_reports_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert _study(tmp_path, "--arms", "plain").returncode == 0
     began = (tmp_path / "study" / "runs" / "plain-1" / "history.jsonl").stat().st_mtime_ns
     done = _study(tmp_path, "--arms", "plain", "roi_l1")
@@ -107,6 +109,12 @@ def test_the_study_goes_on_where_it_stopped_and_reports_what_is_done(tmp_path: P
     assert [json.loads(line)["arm"] for line in lines] == ["plain", "roi_l1"]
     assert (tmp_path / "study" / "runs" / "plain-1" / "history.jsonl").stat().st_mtime_ns == began
     assert (tmp_path / "study" / "gains.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    over_epochs = __import__("effect_training").tumour_psnr(tmp_path / "study" / "runs" / "plain-1")
+    (evaluated,) = (row for row in json.loads(lines[0])["means"] if (row["arm"], row["direction"]) == ("model", "A2B"))
+    assert list(over_epochs["A2B"]) == ["2", "4"]
+    # One patient a phase, so that the mean over phases is the mean over patients.
+    assert over_epochs["A2B"]["4"] == pytest.approx(evaluated["tpsnr"], abs=1e-6)
     other = _study(tmp_path, "--epochs", "5")
     assert other.returncode == 2 and "with other epochs" in other.stderr and len(other.stderr.splitlines()) == 1
 
