@@ -26,6 +26,7 @@ from effect_arms import MAIN
 from effect_data import PHANTOM_SEED, SPLIT_SEED, make_phantom_data, make_scan_data
 from effect_report import write_report
 from effect_scan_arms import SCAN_ARMS, arms_of, scan_options
+from effect_training import keep_generators
 
 from roi_progressive.data.phantom import PHANTOM_VERSION
 from roi_progressive.demo import demo_options
@@ -72,6 +73,7 @@ class Run:
         options = replace(base(self.seed, epochs), **changed, save_every_epochs=2)
 
         def count(step: int, steps: int, text: str) -> None:
+            keep_generators(self.folder)
             if step % 5 == 0:
                 report(0.97 * step / steps, text)
 
@@ -83,6 +85,7 @@ class Run:
                 train(data, self.folder, options, config, plugins=plugins, force=True, report=count)
             else:
                 resume(self.folder, plugins=arm.plugins(self.seed), report=count)
+        keep_generators(self.folder)
         references = REFERENCES if self.arm == "plain" else ()
         write_scores(self.folder / "test", evaluate_run(self.folder, region="tumor", references=references))
         report(1.0, "done")

@@ -97,7 +97,9 @@ def _study(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
 
 
-def test_the_study_goes_on_where_it_stopped_and_reports_what_is_done(tmp_path: Path) -> None:
+def test_the_study_goes_on_where_it_stopped_and_reports_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert _study(tmp_path, "--arms", "plain").returncode == 0
     began = (tmp_path / "study" / "runs" / "plain-1" / "history.jsonl").stat().st_mtime_ns
     done = _study(tmp_path, "--arms", "plain", "roi_l1")
@@ -107,6 +109,12 @@ def test_the_study_goes_on_where_it_stopped_and_reports_what_is_done(tmp_path: P
     assert [json.loads(line)["arm"] for line in lines] == ["plain", "roi_l1"]
     assert (tmp_path / "study" / "runs" / "plain-1" / "history.jsonl").stat().st_mtime_ns == began
     assert (tmp_path / "study" / "gains.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    over_epochs = __import__("effect_training").tumour_psnr(tmp_path / "study" / "runs" / "plain-1")
+    (evaluated,) = (row for row in json.loads(lines[0])["means"] if (row["arm"], row["direction"]) == ("model", "A2B"))
+    assert list(over_epochs["A2B"]) == ["2", "4"]
+    # One patient a phase, so that the mean over phases is the mean over patients.
+    assert over_epochs["A2B"]["4"] == pytest.approx(evaluated["tpsnr"], abs=1e-6)
     other = _study(tmp_path, "--epochs", "5")
     assert other.returncode == 2 and "with other epochs" in other.stderr and len(other.stderr.splitlines()) == 1
 
@@ -140,7 +148,57 @@ def test_what_the_ceiling_is_trained_on_belongs_together(paired_data: Path, monk
         (paired_data / "trainB" / path.name).write_bytes(path.read_bytes())
     options = arms.scan_options(0, 4).host_options(paired_data, paired_data / "run")
     assert not options.no_flip
-    samples = [arms.PairedDataset(options)[index] for index in (0, 1, 2, 3) * 4]
+    torch.manual_seed(0)
+    samples = [arms.PairedDataset(options)[index] for index in (0, 1, 2, 3) * 8]
     assert all(torch.equal(sample["A"], sample["B"]) for sample in samples)
     mirrored = {torch.equal(sample["A"], samples[0]["A"]) for sample in samples[::4]}
     assert mirrored == {True, False}
+
+
+def _made_up(tpsnr: dict[str, float], seeds: range) -> tuple[list[dict[str, Any]], dict[tuple[str, int], list[Any]]]:
+    """Runs of three arms whose scores are known: two patients of one slice, each seed better by 0.01."""
+    lines: list[dict[str, Any]] = []
+    slices: dict[tuple[str, int], list[Any]] = {}
+    for arm, value in tpsnr.items():
+        for seed in seeds:
+            scores = {"tpsnr": value + 0.01 * seed, "tssim": value / 50, "psnr": 20.0}
+            slices[arm, seed] = [
+                {"direction": direction, "patient": patient, "scores": scores}
+                for direction in ("A2B", "B2A")
+                for patient in ("p1", "p2")
+            ]
+            more = {"texture_ratio": 1.0, "lost": 0.0, "inverted": 0.8 if arm == "plain" else 0.1}
+            rows = [{"arm": "model", "direction": d, **scores, **more} for d in ("A2B", "B2A")]
+            if arm == "plain":
+                rows += [{"arm": "constant_fill", "direction": d, "tpsnr": 18.0} for d in ("A2B", "B2A")]
+            lines.append({"arm": arm, "seed": seed, "means": rows})
+    return lines, slices
+
+
+def test_what_was_asked_is_held_against_what_the_runs_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    checks = __import__("effect_checks")
+
+    def seen(tpsnr: dict[str, float]) -> dict[str, str]:
+        table = checks.check_table(*_made_up(tpsnr, range(3)), checks.PHANTOM_QUESTIONS, tuple(tpsnr))
+        rows = [line.strip("| ").split(" | ") for line in table[2:]]
+        assert all(to_mr == to_ct for _, to_mr, to_ct in rows)
+        return {asked: answer for asked, answer, _ in rows}
+
+    good = seen({"plain": 10.0, "regions": 17.0, "placebo": 10.5})
+    assert good["tumour PSNR gained: at least +6 dB, the interval above +4"] == "+7.00, from +7.00: met"
+    assert good["lesions lost or inverted: at most a quarter of plain's"] == "0.10 of plain's 0.80: met"
+    assert good["aim: tumour PSNR above constant fill"] == "17.01 against 18.00: **not met**"
+    bad = seen({"plain": 10.0, "regions": 9.0, "placebo": 12.0})
+    assert bad["tumour PSNR gained: at least +6 dB, the interval above +4"] == "-1.00, from -1.00: **not met**"
+    assert bad["placebo's tumour PSNR gain: at most +1 dB"] == "+2.00, to +2.00: **not met**"
+
+
+def test_an_interval_widens_with_what_differs_over_seeds_and_patients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    gains = __import__("effect_gains")
+    of_patients = torch.arange(12.0).expand(5, 12).numpy()
+    low, high = gains.interval(of_patients)
+    # Patients alone differ: the draws' standard error is that of a mean of twelve.
+    assert (high - low) / 2 == pytest.approx(1.96 * of_patients[0].std() / 12**0.5, rel=0.05)
+    assert gains.interval(of_patients * 0 + 3.0) == (3.0, 3.0)
