@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import optim
+from torch import Tensor, optim
 
 
 def moments_of(optimizers: Iterable[optim.Optimizer]) -> list[Any]:
@@ -15,9 +15,35 @@ def moments_of(optimizers: Iterable[optim.Optimizer]) -> list[Any]:
 
 
 def load_moments(optimizers: Sequence[optim.Optimizer], moments: Sequence[Any]) -> None:
-    """Restore what ``moments_of`` gave; rates and groups stay as they are."""
+    """Restore what ``moments_of`` gave; rates and groups stay as they are.
+
+    Raises:
+        TypeError, ValueError: They are of another optimizer or of other networks.
+    """
     for optimizer, saved in zip(optimizers, moments, strict=True):
+        _check(optimizer, saved)
         optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(saved)})
+
+
+def _check(optimizer: optim.Optimizer, saved: Mapping[int, Mapping[str, Any]]) -> None:
+    """Torch itself takes any moments, and fails at the first step."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for place, moments in saved.items():
+        if isinstance(optimizer, optim.Adam) and not {"step", "exp_avg", "exp_avg_sq"} <= moments.keys():
+            raise ValueError("the moments are not Adam's")
+        for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"):
+            value = moments.get(name)
+            if value is None and (name not in moments or name == "momentum_buffer"):
+                continue
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                raise TypeError(f"{name} is {type(value).__name__}, not a tensor of floating point")
+            if value.shape != parameters[place].shape:
+                raise ValueError(
+                    f"{name} is of shape {list(value.shape)}, its weights of {list(parameters[place].shape)}"
+                )
+        step = moments.get("step", 0)
+        if not isinstance(step, Tensor) and (not isinstance(step, (int, float)) or isinstance(step, bool)):
+            raise TypeError(f"step is {type(step).__name__}, not a number")
 
 
 def pools_of(model: Any, names: Iterable[str]) -> dict[str, Any]:

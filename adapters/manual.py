@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,8 @@ from torch import nn
 from roi_progressive import Adapter, Config, ConfigError, Session, Translation, hookimpl
 from roi_progressive.adapter import DomainMasks
 from roi_progressive.patching import Patches
+
+from .host_state import load_moments, moments_of
 
 DIRECTIONS = ("A2B", "B2A")
 
@@ -80,12 +81,10 @@ class ManualAdapter(Adapter):
         return next(group for group in groups if group)
 
     def host_state(self) -> dict[str, Any]:
-        return {"moments": [optimizer.state_dict()["state"] for optimizer in self._optimizers]}
+        return {"moments": moments_of(self._optimizers)}
 
     def load_host_state(self, state: Mapping[str, Any]) -> None:
-        for optimizer, moments in zip(self._optimizers, state["moments"], strict=True):
-            # Moments only: rates and groups belong to the script's own schedule.
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
+        load_moments(self._optimizers, state["moments"])
 
 
 def _optimizers_of(generators: Iterable[nn.Module]) -> list[torch.optim.Optimizer]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .distributed import from_every_process
+from .state_checks import tensor, whole
 
 
 class EpochMeans:
@@ -42,5 +43,12 @@ class EpochMeans:
         return {name: {"total": total, "count": count} for name, (total, count) in self._sums.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where ``state_dict`` was taken."""
-        self._sums = {name: (saved["total"], saved["count"]) for name, saved in state.items()}
+        """Continue where ``state_dict`` was taken.
+
+        Raises:
+            TypeError, ValueError: A value is of another kind.
+        """
+        self._sums = {
+            str(name): (tensor("total", saved["total"], ndim=0), whole("count", saved["count"]))
+            for name, saved in state.items()
+        }

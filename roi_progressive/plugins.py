@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -12,7 +12,11 @@ from typing import Any
 import pluggy
 
 from . import hookspecs
+from .answer_checks import check_answer
 from .errors import PluginError
+
+_FIRST_RESULT = frozenset({"roi_adapter", "roi_discriminator", "roi_masks", "roi_stages"})
+"""The hooks of ``hookspecs`` with ``firstresult``."""
 
 
 class Plugins:
@@ -27,6 +31,7 @@ class Plugins:
     """
 
     def __init__(self, given: Iterable[Any] = (), defaults: Iterable[Any] = ()) -> None:
+        self._alone: dict[str, list[tuple[str, pluggy.HookCaller]]] = {}
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         for plugin in defaults:
@@ -69,29 +74,63 @@ class Plugins:
         return [impl.plugin_name for impl in reversed(self._caller(hook).get_hookimpls())]
 
     def call(self, hook: str, **arguments: Any) -> Any:
-        """Call a hook: its first result, or the list of all results that are not ``None``."""
-        caller = self._caller(hook)
-        with _naming_the_plugin(caller):
-            return caller(**arguments)
-
-    def merged(self, hook: str, **arguments: Any) -> dict[str, Any]:
-        """Call a hook that returns mappings and join them.
+        """Call a hook: its first result, or the list of all results that are not ``None``.
 
         Raises:
-            PluginError: Two plugins gave the same name, or one gave something else than a mapping.
+            PluginError: A plugin returned what the hook does not allow.
+        """
+        answers = self._answers(hook, arguments)
+        if hook in _FIRST_RESULT:
+            return next((answer for _, answer in answers), None)
+        return [answer for _, answer in answers]
+
+    def merged(self, hook: str, taken: Collection[str] = (), **arguments: Any) -> dict[str, Any]:
+        """Call a hook that returns mappings and join them.
+
+        Args:
+            hook: Its name.
+            taken: Names that no plugin may use.
+            **arguments: The hook's.
+
+        Raises:
+            PluginError: A plugin gave a name that is taken, by another plugin or otherwise, or what the hook does not
+                allow.
         """
         together: dict[str, Any] = {}
-        for result in self.call(hook, **arguments):
-            if not isinstance(result, Mapping):
-                raise PluginError(
-                    f"`{hook}` must return a mapping of names to values, or None; got {type(result).__name__} from one "
-                    f"of {', '.join(self.names(hook))}; return a dict"
-                )
-            for name, value in result.items():
-                if name in together:
-                    raise PluginError(f"`{hook}`: two plugins return {name!r}; rename one")
-                together[name] = value
+        by: dict[str, str] = {}
+        for plugin, answer in self._answers(hook, arguments):
+            for name, value in answer.items():
+                if name in by:
+                    raise PluginError(f"`{hook}`: plugins {by[name]!r} and {plugin!r} both return {name!r}; rename one")
+                if name in taken:
+                    raise PluginError(f"`{hook}`: plugin {plugin!r} returns {name!r}, which is taken; rename it")
+                together[name], by[name] = value, plugin
         return together
+
+    def _answers(self, hook: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Ask one plugin after another: its name and its answer, looked at, where it has one.
+
+        pluggy, asked for all at once, does not tell whose answer is whose. A wrapper is around each plugin by itself.
+        """
+        for plugin, caller in self._callers(hook):
+            with _naming_the_plugin(caller):
+                answer = caller(**arguments)
+            answer = answer if hook in _FIRST_RESULT else next(iter(answer), None)
+            if answer is not None:
+                check_answer(hook, plugin, answer, arguments)
+                yield plugin, answer
+
+    def _callers(self, hook: str) -> list[tuple[str, pluggy.HookCaller]]:
+        """For each plugin that implements a hook, in the order in which they are asked, a caller of it alone."""
+        if hook not in self._alone:
+            asked = [
+                one for one in reversed(self._caller(hook).get_hookimpls()) if not (one.wrapper or one.hookwrapper)
+            ]
+            self._alone[hook] = [
+                (one.plugin_name, self._manager.subset_hook_caller(hook, [o.plugin for o in asked if o is not one]))
+                for one in asked
+            ]
+        return self._alone[hook]
 
     def _caller(self, hook: str) -> pluggy.HookCaller:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .regions import Windows
+from .state_checks import python_dice, tensor
 
 
 class WindowPool:
@@ -67,11 +68,17 @@ class WindowPool:
         }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | str) -> None:
-        """Continue where ``state_dict`` was taken."""
+        """Continue where ``state_dict`` was taken.
+
+        Raises:
+            TypeError, ValueError: A value is of another kind.
+        """
         windows = zip(state["pixels"], state["masks"], strict=True)
-        self._stored = [(pixels.to(device), mask.to(device)) for pixels, mask in windows][: self.size]
-        dice = state["dice"]
-        self._dice.setstate((dice["version"], tuple(dice["words"].tolist()), dice["gauss"]))
+        checked = [(tensor("a window", pixels, ndim=3), tensor("its mask", mask, ndim=3)) for pixels, mask in windows]
+        if any(pixels.shape[1:] != mask.shape[1:] for pixels, mask in checked):
+            raise ValueError("a window and its mask differ in size")
+        self._stored = [(pixels.to(device), mask.to(device)) for pixels, mask in checked][: self.size]
+        self._dice.setstate(python_dice(state["dice"]))
 
 
 def _apart(window: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

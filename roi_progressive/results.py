@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, DataError, MaskError, PluginError
+from .errors import ConfigError, DataError, MaskError
 from .evaluation.aggregation import METRICS, aggregate
 from .evaluation.file_pairs import FilePairs, pairs_from_files
 from .evaluation.intervals import DIFFERENCE, paired_difference, with_intervals
@@ -90,11 +90,7 @@ def evaluate_run(
 
 def _extra_columns(manager: Plugins) -> Callable[[ImagePair], dict[str, Any]]:
     def columns(pair: ImagePair) -> dict[str, Any]:
-        found = manager.merged("roi_metrics", real=pair.real, fake=pair.fake, mask=pair.mask)
-        for name in found:
-            if name in METRICS:
-                raise PluginError(f"`roi_metrics`: the column {name!r} is taken; rename the plugin's")
-        return found
+        return manager.merged("roi_metrics", taken=METRICS, real=pair.real, fake=pair.fake, mask=pair.mask)
 
     return columns
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .state_checks import number, python_dice, whole
+
 
 @dataclass(frozen=True)
 class RandomState:
@@ -58,20 +60,32 @@ class RandomState:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> RandomState:
-        """The snapshot that ``to_plain`` described."""
-        python, numpy_state = plain["python"], plain["numpy"]
-        return cls(
-            python=(python["version"], tuple(python["words"].tolist()), python["gauss"]),
+        """The snapshot that ``to_plain`` described.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: It is not one; better now than when a stream is set to it.
+        """
+        numpy_state = plain["numpy"]
+        state = cls(
+            python=python_dice(plain["python"]),
             numpy={
                 "bit_generator": numpy_state["bit_generator"],
-                "state": {"key": numpy_state["key"].cpu().numpy().astype(np.uint32), "pos": numpy_state["pos"]},
-                "has_gauss": numpy_state["has_gauss"],
-                "gauss": numpy_state["gauss"],
+                "state": {
+                    "key": numpy_state["key"].cpu().numpy().astype(np.uint32),
+                    "pos": whole("pos", numpy_state["pos"]),
+                },
+                "has_gauss": whole("has_gauss", numpy_state["has_gauss"]),
+                "gauss": number("gauss", numpy_state["gauss"]),
             },
             # Generators take their states from the CPU, wherever the file was mapped to.
             torch_cpu=plain["torch_cpu"].cpu(),
             torch_cuda=tuple(state.cpu() for state in plain["torch_cuda"]),
         )
+        if not 0 <= state.numpy["state"]["pos"] <= len(state.numpy["state"]["key"]):
+            raise ValueError("pos of NumPy's stream lies outside it")  # NumPy itself would read beyond its memory
+        np.random.RandomState().set_state(state.numpy)
+        torch.Generator().set_state(state.torch_cpu)
+        return state
 
 
 class ForkedStream:
@@ -106,5 +120,5 @@ class ForkedStream:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
-        self._seed = state["seed"]
+        self._seed = whole("seed", state["seed"])
         self._state = None if state["state"] is None else RandomState.from_plain(state["state"])

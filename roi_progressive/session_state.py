@@ -13,6 +13,7 @@ from .config import Config
 from .errors import CheckpointError
 from .plugins import Plugins
 from .rng import RandomState
+from .state_checks import adam, whole
 from .steps import Steps
 
 
@@ -67,7 +68,8 @@ class SessionState(Steps):
                 )
             self._stages.load_state_dict(state["stages"])
             self._epoch_means.load_state_dict(state["epoch_means"])
-            self._steps = int(state["steps"])
+            self._steps = whole("steps", state["steps"])
+            _check_optimizers(state["guidance"]["learner"])
             self._guidance.load_state_dict(state["guidance"])
             if self.config.resume == "exact":
                 self._adapter.load_host_state(state["host"])
@@ -78,3 +80,12 @@ class SessionState(Steps):
         if self._host_random is not None:
             self._host_random.restore()
             self._host_random = None
+
+
+def _check_optimizers(learner: Mapping[str, Any] | None) -> None:
+    """Torch takes whatever it is given, and fails at the first step."""
+    if learner is None:
+        return
+    for saved in (learner["bank_optimizer"], *learner["head_optimizers"].values()):
+        if saved is not None:
+            adam(saved)

@@ -10,6 +10,7 @@ from typing import Any
 
 from .config import Config
 from .errors import ConfigError
+from .state_checks import number, whole
 
 
 @dataclass(frozen=True)
@@ -178,10 +179,16 @@ class StageController:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where ``state_dict`` was taken."""
-        self.first_epoch, self.epoch = state["first_epoch"], state["epoch"]
-        self._early = dict(state["early"])
-        self._best, self._stale_epochs = state["best"], state["stale_epochs"]
+        """Continue where ``state_dict`` was taken.
+
+        Raises:
+            TypeError: A value is of another kind.
+        """
+        first, epoch = (None if state[key] is None else whole(key, state[key]) for key in ("first_epoch", "epoch"))
+        early = {whole("a stage", number): whole("its epoch", epoch) for number, epoch in state["early"].items()}
+        best = None if state["best"] is None else number("best", state["best"])
+        self._stale_epochs = whole("stale_epochs", state["stale_epochs"])
+        self.first_epoch, self.epoch, self._early, self._best = first, epoch, early, best
 
 
 def _check_rising(plan: Sequence[Stage]) -> None:

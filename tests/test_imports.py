@@ -27,13 +27,13 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors",
-        "parallel setting_checks",
+        "parallel setting_checks state_checks",
         "config",
         "rng distributed precision finite",
         "regions stages ggd adversarial generator pools patch_geometry discriminators",
         "patching tap features epoch_means",
         "adapter uncertainty",
-        "hookspecs",
+        "hookspecs answer_checks",
         "plugins masks",
         "checkpoint recognition plugin_answers",
         "shares",

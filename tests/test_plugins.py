@@ -14,10 +14,13 @@ import pytest
 import torch
 
 from roi_progressive import hookspecs
+from roi_progressive import plugins as plugins_module
+from roi_progressive.adapter import Adapter
 from roi_progressive.config import Config, RegionConfig
 from roi_progressive.errors import PluginError
 from roi_progressive.hookspecs import hookimpl
 from roi_progressive.plugins import Plugins
+from roi_progressive.stages import Stage
 
 HOOKS = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("roi_")}
 FIRST_RESULT = {"roi_adapter", "roi_discriminator", "roi_masks", "roi_stages"}
@@ -42,6 +45,29 @@ def plugin_with(name: str = "plugin", **hooks: Any) -> types.ModuleType:
     return module
 
 
+class SomeAdapter(Adapter):
+    """One that answers nothing."""
+
+    def generators(self) -> Any: ...
+    def translations(self, masks: Any) -> Any: ...
+    def install(self, session: Any, patches: Any) -> None: ...
+    def learning_rates(self) -> Any: ...
+
+
+def answers_to(hook: str) -> list[Any]:
+    """Two answers that the hook allows."""
+    made = {
+        "roi_adapter": SomeAdapter,
+        "roi_discriminator": torch.nn.Identity,
+        "roi_masks": lambda: {"tumor": None},
+        "roi_stages": lambda: [Stage(1, ())],
+        "roi_generator_losses": lambda: {"edges": torch.zeros(())},
+        "roi_host_lacks": lambda: {"theirs": ["netG"]},
+        "roi_metrics": lambda: {"edges": 1.0},
+    }.get(hook, object)
+    return [made(), made()]
+
+
 def recorder(hook: str, seen: list[dict[str, Any]], answer: Any) -> types.ModuleType:
     """A plugin whose hook takes exactly the specified arguments."""
     names = list(inspect.signature(HOOKS[hook]).parameters)
@@ -60,7 +86,7 @@ def test_the_hooks_are_these_and_no_others() -> None:
 @pytest.mark.parametrize("hook", CALLS)
 def test_every_hook_hands_its_arguments_to_a_plugin_and_brings_the_answer_back(hook: str) -> None:
     seen: list[dict[str, Any]] = []
-    plugins = Plugins([recorder(hook, seen, answer := {"an": "answer"})])
+    plugins = Plugins([recorder(hook, seen, answer := answers_to(hook)[0])])
     came = plugins.call(hook, **CALLS[hook])
     assert list(seen[0]) == list(CALLS[hook])
     assert all(seen[0][name] is value for name, value in CALLS[hook].items())
@@ -72,9 +98,9 @@ def test_every_hook_hands_its_arguments_to_a_plugin_and_brings_the_answer_back(h
 
 @pytest.mark.parametrize("hook", CALLS)
 def test_every_hook_may_be_implemented_with_fewer_arguments(hook: str) -> None:
-    plugins = Plugins([plugin_with(**{hook: lambda: "answer"})])
-    answer = plugins.call(hook, **CALLS[hook])
-    assert answer == "answer" or answer[0] == "answer"
+    given = answers_to(hook)[0]
+    answer = Plugins([plugin_with(**{hook: lambda: given})]).call(hook, **CALLS[hook])
+    assert answer is given or answer[0] is given
 
 
 @pytest.mark.parametrize("hook", CALLS)
@@ -91,26 +117,37 @@ def test_every_hook_says_when_it_is_called_with_what_and_what_comes_back(hook: s
 
 @pytest.mark.parametrize("hook", CALLS)
 def test_a_hook_asks_for_the_first_result_where_only_one_makes_sense(hook: str) -> None:
-    plugins = Plugins([plugin_with("late", **{hook: lambda: "late"}), plugin_with("early", **{hook: lambda: "early"})])
+    late, early = answers_to(hook)
+    plugins = Plugins([plugin_with("late", **{hook: lambda: late}), plugin_with("early", **{hook: lambda: early})])
     answer = plugins.call(hook, **CALLS[hook])
     if hook in FIRST_RESULT:
-        assert answer == "early"
+        assert answer is early
     else:
-        assert [one for one in answer if one in ("late", "early")] == ["early", "late"]
+        ours = [one for one in answer if one is late or one is early]
+        assert ours[0] is early and ours[1] is late
+
+
+def test_the_hooks_of_one_answer_are_those_of_the_contract() -> None:
+    manager = pluggy.PluginManager("roi_progressive")
+    manager.add_hookspecs(hookspecs)
+    specs = {name: getattr(manager.hook, name).spec for name in HOOKS}
+    assert {name for name, spec in specs.items() if spec.opts["firstresult"]} == FIRST_RESULT
+    assert plugins_module._FIRST_RESULT == FIRST_RESULT
 
 
 # -- who is asked -----------------------------------------------------------------------------------------------------
 
 
 def test_what_the_user_gives_is_asked_before_the_defaults() -> None:
-    default = plugin_with("default", roi_stages=lambda: "default")
+    theirs, ours = answers_to("roi_stages")
+    default = plugin_with("default", roi_stages=lambda: ours)
     silent = plugin_with("silent", roi_stages=lambda: None)
-    given = plugin_with("given", roi_stages=lambda: "given")
+    given = plugin_with("given", roi_stages=lambda: theirs)
     ask = CALLS["roi_stages"]
-    assert Plugins([], [default]).call("roi_stages", **ask) == "default"
-    assert Plugins([silent], [default]).call("roi_stages", **ask) == "default"
+    assert Plugins([], [default]).call("roi_stages", **ask) is ours
+    assert Plugins([silent], [default]).call("roi_stages", **ask) is ours
     plugins = Plugins([given], [default])
-    assert plugins.call("roi_stages", **ask) == "given"
+    assert plugins.call("roi_stages", **ask) is theirs
     assert plugins.names("roi_stages") == ["given", "default"]
 
 
@@ -120,7 +157,7 @@ def test_a_hook_nobody_answers_is_none_or_an_empty_list() -> None:
 
 
 def test_two_sessions_do_not_share_their_plugins() -> None:
-    Plugins([plugin_with(roi_stages=lambda: "mine")])
+    Plugins([plugin_with(roi_stages=lambda: answers_to("roi_stages")[0])])
     assert Plugins().call("roi_stages", **CALLS["roi_stages"]) is None
 
 
@@ -146,15 +183,15 @@ def test_objects_and_several_of_one_class_are_plugins_with_readable_names() -> N
 
 
 def test_entry_points_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked, plan = [], answers_to("roi_stages")[0]
 
     def load(self: pluggy.PluginManager, group: str) -> int:
         asked.append(group)
-        self.register(plugin_with("installed", roi_stages=lambda: "installed"))
+        self.register(plugin_with("installed", roi_stages=lambda: plan))
         return 1
 
     monkeypatch.setattr(pluggy.PluginManager, "load_setuptools_entrypoints", load)
-    assert Plugins().call("roi_stages", **CALLS["roi_stages"]) == "installed"
+    assert Plugins().call("roi_stages", **CALLS["roi_stages"]) is plan
     assert asked == ["roi_progressive"]
 
 
@@ -269,8 +306,29 @@ def test_a_decorated_function_is_named_too() -> None:
 
 def test_two_plugins_that_return_one_name_clash() -> None:
     plugins = Plugins([plugin_with(n, roi_metrics=lambda: {"ssim_edge": 1.0}) for n in ("one", "two")])
-    with pytest.raises(PluginError, match=r"^`roi_metrics`: two plugins return 'ssim_edge'; rename one$"):
+    with pytest.raises(PluginError, match=r"^`roi_metrics`: plugins 'two' and 'one' both return 'ssim_edge'; rename"):
         plugins.merged("roi_metrics", **CALLS["roi_metrics"])
+
+
+def test_a_name_that_is_taken_is_told_with_its_plugin() -> None:
+    plugins = Plugins(
+        [plugin_with("one", roi_metrics=lambda: {}), plugin_with("two", roi_metrics=lambda: {"tpsnr": 1.0})]
+    )
+    with pytest.raises(PluginError, match=r"^`roi_metrics`: plugin 'two' returns 'tpsnr', which is taken; rename it$"):
+        plugins.merged("roi_metrics", taken={"tpsnr"}, **CALLS["roi_metrics"])
+
+
+def test_a_wrapper_is_around_the_answers_of_the_others() -> None:
+    around = types.ModuleType("around")
+
+    @functools.partial(setattr, around, "roi_metrics")
+    @hookimpl(wrapper=True)
+    def wrapper() -> Any:
+        answers = yield
+        return [{f"{name} again": value for name, value in answer.items()} for answer in answers]
+
+    plugins = Plugins([around, *(plugin_with(n, roi_metrics=lambda n=n: {n: 1.0}) for n in ("one", "two"))])
+    assert plugins.merged("roi_metrics", **CALLS["roi_metrics"]) == {"two again": 1.0, "one again": 1.0}
 
 
 def test_different_names_are_joined_and_none_adds_nothing() -> None:
@@ -282,5 +340,5 @@ def test_different_names_are_joined_and_none_adds_nothing() -> None:
 @pytest.mark.parametrize("answer", [1.0, ["a"], "a"])
 def test_an_answer_that_is_no_mapping_is_a_plugin_error_in_one_line(answer: Any) -> None:
     plugins = Plugins([plugin_with("theirs", roi_metrics=lambda: answer)])
-    with pytest.raises(PluginError, match=r"^`roi_metrics` must return a mapping [^\n]+'?theirs'?[^\n]+$"):
+    with pytest.raises(PluginError, match=r"^`roi_metrics` must return numbers [^\n]+ from plugin 'theirs'[^\n]+$"):
         plugins.merged("roi_metrics", **CALLS["roi_metrics"])

@@ -1,0 +1,68 @@
+"""Values of a saved state, looked at when the file is read: a wrong one would fail steps later, or not at all.
+
+Each check raises ``TypeError`` or ``ValueError``, which ``checkpoint.fitting`` tells in one line.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def whole(name: str, value: Any) -> int:
+    """A whole number."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is {type(value).__name__}, not a whole number")
+    return value
+
+
+def number(name: str, value: Any) -> float:
+    """A number."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} is {type(value).__name__}, not a number")
+    return float(value)
+
+
+def tensor(name: str, value: Any, ndim: int) -> Tensor:
+    """A tensor of floating-point numbers of so many dimensions."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is {type(value).__name__}, not a tensor")
+    if value.ndim != ndim or not value.is_floating_point():
+        raise ValueError(f"{name} is {value.dtype} of shape {list(value.shape)}, not {ndim}-dimensional floating point")
+    return value
+
+
+def python_dice(plain: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The state of a ``random.Random`` whose words are kept as a tensor."""
+    gauss = None if plain["gauss"] is None else number("gauss", plain["gauss"])
+    state = (plain["version"], tuple(plain["words"].tolist()), gauss)
+    random.Random().setstate(state)
+    return state
+
+
+def adam(saved: Mapping[str, Any]) -> None:
+    """The ``state_dict`` of one of our optimizers: the kinds of its settings, and moments that are tensors."""
+    like: dict[str, Any] = torch.optim.Adam([torch.zeros(1, requires_grad=True)]).state_dict()["param_groups"][0]
+    for group in saved["param_groups"]:
+        for key in (like.keys() & group.keys()) - {"params"}:
+            if _kind(group[key]) != _kind(like[key]):
+                raise TypeError(f"{key} of an optimizer is {type(group[key]).__name__}")
+    for moments in saved["state"].values():
+        for name in MOMENTS:
+            if not isinstance(moments[name], Tensor) or not moments[name].is_floating_point():
+                raise TypeError(f"{name} of an optimizer is no tensor of floating point")
+
+
+def _kind(setting: Any) -> Any:
+    """What tells settings of an optimizer apart: switches, numbers, or the kinds of several."""
+    if isinstance(setting, (tuple, list)):
+        return [_kind(one) for one in setting]
+    if setting is None or isinstance(setting, bool):
+        return "switch"
+    return "number" if isinstance(setting, (int, float)) else type(setting)
