@@ -128,24 +128,24 @@ class Guidance:
         if broken is None and arrived_broken and not overflowed:
             broken = f"the host's gradient for {arrived_broken[0].name}"
         self._drop_injections()
-        losses: Mapping[str, Tensor] | None = None
-        if self._translations and self._learner is not None:
-            losses = self._learner.discriminator_step(
-                self._translations, weights, overflowed=overflowed, sound=broken is None
-            )
-            self._count(broken, files)
+        shown, learner, losses = self._translations, self._learner, None
+        if shown and learner is not None:
+            losses = learner.discriminator_step(shown, weights, overflowed=overflowed, sound=broken is None)
         self.losses.update(losses or {})
         self.abandon()
+        if shown and learner is not None:
+            self._count(shown, learner, broken, files)
         return losses is not None
 
-    def _count(self, broken: str | None, files: Callable[[], Sequence[str]]) -> None:
+    def _count(
+        self, shown: Sequence[Translation], learner: Learner, broken: str | None, files: Callable[[], Sequence[str]]
+    ) -> None:
         """Whether the step counts as left out; the discriminators' gradient is known a step later only."""
-        before, self._discriminators_sound = self._discriminators_sound, None
-        if self._learner is not None and broken is None:
-            self._discriminators_sound = LateBool(self._learner.were_finite)
+        before = self._discriminators_sound
+        self._discriminators_sound = LateBool(learner.were_finite) if broken is None else None
         if broken is not None:
             self.losses = {name: torch.full_like(loss, torch.nan) for name, loss in self.losses.items()}
-            self.dropped.dropped(*_cause(self._translations, broken, files()))
+            self.dropped.dropped(*_cause(shown, broken, files()))
         elif before is not None and not before:
             self.dropped.dropped("the gradient of our discriminators in the step before")
         else:

@@ -258,6 +258,11 @@ def test_ten_broken_steps_in_a_row_end_the_run(config: Config) -> None:
         for _ in range(30):
             host.step(broken)
     assert session.dropped_steps == 10
+    # A loop that goes on all the same starts afresh.
+    for name in ("netG_A", "netG_B", "netD_A", "netD_B"):
+        getattr(host, name).load_state_dict(getattr(ToyHost(), name).state_dict())
+    host.step(batches[1])
+    assert session.dropped_steps == 10 and all(math.isfinite(loss) for loss in session.losses().values())
 
 
 def test_a_script_is_told_of_the_image_by_its_name(config: Config) -> None:
