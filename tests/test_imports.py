@@ -222,7 +222,7 @@ def _read(name: str) -> tuple[str, str, bool]:
 def _third_party(name: str) -> Iterator[tuple[str, Import]]:
     for one in _imports(*_read(name)):
         top = one.target.split(".")[0]
-        if top != PACKAGE and top not in sys.stdlib_module_names:
+        if top != PACKAGE and top not in sys.stdlib_module_names | {"tomllib"}:  # of the library from 3.11 on
             yield top, one
 
 

@@ -36,6 +36,8 @@ class _Loop:
     """A script as torch's AMP recipe writes it: autocast around forward and loss, a GradScaler around the step."""
 
     def __init__(self, dtype: torch.dtype | None, scale: float = 2.0**10) -> None:
+        if not hasattr(torch.amp, "GradScaler"):
+            pytest.skip("torch before 2.3 scales no gradient on the CPU")
         torch.manual_seed(0)
         self.nets = {d: _generator() for d in ("A2B", "B2A")}
         parameters = itertools.chain(*(net.parameters() for net in self.nets.values()))
