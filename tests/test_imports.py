@@ -222,7 +222,7 @@ def _read(name: str) -> tuple[str, str, bool]:
 def _third_party(name: str) -> Iterator[tuple[str, Import]]:
     for one in _imports(*_read(name)):
         top = one.target.split(".")[0]
-        if top != PACKAGE and top not in sys.stdlib_module_names:
+        if top != PACKAGE and top not in sys.stdlib_module_names | {"tomllib"}:  # of the library from 3.11 on
             yield top, one
 
 
@@ -255,7 +255,6 @@ def test_every_third_party_import_is_a_declared_dependency(name: str) -> None:
     importable = {IMPORTED_AS.get(one, one) for one in declared}
     # pytest itself imports its plugin, and nothing else does.
     brought = {"pytest"} if name == f"{PACKAGE}.pytest_plugin" else set()
-    brought.add("tomllib")  # of the standard library from Python 3.11 on; before, `tomli` takes its place
     assert {top for top, _ in _third_party(name)} - brought <= importable
 
 

@@ -123,10 +123,7 @@ def test_a_surrogate_alone_is_loss_enough(network: Generator) -> None:
     equal(ours, gradients(network))
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.amp, "GradScaler"),
-    reason="this torch scales no gradients on the CPU (2.3 is the first that does)",
-)
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="torch before 2.3 scales no gradient on the CPU")
 def test_a_real_grad_scaler_unscales_ours_with_the_hosts(network: Generator) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
