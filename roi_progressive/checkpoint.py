@@ -35,17 +35,30 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: It cannot be written.
     """
+    write_tensors(path, {**state, "format": FORMAT})
+
+
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file of torch's, the host's networks too; an older file stays whole until the new one is complete.
+
+    Args:
+        path: The file; folders on the way are made.
+        content: Tensors, numbers, strings and containers of them.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:
-            torch.save({**state, "format": FORMAT}, file)
+            torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"`path` must be writable; {str(path)!r} is not: {_first_line(error)}; an older file is untouched; "
+            f"`path` must be writable; {str(path)!r} is not: {_system_reason(error)}; an older file is untouched; "
             f"free the space or give another path"
         ) from error
     finally:
@@ -132,6 +145,14 @@ def check_config(saved: Config, current: Config) -> None:
                 f"`config` must be the one the checkpoint was trained with; `{name}` differs: saved "
                 f'{getattr(saved, name)!r}; train with the saved configuration or set resume = "fresh"'
             )
+
+
+def _system_reason(error: BaseException) -> str:
+    """What the system said; torch's writer, closed after a failed write, complains of itself on top of it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return (isinstance(cause, OSError) and cause.strerror) or _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from .inspection import check_folder, check_size, read_everything
 from .run_folder import (
     append_json,
     clear,
+    drop_leftovers,
     make_folder,
     read_run,
     require_data,
@@ -113,6 +114,8 @@ def resume(out: str | Path, *, plugins: Iterable[Any] = (), report: Report | Non
     epoch = required_epoch(folder)
     exact = n_processes() == 1 and not optimizers_file(folder / "networks", epoch).exists()
     require_data(root, folder)
+    if is_main_process():
+        drop_leftovers(folder, epoch)
     host_options = options.host_options(root, folder, continue_train=True, epoch=str(epoch), epoch_count=epoch + 1)
     if epoch >= options.epochs + options.decay_epochs:
         return
@@ -180,13 +183,13 @@ def _mean_of(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _save(model: CycleGANModel, session: Session, folder: Path, epoch: int) -> None:
-    """Save an epoch, then point at it, then drop the one before: a stop in between loses nothing."""
+    """Save an epoch and its picture, then point at it, then drop the one before: a stop in between loses nothing."""
     before = saved_epoch(folder)
     model.save_networks(epoch)
     if session.config.resume != "exact":
         save_optimizers(model, folder / "networks", epoch)
-    write_json(folder / "networks" / "latest.json", {"epoch": epoch})
     _draw_sample(model, folder / "samples" / f"epoch_{epoch:04d}.png")
+    write_json(folder / "networks" / "latest.json", {"epoch": epoch})
     if before is not None and before != epoch:
         for path in (folder / "networks").glob(f"{before}_*.pth"):
             path.unlink()

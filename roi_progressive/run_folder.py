@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from .errors import CheckpointError, DataError
 from .train_options import TrainOptions
 
 SPLITS = ("test", "val", "train")
+_EPOCH_FILE = re.compile(r"(\d+)_(?:net_[DG]_[AB]|roi_progressive|optimizers)\.pth")
+_ASIDE = re.compile(r"\..+\.\d+\.tmp")  # the name, the process
 
 
 def read_run(folder: Path) -> tuple[Path, TrainOptions, Config]:
@@ -110,12 +114,29 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
+def drop_leftovers(folder: Path, epoch: int) -> None:
+    """Remove what a killed process left: files half written, and networks of another epoch than the saved one."""
+    for path in _half_written(folder):
+        path.unlink()
+    for path in (folder / "networks").glob("*.pth"):
+        owner = _EPOCH_FILE.fullmatch(path.name)
+        if owner is not None and int(owner[1]) != epoch:
+            path.unlink()
+
+
+def _half_written(folder: Path) -> list[Path]:
+    places = [folder, folder / "networks", folder / "samples"]
+    return [path for place in places for path in place.glob("*.tmp") if _ASIDE.fullmatch(path.name)]
+
+
 def clear(folder: Path) -> None:
     """Remove what an earlier run left, and nothing else; its pointer to its networks first."""
     (folder / "networks" / "latest.json").unlink(missing_ok=True)
     for pattern in ("run.json", "history.jsonl", "networks/*.pth", "samples/epoch_*.png"):
         for path in folder.glob(pattern):
             path.unlink()
+    for path in _half_written(folder):
+        path.unlink()
     for split in SPLITS:
         for name in ("A2B", "B2A", "A2B_sigma", "B2A_sigma"):
             shutil.rmtree(folder / split / name, ignore_errors=True)
@@ -124,13 +145,18 @@ def clear(folder: Path) -> None:
 
 
 def write_image(path: Path, image: Tensor) -> None:
-    """Write the first channel of an image ``[C, H, W]`` in [-1, 1] as 8-bit grey PNG, or as float32 ``.npy``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npy":
-        np.save(path, image[0].clamp(-1, 1).float().cpu().numpy())
-        return
-    grey = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-    Image.fromarray(grey).save(path)
+    """Write the first channel of an image ``[C, H, W]`` in [-1, 1] as 8-bit grey PNG, or as float32 ``.npy``.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".npy":
+            np.save(path, image[0].clamp(-1, 1).float().cpu().numpy())
+            return
+        grey = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+        Image.fromarray(grey).save(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -140,13 +166,24 @@ def write_text(path: Path, text: str) -> None:
         DataError: It cannot be written.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
+        try:
+            aside.write_text(text, encoding="utf-8")
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """A full disk or a folder that cannot be written is named in one line."""
+    try:
+        yield
     except OSError as error:
         raise DataError(
-            f"`out` must be a folder that can be written; {str(path)!r} cannot: {error.strerror}; choose another"
+            f"`out` must be a folder that can be written; {str(path)!r} cannot: {error.strerror or error}; "
+            f"free the space or choose another"
         ) from error
 
 
@@ -156,8 +193,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def append_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Add one line of JSON."""
-    with open(path, "a", encoding="utf-8") as file:
+    """Add one line of JSON.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    with _writable(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(content, allow_nan=False) + "\n")
 
 

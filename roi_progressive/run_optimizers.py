@@ -7,12 +7,11 @@ each process's own, and there is one file.
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
 
 import torch
 
-from .checkpoint import checkpoint_name, load_checkpoint
+from .checkpoint import checkpoint_name, load_checkpoint, write_tensors
 from .errors import CheckpointError
 from .host import CycleGANModel
 
@@ -23,14 +22,13 @@ def optimizers_file(networks: Path, epoch: int) -> Path:
 
 
 def save_optimizers(model: CycleGANModel, networks: Path, epoch: int) -> None:
-    """Write the moments, aside and renamed."""
-    path = optimizers_file(networks, epoch)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        torch.save({"moments": [optimizer.state_dict()["state"] for optimizer in model.optimizers]}, aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    """Write the moments, aside and renamed.
+
+    Raises:
+        CheckpointError: They cannot be written.
+    """
+    moments = [optimizer.state_dict()["state"] for optimizer in model.optimizers]
+    write_tensors(optimizers_file(networks, epoch), {"moments": moments})
 
 
 def load_optimizers(model: CycleGANModel, networks: Path, epoch: int) -> None:

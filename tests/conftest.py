@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from torch import Tensor
 
 from roi_progressive import Config, RegionConfig, Session
 from roi_progressive.data.phantom import make_phantom
 from roi_progressive.host import CycleGANModel, HostOptions, ImageLoader, create_dataset, create_model
+
+settings.register_profile("nightly", max_examples=6000, deadline=None)
+if os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1":
+    settings.load_profile("nightly")
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +51,49 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_networks() -> dict[str, Any]:
     """Networks that train an epoch in a blink, under the names of ``TrainOptions``."""
     return {"channels": 2, "depth": 2, "discriminator_channels": 2, "discriminator_layers": 1}
+
+
+@pytest.fixture(scope="session")
+def ask() -> Iterator[Callable[..., dict[str, Any]]]:
+    """``ask(folder, *arguments, **kill)``: a command in a child that may be killed (see ``forked_commands.py``)."""
+    program = [sys.executable, str(Path(__file__).with_name("forked_commands.py"))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(program, env=environment, stdin=PIPE, stdout=PIPE, encoding="utf-8") as server:
+        assert server.stdin is not None and server.stdout is not None
+        asked, heard = server.stdin, server.stdout
+
+        def request(folder: Path, *arguments: object, **kill: Any) -> dict[str, Any]:
+            print(
+                json.dumps({"arguments": [*map(str, arguments)], "folder": str(folder), **kill}), file=asked, flush=True
+            )
+            answer: dict[str, Any] = json.loads(heard.readline())
+            return answer
+
+        yield request
+        asked.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """How a guided run of three epochs, each of two steps and saved, is started at the command line, less ``--out``."""
+    config = tmp_path_factory.mktemp("config") / "roi.toml"
+    region = "scales = 1\nwindows_px = [24, 32]\nbase_channels = 2"
+    regions = "\n".join(f'[[regions]]\nname = "{name}"\n{region}' for name in ("liver", "tumor"))
+    config.write_text(f"pool_size = 2\n[ggd]\nhidden_channels = 2\n{regions}\n", encoding="utf-8")
+    networks = ["--channels", 2, "--depth", 2, "--discriminator-channels", 2, "--discriminator-layers", 1]
+    length = ["--epochs", 2, "--decay-epochs", 1, "--batch-size", 2, "--save-every-epochs", 1]
+    return ["train", "--data", small_data, "--config", config, *networks, *length, "--seed", 5, "--threads", 1]
+
+
+@pytest.fixture(scope="session")
+def straight_run(
+    ask: Callable[..., dict[str, Any]], tiny_run: list[object], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of ``tiny_run`` as nobody disturbed it, and what was heard of it; do not change it."""
+    run = tmp_path_factory.mktemp("straight") / "run"
+    heard = ask(run, *tiny_run, "--out", run)
+    assert heard["status"] == 0, heard["stderr"]
+    return run, heard
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +212,7 @@ def paired_data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_scans() -> Callable[[Path], Path]:
     """``write_scans(folder)``: CT, MR and tumours of five patients as small volumes; returns their table."""
     sitk = pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")

@@ -16,6 +16,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..errors import CheckpointError, ConfigError
+from .network_files import read_network, write_network
 from .networks import GANLoss, ImagePool, build_discriminator, build_generator
 from .options import HostOptions
 from .ranks import data_parallel, part_random_streams, unwrapped
@@ -196,16 +197,13 @@ class CycleGANModel:
         return OrderedDict((name, getattr(self, name)) for name in made)
 
     def save_networks(self, epoch: int | str) -> None:
-        """Write ``<epoch>_net_<name>.pth`` for every network into ``save_dir``, each aside first and then renamed."""
-        os.makedirs(self.save_dir, exist_ok=True)
+        """Write ``<epoch>_net_<name>.pth`` for every network into ``save_dir``, each aside first and then renamed.
+
+        Raises:
+            CheckpointError: One cannot be written.
+        """
         for name, net in self._networks().items():
-            path = self._path(epoch, name)
-            aside = f"{path}.{os.getpid()}.tmp"
-            try:
-                torch.save({key: value.detach().cpu() for key, value in net.state_dict().items()}, aside)
-                os.replace(aside, path)
-            finally:
-                Path(aside).unlink(missing_ok=True)
+            write_network(self._path(epoch, name), net)
 
     def load_networks(self, epoch: int | str) -> None:
         """Read what ``save_networks`` wrote; no network changes unless all files are good.
@@ -213,32 +211,14 @@ class CycleGANModel:
         Raises:
             CheckpointError: A file is missing, damaged, or belongs to a network of another shape.
         """
-        states = {name: self._read(self._path(epoch, name), net) for name, net in self._networks().items()}
+        states = {
+            name: read_network(self._path(epoch, name), net, self.device) for name, net in self._networks().items()
+        }
         for name, net in self._networks().items():
             net.load_state_dict(states[name])
 
-    def _read(self, path: str, net: nn.Module) -> dict[str, Tensor]:
-        if not os.path.isfile(path):
-            raise CheckpointError(
-                f"`epoch` must name a saved checkpoint; there is no {path!r}; check `name` and `epoch`"
-            )
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:  # torch raises half a dozen unrelated types for a damaged file
-            reason = str(error).strip().partition("\n")[0]
-            raise CheckpointError(f"`epoch` must name a readable checkpoint; {path!r} is damaged: {reason}") from error
-        expected = {key: value.shape for key, value in net.state_dict().items()}
-        found = {key: getattr(value, "shape", None) for key, value in state.items()} if isinstance(state, dict) else {}
-        if found != expected:
-            differing = sorted(map(str, {*expected.items()} ^ {*found.items()}))
-            raise CheckpointError(
-                f"`epoch` must name a checkpoint of the same networks; {path!r} differs in {len(differing)} entries, "
-                f"first {differing[0]}; use the options it was trained with"
-            )
-        return dict(state)
-
-    def _path(self, epoch: int | str, name: str) -> str:
-        return os.path.join(self.save_dir, f"{epoch}_net_{name}.pth")
+    def _path(self, epoch: int | str, name: str) -> Path:
+        return Path(self.save_dir, f"{epoch}_net_{name}.pth")
 
     def _networks(self) -> dict[str, nn.Module]:
         return {name: unwrapped(getattr(self, f"net{name}")) for name in self.model_names}
