@@ -15,7 +15,7 @@ from PIL import Image
 
 from roi_progressive import run as run_module
 from roi_progressive.config import Config, GGDConfig, RegionConfig
-from roi_progressive.errors import ConfigError, DataError, MaskError
+from roi_progressive.errors import CheckpointError, ConfigError, DataError, MaskError
 from roi_progressive.host import CycleGANModel, HostOptions, create_dataset
 from roi_progressive.inspection import read_everything
 from roi_progressive.rng import RandomState
@@ -156,15 +156,15 @@ def test_a_stop_while_saving_leaves_the_epoch_before(
 ) -> None:
     run, save = tmp_path / "run", torch.save
 
-    def full_disk(content: Any, path: Any) -> None:
-        if "4_net_D_A" in str(path):
-            Path(path).write_bytes(b"half")
-            raise OSError(28, "No space left on device", str(path))
-        save(content, path)
+    def full_disk(content: Any, file: Any) -> None:
+        if "4_net_D_A" in file.name:
+            file.write(b"half")
+            raise OSError(28, "No space left on device", file.name)
+        save(content, file)
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full_disk)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(CheckpointError, match=r"4_net_D_A\.pth' cannot: No space left on device; an older file is"):
             train(small_data, run, options, GUIDED)
     assert saved_epoch(run) == 2
     resume(run)
