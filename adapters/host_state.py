@@ -44,6 +44,8 @@ def _check(optimizer: optim.Optimizer, saved: Mapping[int, Mapping[str, Any]]) -
         step = moments.get("step", 0)
         if not isinstance(step, Tensor) and (not isinstance(step, (int, float)) or isinstance(step, bool)):
             raise TypeError(f"step is {type(step).__name__}, not a number")
+        if not float(step) >= 0:
+            raise ValueError(f"step is {float(step)}")
 
 
 def pools_of(model: Any, names: Iterable[str]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"`path` must be writable; {str(path)!r} is not: {_first_line(error)}; an older file is untouched; "
+            f"`path` must be writable; {str(path)!r} is not: {_system_reason(error)}; an older file is untouched; "
             f"free the space or give another path"
         ) from error
     finally:
@@ -132,6 +132,14 @@ def check_config(saved: Config, current: Config) -> None:
                 f"`config` must be the one the checkpoint was trained with; `{name}` differs: saved "
                 f'{getattr(saved, name)!r}; train with the saved configuration or set resume = "fresh"'
             )
+
+
+def _system_reason(error: BaseException) -> str:
+    """What the system said; torch's writer, closed after a failed write, complains of itself on top of it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return (isinstance(cause, OSError) and cause.strerror) or _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -227,6 +227,8 @@ class Config:
             raise ConfigError(f"`config` must be a readable TOML file; got {str(path)!r}: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"`config` must be a TOML file; {str(path)!r} is not: {error}") from error
+        except RecursionError as error:
+            raise ConfigError(f"`config` must be a TOML file; {str(path)!r} nests too deep; make it flat") from error
         try:
             return cls.from_mapping(mapping)
         except ConfigError as error:

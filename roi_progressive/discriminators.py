@@ -127,7 +127,7 @@ class RegionDiscriminator(nn.Module):
                 came = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
                 raise PluginError(
                     f"`roi_discriminator` must build a network that returns logits [N, 1, h, w], here N = {n}; "
-                    f"{type(network)!r} returned {came}; end it with a convolution to one channel"
+                    f"{type(network).__name__} returned {came}; end it with a convolution to one channel"
                 )
             maps.append((logits, self._weights(network, level.mask, logits)))
         return maps
@@ -140,7 +140,7 @@ class RegionDiscriminator(nn.Module):
             weights = logit_weights(mask, geometry)
             if weights.shape != logits.shape:
                 raise PluginError(
-                    f"`geometry` of {type(network)!r} must give its map of logits, {list(logits.shape)}; "
+                    f"`geometry` of {type(network).__name__} must give its map of logits, {list(logits.shape)}; "
                     f"it gives {list(weights.shape)}; list kernel, stride and padding of each layer, or leave it out"
                 )
             return weights

@@ -45,12 +45,14 @@ class RegionMask:
             device: Where the images are; the mask's own device by default.
 
         Raises:
-            ShapeError: The mask has another number of dimensions or channels.
+            ShapeError: The mask has another number of dimensions or channels, or no pixel.
         """
         if mask.ndim == 3:
             mask = mask.unsqueeze(1)
         if mask.ndim != 4 or mask.shape[1] != 1:
             raise ShapeError(f"`mask` must be [N, 1, H, W]; got {list(mask.shape)}; give one channel a region")
+        if 0 in mask.shape[2:]:
+            raise ShapeError(f"`mask` must be of at least one pixel; got {list(mask.shape)}; give whole images")
         inside = mask if mask.dtype == torch.bool else mask > 0
         is_finite = not mask.is_floating_point() or bool(torch.isfinite(mask).all())
         return cls(inside.to(device) if device is not None else inside, mask_boxes(inside), is_finite)

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import difflib
-import math
 import string
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from itertools import pairwise
@@ -46,9 +46,10 @@ def whole(where: str, key: str, value: Any, low: int, high: int | None = None) -
 def number(where: str, key: str, value: Any, low: float, high: float | None = None) -> None:
     """A finite number between the bounds, both included."""
     ok = isinstance(value, (int, float)) and not isinstance(value, bool)
-    ok = ok and low <= value < float("inf") and (high is None or value <= high)
+    finite = ok and -sys.float_info.max <= value <= sys.float_info.max  # a whole number may exceed every float
+    ok = finite and low <= value and (high is None or value <= high)
     if not ok:
-        kind = "a finite number" if isinstance(value, float) and not math.isfinite(value) else "a number"
+        kind = "a finite number" if isinstance(value, (int, float)) and not finite else "a number"
         raise ConfigError(f"`{_dotted(where, key)}` must be {kind} {_between(low, high)}; got {value!r}")
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+SETTINGS = {"lr", "betas", "eps", "weight_decay"}
 
 
 def whole(name: str, value: Any) -> int:
@@ -50,13 +51,20 @@ def adam(saved: Mapping[str, Any]) -> None:
     """The ``state_dict`` of one of our optimizers: the kinds of its settings, and moments that are tensors."""
     like: dict[str, Any] = torch.optim.Adam([torch.zeros(1, requires_grad=True)]).state_dict()["param_groups"][0]
     for group in saved["param_groups"]:
+        lacking = SETTINGS - group.keys()
+        if lacking:
+            raise ValueError(f"an optimizer lacks {', '.join(sorted(lacking))}")
         for key in (like.keys() & group.keys()) - {"params"}:
             if _kind(group[key]) != _kind(like[key]):
                 raise TypeError(f"{key} of an optimizer is {type(group[key]).__name__}")
+        # Adam itself looks at what it is made with, but not at what it is given afterwards.
+        torch.optim.Adam([torch.zeros(1, requires_grad=True)], **{name: group[name] for name in SETTINGS})
     for moments in saved["state"].values():
         for name in MOMENTS:
             if not isinstance(moments[name], Tensor) or not moments[name].is_floating_point():
                 raise TypeError(f"{name} of an optimizer is no tensor of floating point")
+        if not float(moments["step"]) >= 0:
+            raise ValueError(f"step of an optimizer is {float(moments['step'])}")
 
 
 def _kind(setting: Any) -> Any:
@@ -65,4 +73,6 @@ def _kind(setting: Any) -> Any:
         return [_kind(one) for one in setting]
     if setting is None or isinstance(setting, bool):
         return "switch"
+    if isinstance(setting, int) and abs(setting) >= 2**63:
+        return "more than torch can take"
     return "number" if isinstance(setting, (int, float)) else type(setting)

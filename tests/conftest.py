@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,12 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from torch import Tensor
 
 from roi_progressive import Config, RegionConfig, Session
 from roi_progressive.data.phantom import make_phantom
 from roi_progressive.host import CycleGANModel, HostOptions, ImageLoader, create_dataset, create_model
+
+settings.register_profile("nightly", max_examples=6000, deadline=None)
+if os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1":
+    settings.load_profile("nightly")
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,11 @@ CHECKS: dict[str, list[Callable[[Any], bool]]] = {
         lambda all: all["regions"]["2"]["flops_ratio"] == 2,
         lambda _: Path("growth.svg").read_text(encoding="utf-8").startswith("<?xml"),
     ],
+    "soak": [
+        lambda all: all["stages"] == [1, 2, 3],
+        # Memory of a process that ran other tests before settles later than that of a fresh one.
+        lambda all: [fault for fault in all["faults"] if not fault.startswith("memory")] == [],
+    ],
     "ggd_loss": [lambda all: all["ours, closed form"]["saved_tensors"] == 3],
     "shape_recovery": [
         lambda all: all["Laplace"]["exact"]["shape"]["median"] == pytest.approx(1.0, rel=0.1),
