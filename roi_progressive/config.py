@@ -36,8 +36,8 @@ class RegionConfig:
         weight: Factor of the region's adversarial term in the generator's loss.
         stage: The stage, counted from 1, at which the region joins; ``None`` gives the first region
             stage 2, the next stage 3, and so on.
-        roi_mode: ``crop`` (a window, outside the mask painted; best in the study, one seed), ``mask`` (the whole
-            image, outside painted) or ``concat`` (a window left as it is, the mask as one more channel).
+        roi_mode: ``crop`` (a window, outside the mask painted), ``mask`` (the whole image, outside
+            painted) or ``concat`` (a window left as it is, the mask as one more channel).
         windows_px: The ladder of window sides; each sample takes the smallest that holds its region.
         margin_px: Border kept free between the region and the window's edge.
         context_px: How far around the mask the image stays visible to the discriminator; it is also
