@@ -112,7 +112,7 @@ def fitting() -> Iterator[None]:
         yield
     except CheckpointError:
         raise
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
         raise CheckpointError(
             f"`state` must come from `state_dict`; it does not fit: {reason}; take another copy of the file, or set "

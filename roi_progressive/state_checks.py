@@ -59,6 +59,9 @@ def adam(saved: Mapping[str, Any]) -> None:
                 raise TypeError(f"{key} of an optimizer is {type(group[key]).__name__}")
         # Adam itself looks at what it is made with, but not at what it is given afterwards.
         torch.optim.Adam([torch.zeros(1, requires_grad=True)], **{name: group[name] for name in SETTINGS})
+    order = [whole("a parameter's place", place) for group in saved["param_groups"] for place in group["params"]]
+    if order != list(range(len(order))):  # torch would give the moments to other parameters
+        raise ValueError("the parameters of an optimizer are out of order")
     for moments in saved["state"].values():
         for name in MOMENTS:
             if not isinstance(moments[name], Tensor) or not moments[name].is_floating_point():
