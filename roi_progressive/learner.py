@@ -182,7 +182,7 @@ class Learner:
         try:
             self.bank.load_state_dict(state["bank"])
             if self._bank_optimizer is not None:
-                self._bank_optimizer.load_state_dict(copy.deepcopy(state["bank_optimizer"]))
+                _restore(self._bank_optimizer, state["bank_optimizer"])
             if self._config.ggd is not None:  # switched off, a saved head is left behind
                 self._load_heads(state["heads"], state["head_optimizers"])
             self.bank.load_pools_state_dict(state["pools"])
@@ -198,8 +198,18 @@ class Learner:
             self._heads[direction].load_head(head)
         for direction, saved in optimizers.items():
             self._optimize_head(direction)
-            # An optimizer goes on with the very tensors it is given.
-            self._head_optimizers[direction].load_state_dict(copy.deepcopy(saved))
+            _restore(self._head_optimizers[direction], saved)
+
+
+def _restore(optimizer: torch.optim.Adam, saved: Mapping[str, Any]) -> None:
+    """Continue with saved moments; ``ValueError`` where they belong to parameters of another shape."""
+    # An optimizer goes on with the very tensors it is given, and looks at them in its next step only.
+    optimizer.load_state_dict(copy.deepcopy(dict(saved)))
+    for parameter, moments in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            if moments[name].shape != parameter.shape:
+                shapes = f"{list(moments[name].shape)} and {list(parameter.shape)}"
+                raise ValueError(f"{name} of an optimizer and its parameter are of shapes {shapes}")
 
 
 def _channels(generators: Iterable[str], first: Sequence[Translation]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .adapter import Translation
 from .config import Config
 from .discriminators import DiscriminatorBank
-from .errors import ConfigError, MaskError, PluginError
+from .errors import ConfigError, MaskError
 from .finite import drop_where_not, finite, zero_where_not
 from .plugins import Plugins
 from .regions import RegionMask
@@ -163,9 +163,8 @@ class GeneratorObjective:
         if ggd is not None and "ggd" in weights and ggd.weight > 0:
             weight = weights["ggd"] * ggd.weight * shares.ggd(direction)
             terms[f"ggd_{direction}"] = (self._ggd(translation, ggd.target, leaves), weight)
-        for name, loss in self._extra(translation, leaves).items():
-            if f"{name}_{direction}" in terms:
-                raise PluginError(f"`roi_generator_losses`: the name {name!r} is taken; rename the plugin's term")
+        taken = {term.removesuffix(f"_{direction}") for term in terms}
+        for name, loss in self._extra(translation, leaves, taken).items():
             terms[f"{name}_{direction}"] = (loss, 1.0)
         return terms
 
@@ -199,7 +198,7 @@ class GeneratorObjective:
         cycled = translation.reconstruction is not None and REVERSE[translation.direction] in self._heads
         return "cycle" if cycled else "identity"
 
-    def _extra(self, translation: Translation, leaves: _Leaves) -> dict[str, Tensor]:
+    def _extra(self, translation: Translation, leaves: _Leaves, taken: set[str]) -> dict[str, Tensor]:
         if not self._plugins.names("roi_generator_losses"):
             return {}
         direction = translation.direction
@@ -213,15 +212,7 @@ class GeneratorObjective:
             reconstruction=cut_off(translation.reconstruction, "reconstructed"),
             identity=cut_off(translation.identity, "identity"),
         )
-        extra = self._plugins.merged("roi_generator_losses", translation=seen)
-        for name, loss in extra.items():
-            if not isinstance(loss, Tensor) or loss.ndim != 0:
-                came = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-                raise PluginError(
-                    f"`roi_generator_losses` must return scalar tensors; got {came} for {name!r} from one of "
-                    f"{', '.join(self._plugins.names('roi_generator_losses'))}; return its mean"
-                )
-        return extra
+        return self._plugins.merged("roi_generator_losses", taken, translation=seen)
 
 
 def _images_of(translations: Sequence[Translation]) -> list[Tensor]:

@@ -207,3 +207,18 @@ def test_a_state_of_other_networks_is_refused_in_one_line(tumor_config: Any, tin
         assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError):
         learner.load_state_dict({key: value for key, value in state.items() if key != "pools"})
+
+
+@pytest.mark.parametrize("optimizer", ["bank_optimizer", "head_optimizers"])
+def test_moments_of_another_shape_are_found_when_they_are_read(optimizer: str, tumor_config: Any, copied: Any) -> None:
+    setup = _Setup(tumor_config(ggd=GGDConfig(hidden_channels=2)))
+    step = [setup.translation()]
+    learner = setup.learner(step)
+    learner.contribution(step, {"tumor": 1.0, "ggd": 1.0})
+    learner.discriminator_step(step, {"tumor": 1.0})
+    state = copied(learner.state_dict())
+    saved = state[optimizer] if optimizer == "bank_optimizer" else state[optimizer]["B2A"]
+    first = next(iter(saved["state"].values()))
+    first["exp_avg"] = first["exp_avg"].flatten()[:1]
+    with pytest.raises(CheckpointError, match=r"exp_avg of an optimizer and its parameter are of shapes \[1\] and \["):
+        learner.load_state_dict(state)

@@ -185,7 +185,7 @@ def test_a_plugins_constant_is_counted_and_gives_no_gradient(tumor_config: Any) 
 @pytest.mark.parametrize(
     ("plugin", "match"),
     [
-        (_plugin(G_tumor=lambda t: t.fake.mean()), "'G_tumor' is taken"),
+        (_plugin(G_tumor=lambda t: t.fake.mean()), r"plugin '.+' returns 'G_tumor', which is taken"),
         (_plugin(wide=lambda t: t.fake), r"got \[2, 1, 32, 32\]"),
         (_plugin(number=lambda t: 1.0), "got float for 'number'"),
     ],

@@ -306,5 +306,5 @@ def test_a_plugins_column_stands_in_the_table(made: Path) -> None:
 
 
 def test_a_plugins_column_may_not_take_the_name_of_ours(made: Path) -> None:
-    with pytest.raises(PluginError, match="`roi_metrics`: the column 'tpsnr' is taken"):
+    with pytest.raises(PluginError, match=r"`roi_metrics`: plugin '.+' returns 'tpsnr', which is taken"):
         evaluate_run(made / "run", references=(), plugins=[_BrightestPixel("tpsnr")])
