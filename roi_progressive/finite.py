@@ -42,9 +42,9 @@ def zero_where_not(sound: Tensor, tensor: Tensor) -> Tensor:
     return tensor if sound else torch.zeros_like(tensor)
 
 
-def first_not_finite(named: Iterable[tuple[str, Tensor | None]]) -> str | None:
+def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
     """The name of the first tensor that holds an infinite number or NaN; waits for the device."""
-    return next((name for name, tensor in named if tensor is not None and not finite([tensor])), None)
+    return next((name for name, tensor in named if not finite([tensor])), None)
 
 
 def _waits(flag: Tensor) -> bool:

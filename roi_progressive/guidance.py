@@ -15,6 +15,7 @@ from .checkpoint import fitting
 from .config import Config
 from .finite import DroppedSteps, LateBool, first_not_finite
 from .learner import Learner
+from .objective import masks_in
 from .plugins import Plugins
 from .rng import ForkedStream
 from .tap import Injection, leaf, surrogate
@@ -247,7 +248,7 @@ def _cause(translations: Sequence[Translation], broken: str, files: Sequence[str
     if files:
         return "an image", files
     for t in translations:
-        if not all(mask.is_finite for masks in (t.masks, t.real_masks) for mask in masks.values()):
+        if not all(mask.is_finite for mask in masks_in([t])):
             return f"a mask of {t.direction}", ()
     images = [
         (f"the {kind} image of {t.direction}", image)

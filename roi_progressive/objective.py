@@ -115,7 +115,7 @@ class GeneratorObjective:
         Returns:
             What to inject; nothing at all where no term applies. Gradients of the heads' parameters are left on them.
         """
-        sound = finite(_images_of(translations)) & all(mask.is_finite for mask in _masks_in(translations))
+        sound = finite(_images_of(translations)) & all(mask.is_finite for mask in masks_in(translations))
         leaves, losses, terms = _Leaves(sound), dict[str, Tensor](), list[Tensor]()
         shares = shares or Shares()
         for translation in translations:
@@ -220,7 +220,8 @@ def _images_of(translations: Sequence[Translation]) -> list[Tensor]:
     return [image for image in images if image is not None]
 
 
-def _masks_in(translations: Sequence[Translation]) -> list[RegionMask]:
+def masks_in(translations: Sequence[Translation]) -> list[RegionMask]:
+    """Every mask of source and target images, whatever its region."""
     return [mask for t in translations for masks in (t.masks, t.real_masks) for mask in masks.values()]
 
 
