@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -14,7 +12,9 @@ from typing import Any
 import torch
 
 from .config import Config
+from .error_texts import first_line, system_reason
 from .errors import CheckpointError
+from .whole_files import written_whole
 
 FORMAT = 1
 _DOS_FOLDER = 0x10
@@ -35,22 +35,14 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: It cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
+        with written_whole(path) as (aside,), open(aside, "wb") as file:
             torch.save({**state, "format": FORMAT}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"`path` must be writable; {str(path)!r} is not: {_system_reason(error)}; an older file is untouched; "
+            f"`path` must be writable; {str(path)!r} is not: {system_reason(error)}; an older file is untouched; "
             f"free the space or give another path"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -74,7 +66,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         ) from error
     except Exception as error:  # torch raises half a dozen unrelated types for a damaged file
         raise CheckpointError(
-            f"`path` must name a readable checkpoint; {str(path)!r} is damaged: {_first_line(error)}; "
+            f"`path` must name a readable checkpoint; {str(path)!r} is damaged: {first_line(error)}; "
             f"take another copy of it"
         ) from error
     version = state.get("format") if isinstance(state, dict) else None
@@ -132,15 +124,3 @@ def check_config(saved: Config, current: Config) -> None:
                 f"`config` must be the one the checkpoint was trained with; `{name}` differs: saved "
                 f'{getattr(saved, name)!r}; train with the saved configuration or set resume = "fresh"'
             )
-
-
-def _system_reason(error: BaseException) -> str:
-    """What the system said; torch's writer, closed after a failed write, complains of itself on top of it."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__context__
-    return (isinstance(cause, OSError) and cause.strerror) or _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

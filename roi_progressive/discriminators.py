@@ -12,8 +12,9 @@ from .adversarial import AdversarialLoss, Elementwise, reduce_logits
 from .config import Config, RegionConfig
 from .errors import ConfigError, PluginError, ShapeError
 from .patch_geometry import min_size_px, patch_geometry
+from .plugin_networks import checked_logits, naming_the_builder, weights_by_geometry
 from .pools import WindowPool
-from .regions import RegionMask, Windows, extract_windows, logit_weights, pyramid
+from .regions import RegionMask, Windows, extract_windows, pyramid
 
 DiscriminatorFactory = Callable[[RegionConfig, int, int], nn.Module]
 """From a region, the number of input channels and the smallest input side in pixels to a network."""
@@ -121,29 +122,16 @@ class RegionDiscriminator(nn.Module):
         """Logits ``[n, 1, h, w]`` and their weights (or ``None``), one pair a scale."""
         maps: list[tuple[Tensor, Tensor | None]] = []
         for network, level in zip(self.scales, pyramid(windows, self.region.scales), strict=True):
-            logits = network(level.pixels)
-            n = len(level.pixels)
-            if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[:2] != (n, 1):
-                came = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-                raise PluginError(
-                    f"`roi_discriminator` must build a network that returns logits [N, 1, h, w], here N = {n}; "
-                    f"{type(network).__name__} returned {came}; end it with a convolution to one channel"
-                )
+            with naming_the_builder(network):
+                logits = checked_logits(network, network(level.pixels), n=len(level.pixels))
             maps.append((logits, self._weights(network, level.mask, logits)))
         return maps
 
     def _weights(self, network: nn.Module, mask: Tensor, logits: Tensor) -> Tensor | None:
         if self.region.logits != "weighted":
             return None
-        geometry = getattr(network, "geometry", None)
-        if geometry is not None:
-            weights = logit_weights(mask, geometry)
-            if weights.shape != logits.shape:
-                raise PluginError(
-                    f"`geometry` of {type(network).__name__} must give its map of logits, {list(logits.shape)}; "
-                    f"it gives {list(weights.shape)}; list kernel, stride and padding of each layer, or leave it out"
-                )
-            return weights
+        if getattr(network, "geometry", None) is not None:
+            return weights_by_geometry(network, mask, logits)
         # Unknown receptive fields: each logit and its neighbours count by the region under them.
         under = nn.functional.adaptive_avg_pool2d(mask, (logits.shape[-2], logits.shape[-1]))
         return nn.functional.max_pool2d(under, 3, stride=1, padding=1)

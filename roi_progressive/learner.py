@@ -16,6 +16,7 @@ from .distributed import average_gradients
 from .errors import CheckpointError
 from .finite import drop_where_not, finite
 from .objective import REVERSE, Contribution, GeneratorObjective, masks_of
+from .plugin_networks import built_by
 from .plugins import Plugins
 from .precision import is_mixed, single_precision
 from .rng import ForkedStream
@@ -222,10 +223,14 @@ def _channels(generators: Iterable[str], first: Sequence[Translation]) -> dict[s
 
 def _factory(plugins: Plugins) -> Callable[[RegionConfig, int, int], nn.Module]:
     def build(region: RegionConfig, in_channels: int, smallest_px: int) -> nn.Module:
-        network: nn.Module | None = plugins.call(
+        plugin, network = plugins.first(
             "roi_discriminator", region=region, in_channels=in_channels, smallest_px=smallest_px
         )
-        return patch_discriminator_for(region, in_channels, smallest_px) if network is None else network
+        if plugin is None:
+            return patch_discriminator_for(region, in_channels, smallest_px)
+        built_by(network, plugin)
+        built: nn.Module = network
+        return built
 
     return build
 

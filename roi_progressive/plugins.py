@@ -13,6 +13,7 @@ import pluggy
 
 from . import hookspecs
 from .answer_checks import check_answer
+from .error_texts import add_note, one_line
 from .errors import PluginError
 
 _FIRST_RESULT = frozenset({"roi_adapter", "roi_discriminator", "roi_masks", "roi_stages"})
@@ -40,7 +41,7 @@ class Plugins:
             self._manager.load_setuptools_entrypoints(hookspecs.PROJECT)
         except Exception as error:
             raise PluginError(
-                f"a plugin of entry-point group `{hookspecs.PROJECT}` cannot be loaded: {_one_line(error)}; "
+                f"a plugin of entry-point group `{hookspecs.PROJECT}` cannot be loaded: {one_line(error)}; "
                 f"repair or uninstall it"
             ) from error
         for plugin in given:
@@ -54,13 +55,13 @@ class Plugins:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
             known = sorted(name for name in vars(hookspecs) if name.startswith("roi_"))
-            raise PluginError(f"{_one_line(error)}; known hooks: {', '.join(known)}") from error
+            raise PluginError(f"{one_line(error)}; known hooks: {', '.join(known)}") from error
 
     def _register(self, plugin: Any) -> None:
         try:
             self._manager.register(plugin, name=self._name_for(plugin))
         except (ValueError, pluggy.PluginValidationError) as error:
-            raise PluginError(f"`plugins` holds one that cannot be registered: {_one_line(error)}") from error
+            raise PluginError(f"`plugins` holds one that cannot be registered: {one_line(error)}") from error
 
     def _name_for(self, plugin: Any) -> str:
         """A module's name, or a class's; pluggy would number nameless objects by their address."""
@@ -79,10 +80,17 @@ class Plugins:
         Raises:
             PluginError: A plugin returned what the hook does not allow.
         """
-        answers = self._answers(hook, arguments)
         if hook in _FIRST_RESULT:
-            return next((answer for _, answer in answers), None)
-        return [answer for _, answer in answers]
+            return self.first(hook, **arguments)[1]
+        return [answer for _, answer in self._answers(hook, arguments)]
+
+    def first(self, hook: str, **arguments: Any) -> tuple[str | None, Any]:
+        """Call a hook of which the first result counts: the plugin that gave it, and the result; else two ``None``.
+
+        Raises:
+            PluginError: A plugin returned what the hook does not allow.
+        """
+        return next(self._answers(hook, arguments), (None, None))
 
     def merged(self, hook: str, taken: Collection[str] = (), **arguments: Any) -> dict[str, Any]:
         """Call a hook that returns mappings and join them.
@@ -145,9 +153,7 @@ def _naming_the_plugin(caller: pluggy.HookCaller) -> Iterator[None]:
         running = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         for implementation in caller.get_hookimpls():
             if any(_runs(frame, implementation.function) for frame in running):
-                note = f"raised in plugin {implementation.plugin_name!r}, hook {caller.name}"
-                # `add_note` came with Python 3.11; this is what it does.
-                error.__notes__ = [*getattr(error, "__notes__", []), note]
+                add_note(error, f"raised in plugin {implementation.plugin_name!r}, hook {caller.name}")
         raise
 
 
@@ -157,7 +163,3 @@ def _runs(frame: FrameType, function: Any) -> bool:
     owner = getattr(function, "__self__", None)
     # Two instances of one class share their code; the frame's first argument tells them apart.
     return owner is None or frame.f_locals.get(frame.f_code.co_varnames[0]) is owner
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

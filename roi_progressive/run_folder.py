@@ -8,13 +8,10 @@ uncertainty maps.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from torch import Tensor
 from .config import Config
 from .errors import CheckpointError, DataError
 from .train_options import TrainOptions
+from .whole_files import writing, written_whole
 
 SPLITS = ("test", "val", "train")
 _HALF_WRITTEN = re.compile(r"\.?.+\.(pth|json|jsonl)\.\d+\.tmp")
@@ -143,7 +141,7 @@ def write_image(path: Path, image: Tensor) -> None:
     Raises:
         DataError: It cannot be written.
     """
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".npy":
             np.save(path, image[0].clamp(-1, 1).float().cpu().numpy())
@@ -158,15 +156,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         DataError: It cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(text, encoding="utf-8")
-            os.replace(aside, path)
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+    with writing(path), written_whole(path) as (aside,):
+        aside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -180,7 +171,7 @@ def append_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         DataError: It cannot be written.
     """
-    with _writing(path), open(path, "a", encoding="utf-8") as file:
+    with writing(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(content, allow_nan=False) + "\n")
 
 
@@ -188,14 +179,3 @@ def truncate_history(folder: Path, epoch: int) -> None:
     """Drop the epochs that will be trained again."""
     kept = [json.dumps(line) + "\n" for line in history(folder) if line["epoch"] <= epoch]
     write_text(folder / "history.jsonl", "".join(kept))
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"`out` must be a folder that can be written; {str(path)!r} cannot: {error.strerror or error}; "
-            f"free the space or choose another"
-        ) from error

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from .checkpoint import checkpoint_name, load_checkpoint, save_checkpoint
+from .error_texts import first_line
 from .errors import CheckpointError
 from .host import CycleGANModel
 
@@ -48,7 +49,7 @@ def load_optimizers(model: CycleGANModel, networks: Path, epoch: int) -> None:
     except CheckpointError:
         raise
     except Exception as error:  # torch raises half a dozen unrelated types for a damaged file
-        reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"`run` must hold its optimizers' moments; {str(path)!r} is damaged: {reason}; take another copy of the run"
+            f"`run` must hold its optimizers' moments; {str(path)!r} is damaged: {first_line(error)}; "
+            f"take another copy of the run"
         ) from error

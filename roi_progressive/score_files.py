@@ -97,12 +97,12 @@ def _reliability(slices: Sequence[SliceScores], region: str) -> dict[str, dict[s
 def _pictures(folder: Path, curves: Mapping[str, Any]) -> tuple[Path, ...]:
     """Draw the diagram or, without a sigma, take away an earlier evaluation's."""
     pictures = tuple(folder / name for name in RELIABILITY_FILES)
+    if curves:
+        reliability_figure(curves, *pictures)
+        return pictures
     for path in pictures:
-        if curves:
-            reliability_figure(curves, path)
-        else:
-            path.unlink(missing_ok=True)
-    return pictures if curves else ()
+        path.unlink(missing_ok=True)
+    return ()
 
 
 def require_new(folder: str | Path, force: bool) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from roi_progressive import checkpoint
+from roi_progressive import checkpoint, whole_files
 from roi_progressive.checkpoint import FORMAT, check_config, checkpoint_name, load_checkpoint, save_checkpoint
 from roi_progressive.config import Config, RegionConfig, StageConfig
 from roi_progressive.errors import CheckpointError
@@ -68,7 +68,7 @@ def test_a_run_killed_before_the_rename_leaves_the_older_file_and_nothing_beside
         assert path.read_bytes() == older, "the older file is touched before the new one is complete"
         raise error
 
-    monkeypatch.setattr(checkpoint.os, moment, stop)
+    monkeypatch.setattr(whole_files.os, moment, stop)
     with pytest.raises(type(error)):
         save_checkpoint(path, {"weights": torch.ones(100)})
     assert path.read_bytes() == older
@@ -82,7 +82,7 @@ def test_what_is_renamed_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read.append((load_checkpoint(source)["epoch"], source.parent == target.parent))
         replace(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "replace", look)
+    monkeypatch.setattr(whole_files.os, "replace", look)
     save_checkpoint(tmp_path / "a.pth", {"epoch": 7})
     assert read == [(7, True)], "a rename is atomic only within one folder"
 
@@ -96,7 +96,7 @@ def test_a_full_disk_is_a_checkpoint_error_in_one_line_and_spares_the_older_file
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(whole_files.os, "fsync", full)
     with pytest.raises(CheckpointError, match=ONE_LINE) as caught:
         save_checkpoint(path, {"epoch": 2})
     assert "No space left on device" in str(caught.value)

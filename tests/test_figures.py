@@ -162,7 +162,7 @@ def test_a_figure_that_fails_leaves_the_old_file_and_nothing_else(
     path = tmp_path / "figure.png"
     path.write_bytes(b"old")
     monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match=r"^`out` must be a folder that can be written; .+: disk full; free .+$"):
         comparison_figure([row()], path)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("figure.png", b"old")]
 

@@ -122,6 +122,37 @@ def test_preparing_ends_in_one_line_and_goes_on_when_there_is_space(
     assert any(out.glob("trainA/*.png"))
 
 
+@pytest.fixture
+def finished_run(small_data: Path, small_networks: dict[str, Any], tmp_path: Path) -> Path:
+    """A run of one epoch, with images of its test slices and their scores."""
+    options = TrainOptions(**small_networks, epochs=1, decay_epochs=0, save_every_epochs=1)
+    train(small_data, tmp_path / "run", options)
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("n_bytes", [0, 200, 1500, 6000])
+@pytest.mark.parametrize("command", ["evaluate", "figure"])
+def test_what_a_run_is_looked_at_with_leaves_it_as_it_was(
+    finished_run: Path, command: str, n_bytes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = bytes_below(finished_run)
+    capsys.readouterr()
+    with full_beyond(n_bytes):
+        assert main([command, str(finished_run)]) == 2
+    assert said_in_one_line(capsys, "free the space")
+    assert bytes_below(finished_run) == before
+    assert main([command, str(finished_run)]) == 0
+
+
+@pytest.mark.parametrize("n_bytes", [0, 500, 30_000])
+def test_the_demo_ends_in_one_line(tmp_path: Path, n_bytes: int, capsys: pytest.CaptureFixture[str]) -> None:
+    demo = ["demo", "--out", str(tmp_path / "demo"), "--epochs", "4", "--processes", "1"]
+    with full_beyond(n_bytes):
+        assert main(demo) == 2
+    assert said_in_one_line(capsys, "free the space")
+
+
 def said_in_one_line(capsys: pytest.CaptureFixture[str], words: str) -> bool:
     """Whether the last thing on standard error is one line of ours with these words; a bar may stand before it."""
     shown = capsys.readouterr().err

@@ -7,14 +7,16 @@ import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from roi_progressive import Adapter, Config, GGDConfig, Translation, finite, hookimpl
+from roi_progressive.errors import PluginError
 from roi_progressive.guidance import Guidance
 from roi_progressive.plugins import Plugins
 from roi_progressive.regions import RegionMask
@@ -75,6 +77,19 @@ class _Dice:
     def roi_discriminator(self, in_channels: int) -> nn.Module:
         layers = [nn.Conv2d(in_channels, 2, 3, 2, 1), nn.Dropout(0.5), nn.Conv2d(2, 1, 3, 2, 1)]
         return nn.Sequential(*layers)
+
+
+class _Raising(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        raise ArithmeticError("no")
+
+
+class _Lying(nn.Conv2d):
+    """Tells of a network of other strides, of kernels larger than its windows, or nothing that can be read."""
+
+    def __init__(self, *geometry: Any) -> None:
+        super().__init__(1, 1, 3)
+        self.geometry = geometry
 
 
 def _guidance(host: _Host, config: Config, *plugins: Any) -> Guidance:
@@ -406,3 +421,30 @@ def test_no_step_waits_for_the_device(step_that_may_not_wait: Any) -> None:
 def test_a_term_that_waits_for_the_device_is_noticed(step_that_may_not_wait: Any) -> None:
     with pytest.raises(AssertionError, match="_local_scalar_dense"):
         step_that_may_not_wait(_Asks())
+
+
+@pytest.mark.parametrize(
+    ("network", "kind", "told"),
+    [
+        (nn.Flatten(), PluginError, "Flatten of plugin 'theirs' returned [2, "),
+        (_Lying((4, 2, 1)), PluginError, "`geometry` of _Lying of plugin 'theirs' must give its map of logits, [2, 1,"),
+        (
+            _Lying((64, 64, 0)),
+            PluginError,
+            "`geometry` of _Lying of plugin 'theirs' must give its map of logits, [2, 1,",
+        ),
+        (_Lying(4, 2), PluginError, "`geometry` of _Lying of plugin 'theirs' must give its map of logits, [2, 1,"),
+        (_Raising(), ArithmeticError, "raised in _Raising of plugin 'theirs', hook roi_discriminator"),
+    ],
+    ids=["no-map", "other-strides", "large-kernel", "no-geometry", "raises"],
+)
+def test_a_plugins_network_that_fails_is_told_with_the_plugin(
+    host: _Host, tumor_config: Any, tiny_region: Any, network: nn.Module, kind: type[Exception], told: str
+) -> None:
+    theirs = ModuleType("theirs")
+    theirs.roi_discriminator = hookimpl(lambda region: network)  # type: ignore[attr-defined]
+    guidance = _guidance(host, tumor_config(regions=(tiny_region(scales=1),)), theirs)
+    guidance.start()
+    with pytest.raises(kind) as caught:
+        guidance.contribute([host.made()], WEIGHTS, host_scale=True)
+    assert told in "; ".join([str(caught.value), *getattr(caught.value, "__notes__", ())])

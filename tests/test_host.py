@@ -469,8 +469,8 @@ def test_interrupted_save_keeps_the_older_file_and_leaves_no_debris(
     model.save_networks("latest")
     before = {path.name: path.read_bytes() for path in Path(model.save_dir).iterdir()}
 
-    def fail(state: Any, path: str) -> None:
-        Path(path).write_bytes(b"half")
+    def fail(state: Any, file: Any) -> None:
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)

@@ -26,11 +26,12 @@ PACKAGE = "roi_progressive"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "errors",
+        "errors error_texts",
+        "whole_files",
         "parallel setting_checks state_checks",
         "config",
         "rng distributed precision finite",
-        "regions stages ggd adversarial generator pools patch_geometry discriminators",
+        "regions stages ggd adversarial generator pools patch_geometry plugin_networks discriminators",
         "patching tap features epoch_means",
         "adapter uncertainty",
         "hookspecs answer_checks",
@@ -58,7 +59,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
 )
 SIBLINGS: dict[str, frozenset[str]] = {
     "pools": frozenset({"regions"}),
-    "discriminators": frozenset({"regions", "adversarial", "pools", "patch_geometry"}),
+    "discriminators": frozenset({"regions", "adversarial", "pools", "patch_geometry", "plugin_networks"}),
+    "plugin_networks": frozenset({"regions"}),
     "generator": frozenset({"ggd"}),
     "testing": frozenset({"testing", "data"}),
 }
@@ -66,11 +68,13 @@ SIBLINGS: dict[str, frozenset[str]] = {
 # use each other.
 ONLY: dict[str, frozenset[str]] = {
     "errors": frozenset(),
+    "error_texts": frozenset(),
+    "whole_files": frozenset({"errors", "error_texts"}),
     "parallel": frozenset({"errors"}),
-    "host": frozenset({"errors", "generator", "discriminators", "ggd"}),
+    "host": frozenset({"errors", "error_texts", "whole_files", "generator", "discriminators", "ggd"}),
     # Processes are no business of the training's; volumes are prepared in several.
-    "data": frozenset({"errors", "parallel"}),
-    "evaluation": frozenset({"errors"}),
+    "data": frozenset({"errors", "error_texts", "whole_files", "parallel"}),
+    "evaluation": frozenset({"errors", "error_texts", "whole_files"}),
 }
 # Adapters use public names, each other, and these modules.
 ADAPTERS_MAY_USE = frozenset({"adapter", "checkpoint", "distributed", "masks", "patching", "regions", "rng"})

@@ -156,11 +156,11 @@ def test_a_stop_while_saving_leaves_the_epoch_before(
 ) -> None:
     run, save = tmp_path / "run", torch.save
 
-    def full_disk(content: Any, path: Any) -> None:
-        if "4_net_D_A" in str(path):
-            Path(path).write_bytes(b"half")
-            raise OSError(28, "No space left on device", str(path))
-        save(content, path)
+    def full_disk(content: Any, file: Any) -> None:
+        if "4_net_D_A" in str(getattr(file, "name", "")):
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+        save(content, file)
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full_disk)

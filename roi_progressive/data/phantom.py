@@ -22,6 +22,7 @@ from PIL import Image
 from roi_progressive.data.phantom_anatomy import BoolArray, Canvas, paint_patient
 from roi_progressive.data.phantom_tissue import LESION_TYPES, PHANTOM_VERSION, PHASES, FloatArray
 from roi_progressive.errors import ConfigError, DataError
+from roi_progressive.whole_files import writing
 
 __all__ = ["LESION_TYPES", "PHANTOM_VERSION", "PHASES", "REGIONS", "PhantomPatient", "make_phantom", "phantom_patient"]
 
@@ -153,7 +154,8 @@ def make_phantom(
         "seed": seed,
         "slices": entries,
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    with writing(folder):
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
 
 
@@ -194,7 +196,8 @@ def _write_patient(folder: Path, plan: _Plan, patient: PhantomPatient) -> list[d
 
 
 def _write_png(path: Path, image: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-    Image.fromarray(image).save(path, format="PNG")
+    with writing(path):
+        Image.fromarray(image).save(path, format="PNG")
 
 
 def _folders() -> list[str]:

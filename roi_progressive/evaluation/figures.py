@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, ShapeError
+from ..whole_files import writing, written_whole
 from .aggregation import patient_values
 from .image_files import Grey, Mask
 from .scoring import SliceScores
@@ -57,7 +57,7 @@ def comparison_figure(rows: Sequence[ComparisonRow], *paths: str | Path, inset: 
 
     Args:
         rows: From top to bottom.
-        paths: Files to write (PNG, PDF or SVG by their endings); each written aside, then renamed.
+        paths: Files to write (PNG, PDF or SVG by their endings); all of them appear together.
         inset: Enlarge the region in a corner of each image, the one that hides least of it; otherwise below.
 
     Raises:
@@ -82,8 +82,7 @@ def comparison_figure(rows: Sequence[ComparisonRow], *paths: str | Path, inset: 
             zooms[0].set_ylabel("enlarged", fontsize=8)
     for axis, title in zip(axes[0], [*titles, *map_titles], strict=True):
         axis.set_title(title, fontsize=9)
-    for path in paths:
-        save_figure(figure, Path(path))
+    save_figure(figure, *map(Path, paths))
 
 
 def median_patient(slices: Iterable[SliceScores]) -> str:
@@ -213,11 +212,12 @@ def _panel(whole: Axes, zoom: Axes, image: npt.NDArray[Any], box: Box, color: st
     return drawn
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure beside ``path`` and rename it, so that a broken run leaves no half picture."""
-    aside = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        figure.savefig(aside, dpi=RESOLUTION_DPI)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+def save_figure(figure: Figure, *paths: Path) -> None:
+    """Write a figure, in the formats that the endings say; all files appear together, or none does.
+
+    Raises:
+        DataError: One cannot be written.
+    """
+    with writing(paths[0].parent), written_whole(*paths) as asides:
+        for path, aside in zip(paths, asides, strict=True):
+            figure.savefig(aside, dpi=RESOLUTION_DPI, format=path.suffix[1:])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..error_texts import kind_and_line
 from ..errors import ConfigError, DataError, ShapeError
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _import(name: str) -> ModuleType | Unavailable:
         with _quiet_construction():
             return importlib.import_module(name)
     except Exception as error:  # a torchvision built for another torch raises RuntimeError, OSError, ...
-        return Unavailable(f"{name.split('.')[0]} cannot be imported: {_first_line(error)}")
+        return Unavailable(f"{name.split('.')[0]} cannot be imported: {kind_and_line(error)}")
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:
@@ -249,9 +250,4 @@ def _quiet_construction() -> Iterator[None]:
 
 
 def _broken(path: Path, error: Exception) -> Unavailable:
-    return Unavailable(f"{path.name} cannot be loaded: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return Unavailable(f"{path.name} cannot be loaded: {kind_and_line(error)}")

@@ -13,7 +13,7 @@ from .figures import DIRECTION_NAMES, save_figure
 MIN_PX = 50
 
 
-def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], path: str | Path) -> None:
+def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], *paths: str | Path) -> None:
     """Draw observed over predicted error in grey levels, a panel a direction, with the line of equality.
 
     A marker's area grows with the pixels behind it; bins of fewer than 50 are not drawn. Above the line the error was
@@ -22,10 +22,10 @@ def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, A
     Args:
         curves: By direction and ``image`` or the region's name, the points of
             :func:`~roi_progressive.evaluation.calibration.reliability`.
-        path: File to write (PNG, PDF or SVG by its ending); written aside, then renamed.
+        *paths: Files to write (PNG, PDF or SVG by their endings); all of them appear together.
 
     Raises:
-        DataError: There are no curves.
+        DataError: There are no curves, or a file cannot be written.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
@@ -63,4 +63,4 @@ def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[Mapping[str, A
         axis.tick_params(labelsize=7, which="both")
     axes[0].set_ylabel("observed error (RMS), grey levels", fontsize=8)
     axes[0].legend(fontsize=7, frameon=False, loc="lower right")
-    save_figure(figure, Path(path))
+    save_figure(figure, *map(Path, paths))

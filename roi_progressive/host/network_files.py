@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ..error_texts import first_line, system_reason
 from ..errors import CheckpointError
+from ..whole_files import written_whole
 
 
 def write_network(path: Path, network: nn.Module) -> None:
@@ -18,19 +19,15 @@ def write_network(path: Path, network: nn.Module) -> None:
     Raises:
         CheckpointError: It cannot be written.
     """
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({key: value.detach().cpu() for key, value in network.state_dict().items()}, aside)
-        os.replace(aside, path)
-    except (OSError, RuntimeError) as error:  # torch has its own words for a full disk
-        reason = str(error).strip().partition("\n")[0]
+        with written_whole(path) as (aside,), open(aside, "wb") as file:
+            torch.save(state, file)
+    except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"`checkpoints_dir` must be a folder that can be written; {str(path)!r} cannot: {reason}; an older file is "
-            f"untouched; free the space or choose another folder"
+            f"`checkpoints_dir` must be a folder that can be written; {str(path)!r} cannot: {system_reason(error)}; "
+            f"an older file is untouched; free the space or choose another folder"
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def read_network(path: Path, network: nn.Module, device: torch.device) -> Mapping[str, Tensor]:
@@ -46,8 +43,9 @@ def read_network(path: Path, network: nn.Module, device: torch.device) -> Mappin
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises half a dozen unrelated types for a damaged file
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"`epoch` must name a readable checkpoint; {str(path)!r} is damaged: {reason}") from error
+        raise CheckpointError(
+            f"`epoch` must name a readable checkpoint; {str(path)!r} is damaged: {first_line(error)}"
+        ) from error
     expected = {key: value.shape for key, value in network.state_dict().items()}
     found = {key: getattr(value, "shape", None) for key, value in state.items()} if isinstance(state, dict) else {}
     if found != expected:
