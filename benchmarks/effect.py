@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from effect_arms import MAIN
-from effect_data import PHANTOM_SEED, SPLIT_SEED, make_phantom_data, make_scan_data
+from effect_data import (
+    CT_WINDOW,
+    FIELD_OF_VIEW_MM,
+    PHANTOM_SEED,
+    SPLIT_SEED,
+    make_phantom_data,
+    make_scan_data,
+)
 from effect_report import write_report
 from effect_scan_arms import SCAN_ARMS, arms_of, scan_options
 from effect_training import keep_generators
@@ -127,7 +134,7 @@ def _settings(chosen: argparse.Namespace) -> dict[str, Any]:
         settings |= {"phantom_seed": PHANTOM_SEED, "phantom_version": PHANTOM_VERSION}
     else:
         settings = {**(QUICK_SCANS if chosen.quick else FULL_SCANS), "scans": chosen.scans.name}
-        settings["split_seed"] = SPLIT_SEED
+        settings |= {"split_seed": SPLIT_SEED, "ct_window": CT_WINDOW, "field_of_view_mm": FIELD_OF_VIEW_MM}
     settings["epochs"] = settings["epochs"] if chosen.epochs is None else chosen.epochs
     plain: dict[str, Any] = json.loads(json.dumps({**settings, "quick": chosen.quick}))
     return plain

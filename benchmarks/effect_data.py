@@ -22,6 +22,11 @@ PHANTOM_SEED = 7000
 SPLIT_SEED = 0
 SPLIT_OF_TWENTY = (12, 2, 6)
 """Patients to train, tune and test on, of twenty; of other numbers their proportions."""
+CT_WINDOW = (500.0, -50.0)
+"""From -300 HU: in the usual window of soft tissue, 400 HU around 40, fat is as black as the air around the body, and
+which of the two becomes the white of an MR cannot be learnt from a patch."""
+FIELD_OF_VIEW_MM = 160.0
+"""One for all: the scans are cut to their tumours, so that scaling each to its own size would show no two alike."""
 
 
 def make_phantom_data(out: Path, *, patients: Sequence[int], slices: int, size_px: int) -> None:
@@ -41,7 +46,13 @@ def make_scan_data(out: Path, scans: Path, *, size_px: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     split_file = out / "split.csv"
     write_split(split_file, split_patients(patients, SPLIT_OF_TWENTY, SPLIT_SEED))
-    options = PrepareOptions(size_px=size_px, align=True, split_of=read_split_file(split_file))
+    options = PrepareOptions(
+        size_px=size_px,
+        align=True,
+        split_of=read_split_file(split_file),
+        ct_window=CT_WINDOW,
+        field_of_view_mm=FIELD_OF_VIEW_MM,
+    )
     made = prepare(scans, out / "paired", options)
     if made.problems:
         raise DataError(f"`scans` must list usable pairs alone; {made.problems[0]}; repair the scan or take it out")

@@ -90,8 +90,9 @@ def draw_training(path: Path, out: Path, slices: Slices) -> bool:
             axis.plot([int(epoch) for epoch in line], list(line.values()), ".-", color=color, linewidth=1, label=label)
         for epoch, stage in stage_starts(out / "runs" / f"regions-{max(s for a, s in curves if a == 'regions')}"):
             axis.axvline(epoch, color="0.5", linestyle=":", linewidth=1)
-            axis.annotate(f"stage {stage}", (epoch, 1), xycoords=("data", "axes fraction"), fontsize=7, va="bottom")
-        axis.set_title(DIRECTION_NAMES[direction], fontsize=9, pad=14)
+            place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "va": "top"}
+            axis.annotate(f"stage {stage}", (epoch, 1), fontsize=7, color="0.4", **place)
+        axis.set_title(DIRECTION_NAMES[direction], fontsize=9)
         axis.set_xlabel("epoch", fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("tumour PSNR, dB", fontsize=8)

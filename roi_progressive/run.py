@@ -18,6 +18,7 @@ from .distributed import from_every_process, is_main_process, n_processes
 from .errors import DataError, ShapeError
 from .host import CycleGANModel, create_dataset, create_model
 from .inspection import check_folder, check_size, read_everything
+from .run_average import AveragedGenerators
 from .run_folder import (
     append_json,
     clear,
@@ -143,6 +144,7 @@ def _loop(
 ) -> None:
     last = options.epochs + options.decay_epochs
     steps = len(dataset.dataloader)
+    averages = _averages(model, options, folder)
     begun = False
     for epoch in range(model.opt.epoch_count, last + 1):
         stage = session.start_epoch(epoch)
@@ -150,6 +152,8 @@ def _loop(
         for step, batch in enumerate(dataset, start=1):
             model.set_input(batch)
             model.optimize_parameters()
+            if averages is not None:
+                averages.update((epoch - 1) * steps + step)
             if not begun:
                 begin()
                 begun = True
@@ -164,7 +168,16 @@ def _loop(
             continue
         append_json(folder / "history.jsonl", {"epoch": epoch, "stage": stage.number, "losses": losses})
         if epoch % options.save_every_epochs == 0 or epoch == last:
-            _save(model, session, folder, epoch)
+            _save(model, session, averages, folder, epoch)
+
+
+def _averages(model: CycleGANModel, options: TrainOptions, folder: Path) -> AveragedGenerators | None:
+    if options.average_decay == 0:
+        return None
+    averages = AveragedGenerators(model, options.average_decay)
+    if model.opt.epoch_count > 1:
+        averages.load(folder / "networks", model.opt.epoch_count - 1)
+    return averages
 
 
 def _losses(model: CycleGANModel, session: Session) -> dict[str, float]:
@@ -183,12 +196,16 @@ def _mean_of(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(of_process.get(name, 0.0) for of_process in sums) / len(sums) for name in names}
 
 
-def _save(model: CycleGANModel, session: Session, folder: Path, epoch: int) -> None:
+def _save(
+    model: CycleGANModel, session: Session, averages: AveragedGenerators | None, folder: Path, epoch: int
+) -> None:
     """Save an epoch and its picture, then point at it, then drop the one before: a stop in between loses nothing."""
     before = saved_epoch(folder)
     model.save_networks(epoch)
     if session.config.resume != "exact":
         save_optimizers(model, folder / "networks", epoch)
+    if averages is not None:
+        averages.save(folder / "networks", epoch)
     _draw_sample(model, folder / "samples" / f"epoch_{epoch:04d}.png")
     write_json(folder / "networks" / "latest.json", {"epoch": epoch})
     if before is not None and before != epoch:

@@ -27,7 +27,7 @@ from .whole_files import writing, written_whole
 
 SPLITS = ("test", "val", "train")
 _HALF_WRITTEN = re.compile(r"\.?.+\.(pth|json|jsonl)\.\d+\.tmp")
-_NETWORKS = re.compile(r"(\d+)_(net_[GD]_[AB]|roi_progressive|optimizers)\.pth")
+_NETWORKS = re.compile(r"(\d+)_(net_[GD]_[AB]|average_G_[AB]|roi_progressive|optimizers)\.pth")
 
 
 def read_run(folder: Path) -> tuple[Path, TrainOptions, Config]:

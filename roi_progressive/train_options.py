@@ -34,6 +34,8 @@ class TrainOptions:
         learning_rate: Adam's.
         cycle: Weight of the cycle terms.
         identity: Weight of the identity terms as a share of the cycle's; 0 saves two of six generator passes.
+        average_decay: Images are made with the moving average of the generators, of this decay a step, e.g. 0.99;
+            0 makes them with the last ones.
         flip: Mirror half of the images.
         seed: Seeds networks and data order.
         workers: Processes that load images.
@@ -51,6 +53,7 @@ class TrainOptions:
     learning_rate: float = 2e-4
     cycle: float = 10.0
     identity: float = 0.5
+    average_decay: float = 0.0
     flip: bool = True
     seed: int = 0
     workers: int = 0
@@ -61,10 +64,12 @@ class TrainOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise ConfigError(f"`{name}` must be a whole number between {low} and {high}; got {value!r}")
-        for name in ("learning_rate", "cycle", "identity"):
+        for name in ("learning_rate", "cycle", "identity", "average_decay"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
                 raise ConfigError(f"`{name}` must be a number of at least 0; got {value!r}")
+        if self.average_decay >= 1:
+            raise ConfigError(f"`average_decay` must be under 1; got {self.average_decay!r}; try 0.99")
         if self.generator not in ("unet", "resnet"):
             raise ConfigError(f"`generator` must be unet or resnet; got {self.generator!r}")
         if not isinstance(self.flip, bool):

@@ -16,6 +16,7 @@ from .evaluation.image_files import list_images, read_grey
 from .evaluation.pairs import DIRECTIONS
 from .host import CycleGANModel, create_model
 from .run import INERT, Report
+from .run_average import use_averages
 from .run_folder import SPLITS, read_run, require_data, required_epoch, write_image
 from .session import Session, attach
 
@@ -52,6 +53,8 @@ def translate(
     host_options = options.host_options(root, folder).for_test(phase=split, epoch=str(chosen))
     model = create_model(host_options)
     model.setup(host_options)
+    if options.average_decay > 0:
+        use_averages(model, folder / "networks", chosen)
     model.eval()
     with_sigma = settings.ggd is not None
     settings = replace(settings, resume="networks") if with_sigma else replace(INERT, resume="fresh")

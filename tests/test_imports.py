@@ -47,7 +47,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "host data evaluation testing inspection launch progress command_line checkout mask_coverage step_cost",
         "host_check pytest_plugin",
         "train_options",
-        "run_folder run_optimizers",
+        "run_folder run_optimizers run_average",
         "run",
         "translate",
         "score_files",
