@@ -48,7 +48,7 @@ from roi_progressive.score_files import write_scores
 QUICK = {"patients": (6, 3), "slices": 2, "size_px": 32, "epochs": 4}
 FULL = {"patients": (24, 12), "slices": 9, "size_px": 64, "epochs": 14}
 QUICK_SCANS = {"size_px": 32, "epochs": 4}
-FULL_SCANS = {"size_px": 64, "epochs": 16}
+FULL_SCANS = {"size_px": 64, "epochs": 12}
 SHRUNK = {"channels": 4, "depth": 2, "discriminator_channels": 4}
 
 
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scans", type=Path, metavar="CSV", help="a list of scans, in place of the phantom")
     parser.add_argument("--arms", nargs="+", help="which (of the phantom plain regions placebo, of scans all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=(1, 2, 3), help="of networks and data order (1 2 3)")
-    parser.add_argument("--epochs", type=int, help="of every run (14 of the phantom, 16 of scans)")
+    parser.add_argument("--epochs", type=int, help="of every run (14 of the phantom, 12 of scans)")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each (2)")
     parser.add_argument("--quick", action="store_true", help="a tiny study that shows that everything works")
     try:

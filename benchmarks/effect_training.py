@@ -18,6 +18,7 @@ from roi_progressive.evaluation.figures import DIRECTION_NAMES, save_figure
 from roi_progressive.evaluation.metrics import region_psnr
 from roi_progressive.evaluation.pairs import DIRECTIONS, pairs_from_folders
 from roi_progressive.host import create_model
+from roi_progressive.run_average import average_file
 from roi_progressive.run_folder import history, read_run, saved_epoch, write_json
 
 KEPT = "epochs"
@@ -26,13 +27,15 @@ GENERATORS = {"A2B": "G_A", "B2A": "G_B"}
 
 
 def keep_generators(run: Path) -> None:
-    """Copy the generators of the last saved epoch, which the next one's would replace; nothing where that was done."""
+    """Copy the generators of the last saved epoch, or their averages where the run makes its images with those, which
+    the next epoch's would replace; nothing where that was done."""
     epoch = saved_epoch(run)
     for name in GENERATORS.values() if epoch is not None else ():
         kept = run / KEPT / f"{epoch}_net_{name}.pth"
         if not kept.exists():
             kept.parent.mkdir(exist_ok=True)
-            shutil.copy(run / "networks" / kept.name, kept)
+            average = average_file(run / "networks", epoch, name)
+            shutil.copy(average if average.exists() else run / "networks" / kept.name, kept)
 
 
 def tumour_psnr(run: Path) -> dict[str, dict[str, float]]:
