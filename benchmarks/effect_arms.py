@@ -106,6 +106,12 @@ ARMS: dict[str, Arm] = {
     "paper_weights": Arm(
         "every weight 1, as the paper", replace(_regions(weight=1.0), ggd=GGDConfig(weight=1.0, stage=2))
     ),
+    "gentle": Arm(
+        "the tumour's weight 0.3, as on scans", replace(PRESET, regions=(LIVER, replace(TUMOR, weight=0.3))), "regions"
+    ),
+    "averaged": Arm(
+        "the preset, images by the generators' moving average", PRESET, "regions", options={"average_decay": 0.99}
+    ),
     "roi_l1": Arm("no discriminator, L1 of the cycle in the tumour", ROI_L1, plugins=lambda seed: [RegionL1()]),
     "plain_resnet": Arm("the CycleGAN alone, ResNet generators", None, options={"generator": "resnet"}),
     "regions_resnet": Arm("the preset, ResNet generators", PRESET, "plain_resnet", options={"generator": "resnet"}),
