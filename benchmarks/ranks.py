@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import nn
 
 from roi_progressive import Config, RegionConfig, attach
+from roi_progressive.distributed import leave_processes
 
 WARM_UP = 3
 
@@ -76,7 +77,7 @@ def work(quick: bool) -> None:
     sys.stdout.write(f"{seconds}\n")
     sys.stdout.flush()
     dist.barrier()
-    dist.destroy_process_group()
+    leave_processes()
 
 
 def main() -> None:

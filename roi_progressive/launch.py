@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from .distributed import is_main_process
+from .distributed import is_main_process, leave_processes
 from .errors import RoiProgressiveError
 
 _FAILED = "roi_progressive/failed"
@@ -49,4 +49,4 @@ def process_group() -> Iterator[None]:
                 f"use fewer processes or smaller batches, and go on with --resume"
             ) from error
         raise
-    dist.destroy_process_group()
+    leave_processes()

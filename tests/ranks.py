@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from roi_progressive import Config, GGDConfig, RegionConfig, Session, attach
+from roi_progressive.distributed import leave_processes
 from roi_progressive.host import HostOptions, create_model
 
 SIDE_PX = 32
@@ -183,7 +184,7 @@ def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     torch.save({name: run() for name, run in {**AS_ONE, **TROUBLED}.items()}, folder / f"{os.environ['RANK']}.pth")
     dist.barrier()
-    dist.destroy_process_group()
+    leave_processes()
 
 
 if __name__ == "__main__":

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
 import socket
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from roi_progressive.distributed import (
     average_gradients,
     from_every_process,
     is_main_process,
+    leave_processes,
     n_processes,
     sums_over_processes,
 )
@@ -162,3 +166,21 @@ def test_trouble_of_one_process_leaves_all_alike(
     assert first["moved"].tolist() == expected
     for name, weights in first.items():
         assert torch.equal(weights, second[name]) and torch.isfinite(weights).all(), name
+
+
+def test_networks_that_wait_for_the_garbage_collector_are_gone_before_the_group_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One wrapped for the group holds it, and a group that outlives its end aborts the process."""
+    network = nn.Linear(1, 1)
+    network.itself = [network]  # type: ignore[assignment]
+    gone, alive = weakref.ref(network), []
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: alive.append(gone() is not None))
+    gc.disable()
+    try:
+        del network
+        assert gone() is not None
+        leave_processes()
+    finally:
+        gc.enable()
+    assert alive == [False]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from roi_progressive import Config, GGDConfig, RegionConfig, attach
 from roi_progressive.checkout import HostCheckout
+from roi_progressive.distributed import leave_processes
 
 
 class _OnCPU(nn.parallel.DistributedDataParallel):
@@ -31,9 +32,7 @@ def _spread(tensors: list[Tensor]) -> float:
     return float((everywhere[0] - everywhere[1]).abs().max())
 
 
-def main(folder: str, root: str, out: str, arguments: list[str]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def trained(folder: str, root: str, out: str, arguments: list[str]) -> dict[str, Any]:
     torch.nn.parallel.DistributedDataParallel = _OnCPU  # type: ignore[misc]
     torch.manual_seed(0)
     tiny: dict[str, Any] = {"scales": 2, "windows_px": (16, 32), "layers": 1, "base_channels": 2, "stage": 1}
@@ -60,7 +59,7 @@ def main(folder: str, root: str, out: str, arguments: list[str]) -> None:
             ]
             bank = list(learner.bank.parameters())
             assert learner._bank_optimizer is not None
-            report = {
+            return {
                 "host": _spread([p for name in model.model_names for p in getattr(model, f"net{name}").parameters()]),
                 "bank": _spread(bank),
                 "heads": _spread(heads),
@@ -68,9 +67,14 @@ def main(folder: str, root: str, out: str, arguments: list[str]) -> None:
                 "moments": len(learner._bank_optimizer.state),
                 "own_tumours": any(name.startswith("D_tumor") for name in session.losses()),
             }
-    print(json.dumps(report), flush=True)
+
+
+def main(folder: str, root: str, out: str, arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    print(json.dumps(trained(folder, root, out, arguments)), flush=True)
     dist.barrier()
-    dist.destroy_process_group()
+    leave_processes()
 
 
 if __name__ == "__main__":
