@@ -50,27 +50,37 @@ def tumour_psnr(run: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-@torch.no_grad()
 def _of_epoch(run: Path, epoch: int) -> dict[str, float]:
+    root, _, _ = read_run(run)
+    made = kept_generators(run, epoch)
+    return {
+        direction: float(np.mean(list(by_patient(made[direction], root, "test", direction).values())))
+        for direction in DIRECTIONS
+    }
+
+
+def kept_generators(run: Path, epoch: int) -> dict[str, torch.nn.Module]:
+    """The generators that a run kept of an epoch, by direction, ready to translate."""
     root, options, _ = read_run(run)
-    host_options = options.host_options(root, run).for_test(phase="test", epoch=str(epoch))
-    host_options = replace(host_options, name=KEPT)
+    host_options = replace(options.host_options(root, run).for_test(phase="test", epoch=str(epoch)), name=KEPT)
     model = create_model(host_options)
     model.setup(host_options)
     model.eval()
-    means = {}
-    for direction in DIRECTIONS:
-        generator = getattr(model, f"net{GENERATORS[direction]}")
-        of_patients: dict[str, list[float]] = {}
-        for pair in pairs_from_folders(root, "test", direction, None):
-            assert pair.source is not None
-            source = torch.from_numpy(pair.source / 127.5 - 1.0).float()[None, None]
-            fake = ((generator(source)[0, 0].clamp(-1, 1) + 1) * 127.5).round().numpy()
-            value = region_psnr(pair.real, fake, pair.mask)
-            if value is not None:
-                of_patients.setdefault(pair.patient, []).append(value)
-        means[direction] = float(np.mean([np.mean(values) for values in of_patients.values()]))
-    return means
+    return {direction: getattr(model, f"net{name}") for direction, name in GENERATORS.items()}
+
+
+@torch.no_grad()
+def by_patient(generator: torch.nn.Module, root: Path, split: str, direction: str) -> dict[str, float]:
+    """Tumour PSNR of what a generator makes of the paired slices of a split, means of patients."""
+    found: dict[str, list[float]] = {}
+    for pair in pairs_from_folders(root, split, direction, None):
+        assert pair.source is not None
+        source = torch.from_numpy(pair.source / 127.5 - 1.0).float()[None, None]
+        fake = ((generator(source)[0, 0].clamp(-1, 1) + 1) * 127.5).round().numpy()
+        value = region_psnr(pair.real, fake, pair.mask)
+        if value is not None:
+            found.setdefault(pair.patient, []).append(value)
+    return {patient: float(np.mean(values)) for patient, values in found.items()}
 
 
 def draw_training(path: Path, out: Path, slices: Slices) -> bool:

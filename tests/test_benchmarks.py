@@ -14,11 +14,11 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-# The study trains and reports instead of measuring; it has a test of its own below.
+# The study trains and reports instead of measuring; it and what reads it have tests of their own below.
 COMMANDS = sorted(
     file.stem
     for file in FOLDER.glob("*.py")
-    if '__name__ == "__main__"' in file.read_text("utf-8") and file.stem != "effect"
+    if '__name__ == "__main__"' in file.read_text("utf-8") and file.stem not in ("effect", "effect_seen")
 )
 
 # What makes a quick run quicker still, and what is known of its figures before they are measured.
@@ -128,9 +128,20 @@ def test_a_study_on_scans_trains_on_disjoint_patients_and_its_ceiling_on_pairs(
     tmp_path: Path, write_scans: Callable[[Path], Path]
 ) -> None:
     scans = write_scans(tmp_path / "scans")
-    done = _study(tmp_path, "--scans", str(scans), "--arms", "plain", "ceiling", "--processes", "1")
+    done = _study(tmp_path, "--scans", str(scans), "--arms", "plain", "regions", "ceiling", "--processes", "1")
     assert done.returncode == 0, done.stderr
     assert "| ceiling | plain | CT → MR | 1 |" in done.stdout
+    seen = [
+        subprocess.run(
+            [sys.executable, str(FOLDER / "effect_seen.py"), folder],
+            cwd=tmp_path,
+            capture_output=True,
+            encoding="utf-8",
+        )
+        for folder in ("study", "scans")
+    ]
+    assert [one.returncode for one in seen] == [0, 2] and len(seen[1].stderr.splitlines()) == 1
+    assert "| regions | MR → CT | 1 |" in seen[0].stdout
     made = tmp_path / "study"
     patients = {
         folder: {path.name[:3] for path in (made / folder).glob("*.png")}
