@@ -109,9 +109,10 @@ ARMS: dict[str, Arm] = {
     "gentle": Arm(
         "the tumour's weight 0.3, as on scans", replace(PRESET, regions=(LIVER, replace(TUMOR, weight=0.3))), "regions"
     ),
-    "averaged": Arm(
-        "the preset, images by the generators' moving average", PRESET, "regions", options={"average_decay": 0.99}
+    "plain_averaged": Arm(
+        "the CycleGAN alone, images by the generators' moving average", None, options={"average_decay": 0.99}
     ),
+    "averaged": Arm("the preset, likewise", PRESET, "plain_averaged", options={"average_decay": 0.99}),
     "roi_l1": Arm("no discriminator, L1 of the cycle in the tumour", ROI_L1, plugins=lambda seed: [RegionL1()]),
     "plain_resnet": Arm("the CycleGAN alone, ResNet generators", None, options={"generator": "resnet"}),
     "regions_resnet": Arm("the preset, ResNet generators", PRESET, "plain_resnet", options={"generator": "resnet"}),
