@@ -158,6 +158,9 @@ class StageConfig:
 class Config:
     """Everything a session needs to know; the default guides one region, ``tumor``.
 
+    Where each default is from, the paper or the study, is told with the figures at the end of ``benchmarks/EFFECT.md``:
+    ``crop``, ``weighted`` logits, the fade and no ``balance`` are the study's best, the other choices one switch away.
+
     Args:
         regions: The regions of interest, in the order in which they join. Empty means none.
         ggd: The uncertainty head, or ``None`` for none.
@@ -207,7 +210,11 @@ class Config:
 
     @classmethod
     def paper(cls) -> Config:
-        """The paper's word: liver at two scales, then tumour at three, weights 1; ``demo_config`` has the study's."""
+        """The paper's word: liver at two scales, then tumour at three, weights 1; ``demo_config`` has the study's.
+
+        In the study the paper's weights gained 5.9 and 8.5 dB of tumour PSNR (CT to MR, MR to CT), those of
+        ``demo_config`` 7.4 and 7.9.
+        """
         return cls(
             regions=(RegionConfig("liver", scales=2), RegionConfig("tumor", scales=3)),
             ggd=GGDConfig(weight=1.0),

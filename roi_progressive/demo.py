@@ -36,9 +36,9 @@ def demo_config() -> Config:
     epochs every arm is the plain CycleGAN, to the last bit, so that all go the same way before anything of ours joins.
 
     Order and scales of the regions are the paper's word. In the study of ``benchmarks/EFFECT.md`` all of this gained
-    6.8 dB (CT to MR) and 8.4 dB (MR to CT) of tumour PSNR over the plain CycleGAN in five seeds. The weights of liver
-    and uncertainty, 0.1, are from tuning on other phantoms; the paper's 1 gained 5.1 and 8.5 dB where these gained 6.1
-    and 8.6, in the one seed run.
+    7.6 dB (CT to MR) and 8.3 dB (MR to CT) of tumour PSNR over the plain CycleGAN in five seeds. The weights of liver
+    and uncertainty, 0.1, are from tuning on other phantoms; the paper's 1 gained 5.9 and 8.5 dB where these gained 7.4
+    and 7.9, from the same three seeds.
     """
     tumor = RegionConfig("tumor", scales=3, base_channels=8, layers=1, windows_px=(24, 32, 48, 64))
     return Config(
