@@ -19,7 +19,7 @@ class WindowPool:
     dice are its own, so that the host's random stream does not move.
 
     Window by window on purpose: it takes 10 microseconds a window on a CPU and waits for no GPU. One store a window
-    size, written and read by index for the whole batch at once, took 1.7 times as long for one window, 2.6 for 16.
+    size, written and read by index for the whole batch at once, took 1.7 times as long for one, up to 2.6 for 16.
     """
 
     def __init__(self, size: int, seed: int) -> None:
