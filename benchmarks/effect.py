@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from effect_arms import MAIN
+from effect_arms import MAIN, Arm
 from effect_data import (
     CT_WINDOW,
     FIELD_OF_VIEW_MM,
@@ -41,7 +41,7 @@ from roi_progressive.errors import ConfigError, RoiProgressiveError
 from roi_progressive.parallel import Report, run_parallel
 from roi_progressive.progress import ProgressBar
 from roi_progressive.results import REFERENCES, evaluate_run
-from roi_progressive.run import resume, train
+from roi_progressive.run import TrainOptions, resume, train
 from roi_progressive.run_folder import append_json, saved_epoch, write_json
 from roi_progressive.score_files import write_scores
 
@@ -74,10 +74,7 @@ class Run:
     def __call__(self, report: Report) -> None:
         """Train, or go on, then evaluate; what came out lies in its folder's ``test``."""
         arm = arms_of(self.settings)[self.arm]
-        base = scan_options if "scans" in self.settings else demo_options
-        changed = (SHRUNK if self.settings["quick"] else {}) | dict(arm.options)
-        epochs = max(4, round(self.settings["epochs"] * arm.epochs_share))
-        options = replace(base(self.seed, epochs), **changed, save_every_epochs=2)
+        options = replace(options_of(arm, self.settings, self.seed), save_every_epochs=2)
 
         def count(step: int, steps: int, text: str) -> None:
             keep_generators(self.folder)
@@ -98,9 +95,16 @@ class Run:
         report(1.0, "done")
 
 
+def options_of(arm: Arm, settings: Mapping[str, Any], seed: int) -> TrainOptions:
+    """How an arm of the study with these settings trains from a seed."""
+    base = scan_options if "scans" in settings else demo_options
+    changed = (SHRUNK if settings["quick"] else {}) | dict(arm.options)
+    return replace(base(seed, max(4, round(settings["epochs"] * arm.epochs_share))), **changed)
+
+
 def study(chosen: argparse.Namespace) -> None:
     """Train what is not there yet, and write the report; arguments as on the command line."""
-    out, settings = chosen.out, _settings(chosen)
+    out, settings = chosen.out, settings_of(chosen.scans, chosen.quick, chosen.epochs)
     _begin(out, settings, chosen.scans)
     done = {(line["arm"], line["seed"]) for line in finished(out)}
     arms = chosen.arms or (tuple(SCAN_ARMS) if chosen.scans else MAIN)
@@ -128,15 +132,16 @@ def study(chosen: argparse.Namespace) -> None:
     print((out / "report.md").read_text(encoding="utf-8"))
 
 
-def _settings(chosen: argparse.Namespace) -> dict[str, Any]:
-    if chosen.scans is None:
-        settings = {**(QUICK if chosen.quick else FULL)}
+def settings_of(scans: Path | None, quick: bool, epochs: int | None = None) -> dict[str, Any]:
+    """What decides the data and the length of a study's runs, as ``study.json`` has it."""
+    if scans is None:
+        settings = {**(QUICK if quick else FULL)}
         settings |= {"phantom_seed": PHANTOM_SEED, "phantom_version": PHANTOM_VERSION}
     else:
-        settings = {**(QUICK_SCANS if chosen.quick else FULL_SCANS), "scans": chosen.scans.name}
+        settings = {**(QUICK_SCANS if quick else FULL_SCANS), "scans": scans.name}
         settings |= {"split_seed": SPLIT_SEED, "ct_window": CT_WINDOW, "field_of_view_mm": FIELD_OF_VIEW_MM}
-    settings["epochs"] = settings["epochs"] if chosen.epochs is None else chosen.epochs
-    plain: dict[str, Any] = json.loads(json.dumps({**settings, "quick": chosen.quick}))
+    settings["epochs"] = settings["epochs"] if epochs is None else epochs
+    plain: dict[str, Any] = json.loads(json.dumps({**settings, "quick": quick}))
     return plain
 
 
@@ -150,11 +155,16 @@ def _begin(out: Path, settings: dict[str, Any], scans: Path | None) -> None:
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"`OUT` must be a new or empty folder, or a study to go on with; got {out}; choose another")
+    make_data(out, settings, scans)
+    write_json(described, settings)
+
+
+def make_data(out: Path, settings: Mapping[str, Any], scans: Path | None) -> None:
+    """What a study with these settings trains and tests on."""
     if scans is None:
         make_phantom_data(out, **{key: settings[key] for key in ("patients", "slices", "size_px")})
     else:
         make_scan_data(out, scans, size_px=settings["size_px"])
-    write_json(described, settings)
 
 
 def finished(out: Path) -> list[dict[str, Any]]:

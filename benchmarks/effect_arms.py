@@ -80,6 +80,10 @@ def _ggd(**changes: Any) -> Config:
     return replace(PRESET, ggd=replace(PRESET.ggd or GGDConfig(), **changes))
 
 
+TUMOR_ALONE = _alone(TUMOR)
+LIGHT_WEIGHT = 0.3
+"""Of the tumour: what did best on the patients for tuning among the scans (``EFFECT.md`` has the figures)."""
+AVERAGED = {"average_decay": 0.99}
 WITHOUT_PROGRESSION = replace(
     _regions(stage=1), ggd=replace(PRESET.ggd or GGDConfig(), stage=1), stages=StageConfig(fade_fraction=0.0)
 )
@@ -90,7 +94,7 @@ ARMS: dict[str, Arm] = {
     "regions": Arm("the preset: liver and tumour, stage by stage, uncertainty", PRESET),
     "placebo": Arm("the preset, masks shuffled between images", PRESET, plugins=lambda seed: [ShuffledMasks(seed)]),
     "liver": Arm("the liver alone", _alone(LIVER)),
-    "tumor": Arm("the tumour alone", _alone(TUMOR)),
+    "tumor": Arm("the tumour alone", TUMOR_ALONE),
     "at_once": Arm("the preset without progression: all from the first step", WITHOUT_PROGRESSION, "regions"),
     "no_fade": Arm(
         "terms join at full weight", replace(PRESET, stages=replace(PRESET.stages, fade_fraction=0.0)), "regions"
@@ -107,12 +111,12 @@ ARMS: dict[str, Arm] = {
         "every weight 1, as the paper", replace(_regions(weight=1.0), ggd=GGDConfig(weight=1.0, stage=2))
     ),
     "gentle": Arm(
-        "the tumour's weight 0.3, as on scans", replace(PRESET, regions=(LIVER, replace(TUMOR, weight=0.3))), "regions"
+        f"the tumour's weight {LIGHT_WEIGHT}, as on scans",
+        replace(PRESET, regions=(LIVER, replace(TUMOR, weight=LIGHT_WEIGHT))),
+        "regions",
     ),
-    "plain_averaged": Arm(
-        "the CycleGAN alone, images by the generators' moving average", None, options={"average_decay": 0.99}
-    ),
-    "averaged": Arm("the preset, likewise", PRESET, "plain_averaged", options={"average_decay": 0.99}),
+    "plain_averaged": Arm("the CycleGAN alone, images by the generators' moving average", None, options=AVERAGED),
+    "averaged": Arm("the preset, likewise", PRESET, "plain_averaged", options=AVERAGED),
     "roi_l1": Arm("no discriminator, L1 of the cycle in the tumour", ROI_L1, plugins=lambda seed: [RegionL1()]),
     "plain_resnet": Arm("the CycleGAN alone, ResNet generators", None, options={"generator": "resnet"}),
     "regions_resnet": Arm("the preset, ResNet generators", PRESET, "plain_resnet", options={"generator": "resnet"}),

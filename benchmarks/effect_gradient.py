@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,14 +19,12 @@ from typing import Any
 from unittest import mock
 
 import torch
-from effect import FULL, FULL_SCANS, QUICK, QUICK_SCANS, SHRUNK
-from effect_arms import ARMS
-from effect_data import make_phantom_data, make_scan_data
-from effect_scan_arms import SCAN_ARMS, scan_options
+from effect import make_data, options_of, settings_of
+from effect_arms import Arm
+from effect_scan_arms import arms_of
 from measure import Spread, parsed, parser, table, write
 from torch import Tensor
 
-from roi_progressive.demo import demo_options
 from roi_progressive.evaluation.figures import DIRECTION_NAMES
 from roi_progressive.run import train
 from roi_progressive.tap import Injection
@@ -72,24 +70,13 @@ def thirds(values: list[float]) -> list[float]:
     return [statistics.median(values[size * k // 3 : max(size * (k + 1) // 3, size * k // 3 + 1)]) for k in range(3)]
 
 
-def meetings_of(folder: Path, scans: Path | None, arm_name: str, seed: int, quick: bool) -> Meetings:
+def meetings_of(arm: Arm, settings: Mapping[str, Any], data: Path, seed: int) -> Meetings:
     """Train an arm from a seed on the study's data."""
-    settings: dict[str, Any] = dict(
-        (QUICK if quick else FULL) if scans is None else QUICK_SCANS if quick else FULL_SCANS
-    )
-    epochs = settings.pop("epochs")
-    if not (folder / "data").exists():
-        if scans is None:
-            make_phantom_data(folder, **settings)
-        else:
-            make_scan_data(folder, scans, size_px=settings["size_px"])
-    arm = (ARMS if scans is None else SCAN_ARMS)[arm_name]
-    options = replace((demo_options if scans is None else scan_options)(seed, epochs), **(SHRUNK if quick else {}))
-    assert arm.config is not None, arm_name
     meetings = Meetings()
     with meetings.noted(), arm.context():
-        config = replace(arm.config, seed=seed)
-        train(folder / arm.data, folder / f"run-{seed}", options, config, plugins=arm.plugins(seed))
+        config = None if arm.config is None else replace(arm.config, seed=seed)
+        options = options_of(arm, settings, seed)
+        train(data / arm.data, data / f"run-{seed}", options, config, plugins=arm.plugins(seed))
     return meetings
 
 
@@ -101,11 +88,15 @@ def main() -> None:
     chosen = parsed(arguments)
     if chosen.threads is None:
         torch.set_num_threads(1)
+    settings = settings_of(chosen.scans, chosen.quick)
+    guided = {name: arm for name, arm in arms_of(settings).items() if arm.config is not None}
+    if chosen.arm not in guided:
+        arguments.error(f"--arm must be any of {', '.join(guided)}; got {chosen.arm}")
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "study"
-        found = [
-            meetings_of(data, chosen.scans, chosen.arm, seed, chosen.quick) for seed in range(1, chosen.rounds + 1)
-        ]
+        make_data(data, settings, chosen.scans)
+        seeds = range(1, chosen.rounds + 1)
+        found = [meetings_of(guided[chosen.arm], settings, data, seed) for seed in seeds]
     rows, figures = [], dict[str, Any]()
     for direction in DIRECTION_NAMES:
         ratios = [thirds(one.ratios[direction]) for one in found]

@@ -9,19 +9,16 @@ from typing import Any
 from unittest import mock
 
 import torch
-from effect_arms import ARMS, Arm
+from effect_arms import ARMS, AVERAGED, LIGHT_WEIGHT, TUMOR, TUMOR_ALONE, Arm
 from PIL import Image
 from torch import Tensor
 
-from roi_progressive import Config, hookimpl
+from roi_progressive import hookimpl
 from roi_progressive.demo import ShuffledMasks, demo_options
 from roi_progressive.host.dataset import UnalignedDataset
 from roi_progressive.run import TrainOptions
 
-FULL_WEIGHT = ARMS["tumor"].config or Config()
-"""The tumour as on the phantom, where it was tuned."""
-TUMOR_PRESET = replace(FULL_WEIGHT, regions=tuple(replace(region, weight=0.3) for region in FULL_WEIGHT.regions))
-"""The tumour at the weight that did best on the patients for tuning (``EFFECT.md`` has the figures)."""
+TUMOR_PRESET = replace(TUMOR_ALONE, regions=(replace(TUMOR, weight=LIGHT_WEIGHT),))
 
 
 def scan_options(seed: int, epochs: int) -> TrainOptions:
@@ -29,7 +26,7 @@ def scan_options(seed: int, epochs: int) -> TrainOptions:
 
     What else was tried on the patients for tuning is told in ``EFFECT.md``.
     """
-    return replace(demo_options(seed, epochs), flip=True, average_decay=0.99)
+    return replace(demo_options(seed, epochs), flip=True, **AVERAGED)
 
 
 class PairedL1:
@@ -64,9 +61,9 @@ def _in_pairs() -> Iterator[None]:
 
 SCAN_ARMS: dict[str, Arm] = {
     "plain": Arm("the CycleGAN alone", None),
-    "regions": Arm("the tumour at weight 0.3, and uncertainty, from the third epoch on", TUMOR_PRESET),
+    "regions": Arm(f"the tumour at weight {LIGHT_WEIGHT}, and uncertainty, from the third epoch on", TUMOR_PRESET),
     "placebo": Arm("the same, masks shuffled between images", TUMOR_PRESET, plugins=lambda seed: [ShuffledMasks(seed)]),
-    "full_weight": Arm("the same at the phantom's weight", FULL_WEIGHT),
+    "full_weight": Arm("the same at the phantom's weight", TUMOR_ALONE),
     "ceiling": Arm(
         "the same networks trained on pairs: adversarial and L1 terms as in pix2pix, both ways, without a cycle",
         None,

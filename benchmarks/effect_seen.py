@@ -17,7 +17,7 @@ import numpy as np
 from effect import finished
 from effect_gains import interval
 from effect_tables import markdown
-from effect_training import KEPT, by_patient, kept_generators
+from effect_training import by_patient, kept_epochs, kept_generators
 
 from roi_progressive.evaluation.figures import DIRECTION_NAMES
 from roi_progressive.evaluation.manifest import label_in_name
@@ -31,14 +31,14 @@ Scores = dict[tuple[str, str], dict[str, float]]
 def scores_of(out: Path, arm: str, seed: int) -> Scores:
     """Those of the last generators of a run."""
     run = out / "runs" / f"{arm}-{seed}"
-    made = kept_generators(run, max(int(path.name.partition("_")[0]) for path in (run / KEPT).glob("*_net_G_A.pth")))
+    made = kept_generators(run, kept_epochs(run)[-1])
     givers = {domain: _patients(out / "data" / f"train{domain}") for domain in "AB"}
     scores: Scores = {}
     for direction in DIRECTIONS:
         every = {
             split: by_patient(made[direction], out / "paired", split, direction) for split in ("train", "val", "test")
         }
-        for group, domain in zip(GROUPS, (direction[0], direction[2]), strict=False):
+        for group, domain in zip(GROUPS[:2], (direction[0], direction[2]), strict=True):
             scores[direction, group] = {p: value for p, value in every["train"].items() if p in givers[domain]}
         scores[direction, GROUPS[2]] = {**every["val"], **every["test"]}
     return scores

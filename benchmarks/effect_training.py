@@ -38,10 +38,15 @@ def keep_generators(run: Path) -> None:
             shutil.copy(average if average.exists() else run / "networks" / kept.name, kept)
 
 
+def kept_epochs(run: Path) -> list[int]:
+    """The epochs whose generators a run kept."""
+    return sorted(int(path.name.partition("_")[0]) for path in (run / KEPT).glob("*_net_G_A.pth"))
+
+
 def tumour_psnr(run: Path) -> dict[str, dict[str, float]]:
     """Tumour PSNR on the test slices by direction and kept epoch, means of patients; computed once, then read."""
     known = run / KEPT / "tumour_psnr.json"
-    epochs = sorted(int(path.name.partition("_")[0]) for path in (run / KEPT).glob("*_net_G_A.pth"))
+    epochs = kept_epochs(run)
     found: dict[str, dict[str, float]] = json.loads(known.read_text("utf-8")) if known.is_file() else {}
     if epochs and any(sorted(map(int, found.get(direction, {}))) != epochs for direction in DIRECTIONS):
         every = {epoch: _of_epoch(run, epoch) for epoch in epochs}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .config import Config
-from .error_texts import first_line, system_reason
+from .error_texts import first_line, one_line, system_reason
 from .errors import CheckpointError
 from .whole_files import written_whole
 
@@ -105,7 +105,7 @@ def fitting() -> Iterator[None]:
     except CheckpointError:
         raise
     except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        reason = f"{type(error).__name__}: {one_line(error)}"[:200]
         raise CheckpointError(
             f"`state` must come from `state_dict`; it does not fit: {reason}; take another copy of the file, or set "
             f'resume = "fresh"'

@@ -123,7 +123,8 @@ class RegionDiscriminator(nn.Module):
         maps: list[tuple[Tensor, Tensor | None]] = []
         for network, level in zip(self.scales, pyramid(windows, self.region.scales), strict=True):
             with naming_the_builder(network):
-                logits = checked_logits(network, network(level.pixels), n=len(level.pixels))
+                answer = network(level.pixels)
+            logits = checked_logits(network, answer, n=len(level.pixels))
             maps.append((logits, self._weights(network, level.mask, logits)))
         return maps
 

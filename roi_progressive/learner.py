@@ -13,6 +13,7 @@ from .adapter import Adapter, Translation
 from .config import Config, RegionConfig
 from .discriminators import DiscriminatorBank, patch_discriminator_for
 from .distributed import average_gradients
+from .error_texts import one_line
 from .errors import CheckpointError
 from .finite import drop_where_not, finite
 from .objective import REVERSE, Contribution, GeneratorObjective, masks_of
@@ -188,7 +189,7 @@ class Learner:
                 self._load_heads(state["heads"], state["head_optimizers"])
             self.bank.load_pools_state_dict(state["pools"])
         except (KeyError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise CheckpointError(
                 f"`state` must belong to the same regions and networks; it does not fit: {reason}; "
                 f"use the configuration it was trained with"

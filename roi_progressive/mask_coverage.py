@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .error_texts import one_line
 from .errors import MaskError
 from .masks import MID_GREY, MaskFiles
 
@@ -71,7 +72,7 @@ def _size_px(file: str, region: str) -> tuple[int, int]:
         with Image.open(file) as image:
             inside = np.asarray(image.convert("L")) > MID_GREY
     except (OSError, SyntaxError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise MaskError(f"`{region}` mask {file!r} must be a readable image: {reason}; write it anew") from error
     sides = [np.flatnonzero(inside.any(axis=axis)) for axis in (0, 1)]
     return int(inside.sum()), max((int(side[-1] - side[0] + 1) for side in sides if len(side)), default=0)

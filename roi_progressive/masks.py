@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from .adapter import DatasetLayout, DomainMasks
 from .config import RegionConfig
+from .error_texts import one_line
 from .errors import MaskError
 from .hookspecs import hookimpl
 from .patching import Patches
@@ -129,7 +130,7 @@ def _mask(file: str, region: str, size: tuple[int, int]) -> Image.Image:
         opened.load()
         mask: Image.Image = opened if opened.mode in ("L", "RGB") else opened.convert("L")
     except (OSError, SyntaxError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise MaskError(f"`{region}` mask {file!r} must be a readable image: {reason}; write it anew") from error
     if mask.size != size:
         raise MaskError(

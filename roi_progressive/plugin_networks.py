@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from .error_texts import add_note
+from .error_texts import add_note, one_line
 from .errors import PluginError
 from .regions import logit_weights
 
@@ -63,7 +63,7 @@ def weights_by_geometry(network: nn.Module, mask: Tensor, logits: Tensor) -> Ten
         weights = logit_weights(mask, network.geometry)  # type: ignore[arg-type]
         gives = None if weights.shape == logits.shape else str(list(weights.shape))
     except (RuntimeError, TypeError, ValueError) as error:  # a kernel larger than the window; no list of three
-        gives = " ".join(f"none: {error}".split())[:160]
+        gives = f"none: {one_line(error)}"[:160]
     if gives is not None:
         raise PluginError(
             f"`geometry` of {_whose(network)} must give its map of logits, {list(logits.shape)}; "

@@ -7,10 +7,11 @@ effectiveness of averaging in GAN training").
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .host import CycleGANModel
 from .host.network_files import read_network, write_network
@@ -62,8 +63,8 @@ class AveragedGenerators:
         Raises:
             CheckpointError: They are missing, damaged, or of other networks.
         """
-        for name, average in self._networks.items():
-            average.load_state_dict(read_network(average_file(networks, epoch, name), average, self._model.device))
+        for name, state in _read(self._model, networks, epoch).items():
+            self._networks[name].load_state_dict(state)
 
 
 def average_file(networks: Path, epoch: int, name: str) -> Path:
@@ -77,12 +78,15 @@ def use_averages(model: CycleGANModel, networks: Path, epoch: int) -> None:
     Raises:
         CheckpointError: They are missing, damaged, or of other networks.
     """
-    states = {}
-    for name in GENERATORS:
-        generator = _generator(model, name)
-        states[name] = read_network(average_file(networks, epoch, name), generator, model.device)
-    for name, state in states.items():
+    for name, state in _read(model, networks, epoch).items():
         _generator(model, name).load_state_dict(state)
+
+
+def _read(model: CycleGANModel, networks: Path, epoch: int) -> dict[str, Mapping[str, Tensor]]:
+    return {
+        name: read_network(average_file(networks, epoch, name), _generator(model, name), model.device)
+        for name in GENERATORS
+    }
 
 
 def _generator(model: CycleGANModel, name: str) -> nn.Module:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 
 from roi_progressive.error_texts import add_note, first_line, kind_and_line, one_line, system_reason
@@ -33,8 +31,6 @@ def test_the_system_s_reason_is_that_of_the_failed_call_and_not_of_what_followed
         try:
             raise OSError(28, "No space left on device")
         finally:
-            with contextlib.suppress(ZeroDivisionError):
-                pass
             raise RuntimeError("unexpected pos 64 vs 0")
     assert system_reason(caught.value) == "No space left on device"
 

@@ -18,6 +18,7 @@ from torch import nn
 from .. import masks as mask_files
 from ..adapter import Translation
 from ..config import Config, RegionConfig, StageConfig
+from ..error_texts import one_line
 from ..errors import ConfigError, PluginError
 from ..hookspecs import hookimpl
 from ..plugins import Plugins
@@ -187,7 +188,7 @@ class _Trial:
         try:
             adapter.load_host_state(read(file))
         except Exception as error:
-            reason = " ".join(str(error).split())[:120]
+            reason = one_line(error)[:120]
             yield f"`host_state` must give tensors and plain values that `load_host_state` takes; got {reason}"
             return
         if not same(before, state_of(host)) or not same(adapter.host_state(), read(file)):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..config import RegionConfig
 from ..discriminators import DiscriminatorFactory
+from ..error_texts import one_line
 
 
 class Failure(Exception):
@@ -91,7 +92,7 @@ def in_words(findings: list[str], check: Callable[..., None]) -> Iterator[None]:
     except Failure as failure:
         findings.append(f"{name}: {failure}")
     except Exception as error:
-        said = " ".join(str(error).split())[:200]
+        said = one_line(error)[:200]
         findings.append(
             f"{name}: expected no error; got {type(error).__name__}: {said}; it matters because it ends the training"
         )
