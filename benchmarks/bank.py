@@ -36,9 +36,9 @@ class Ours:
         self.masks = RegionMask.from_tensor(mask)
         self.autocast = form == "bf16 autocast"
         if form == "channels_last":
-            self.bank.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.bank.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         if form == "torch.compile":
-            for network in self.bank.networks["A2B_tumor"].scales:  # type: ignore[union-attr]
+            for network in self.bank.networks["A2B_tumor"].scales:  # type: ignore[union-attr]  # our own kind of module
                 network.compile(dynamic=False)
 
     def step(self, fake: Tensor, real: Tensor) -> None:
@@ -51,7 +51,7 @@ class Ours:
         with _autocast(self.autocast):
             loss = self.bank.discriminator_loss("A2B", "tumor", fake, self.masks, real, self.masks)
         assert loss is not None
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         self.bank.zero_grad()
 
 

@@ -121,7 +121,7 @@ class Regions(Added):
     def _generator_loss(self, batch: Batch, fake_B: Tensor, fake_A: Tensor, rec_A: Tensor, rec_B: Tensor) -> Tensor:
         forth = {"real_A": batch.real_A, "fake_B": fake_B, "rec_A": rec_A, "masks_A": batch.masks_A}
         back = {"real_B": batch.real_B, "fake_A": fake_A, "rec_B": rec_B, "masks_B": batch.masks_B}
-        return self.session.generator_loss(**forth, **back)  # type: ignore[arg-type]
+        return self.session.generator_loss(**forth, **back)  # type: ignore[arg-type]  # images and masks by name
 
     def _discriminator_step(self) -> None:
         self.session.discriminator_step()

@@ -93,7 +93,7 @@ def peak_bytes_of(step: Step) -> int:
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         step()
-    roots: Any = profiled.profiler.kineto_results.experimental_event_tree()  # type: ignore[union-attr]
+    roots: Any = profiled.profiler.kineto_results.experimental_event_tree()  # type: ignore[union-attr]  # set once profiled
     alive: dict[int, int] = {}
     now = peak = 0
     for address, change in sorted_allocations(roots):

@@ -56,7 +56,7 @@ class BankStep:
             masks = self.masks[name]
             loss = self.bank.discriminator_loss(direction, name, self.fake, masks, self.real, masks)
             if loss is not None:
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         self.bank.zero_grad()
 
 

@@ -60,7 +60,7 @@ def weights_by_geometry(network: nn.Module, mask: Tensor, logits: Tensor) -> Ten
         PluginError: The geometry is none, or gives another map than the logits'.
     """
     try:
-        weights = logit_weights(mask, network.geometry)  # type: ignore[arg-type]
+        weights = logit_weights(mask, network.geometry)  # type: ignore[arg-type]  # anything of theirs
         gives = None if weights.shape == logits.shape else str(list(weights.shape))
     except (RuntimeError, TypeError, ValueError) as error:  # a kernel larger than the window; no list of three
         gives = f"none: {one_line(error)}"[:160]

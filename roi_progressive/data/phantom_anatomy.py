@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
+from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]  # no stubs, unless installed
 
 from roi_progressive.data.phantom_tissue import LESION_TYPES, TISSUES, FloatArray, texture
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
+from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]  # no stubs, unless installed
 
 PHANTOM_VERSION = 1
 PHASES = ("ART", "PV", "NC")

@@ -232,11 +232,11 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
 def _local_weights(package: ModuleType, path: Path) -> Iterator[None]:
     """Let pytorch-fid's constructor read ``path`` where it would look in its cache or download."""
     original = package.load_state_dict_from_url
-    package.load_state_dict_from_url = lambda *_, **__: _load(path)  # type: ignore[attr-defined]
+    package.load_state_dict_from_url = lambda *_, **__: _load(path)  # type: ignore[attr-defined]  # its own import
     try:
         yield
     finally:
-        package.load_state_dict_from_url = original  # type: ignore[attr-defined]
+        package.load_state_dict_from_url = original  # type: ignore[attr-defined]  # its own import
 
 
 @contextmanager
