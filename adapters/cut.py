@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from roi_progressive import Adapter, Config, Session, Translation, hookimpl
-from roi_progressive.adapter import DomainMasks
-from roi_progressive.patching import Patches
-from roi_progressive.regions import RegionMask
-from roi_progressive.rng import RandomState
+from roi_progressive.method.regions import RegionMask
+from roi_progressive.plugins.adapter import DomainMasks
+from roi_progressive.plugins.patching import Patches
+from roi_progressive.runtime.rng import RandomState
 
 from .dialect import MODEL, DialectAdapter, lacking
 

@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from roi_progressive import Adapter, Config, ConfigError, Session
-from roi_progressive.adapter import DatasetLayout
-from roi_progressive.checkpoint import checkpoint_name
-from roi_progressive.distributed import is_main_process, n_processes
-from roi_progressive.patching import Patches
+from roi_progressive.plugins.adapter import DatasetLayout
+from roi_progressive.plugins.patching import Patches
+from roi_progressive.runtime.distributed import is_main_process, n_processes
+from roi_progressive.saving.checkpoint import checkpoint_name
 
 from .host_log import report_losses, show_sigma
 from .host_state import load_moments, load_pools, moments_of, pools_of

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from roi_progressive import Config, Session
-from roi_progressive.patching import Patches
+from roi_progressive.plugins.patching import Patches
 
 SIGMA_WHITE = 0.5
 """The standard deviation, in units of the image's range [-1, 1], that a sigma map shows white; 0 is black."""

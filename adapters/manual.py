@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from roi_progressive import Adapter, Config, ConfigError, Session, Translation, hookimpl
-from roi_progressive.adapter import DomainMasks
-from roi_progressive.patching import Patches
+from roi_progressive.plugins.adapter import DomainMasks
+from roi_progressive.plugins.patching import Patches
 
 from .host_state import load_moments, moments_of
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from roi_progressive import Adapter, Config, Translation, hookimpl
-from roi_progressive.adapter import DomainMasks
+from roi_progressive.plugins.adapter import DomainMasks
 
 from .dialect import MODEL, DialectAdapter, lacking
 

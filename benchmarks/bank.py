@@ -20,7 +20,7 @@ from published_networks import Pix2PixHDDiscriminator, monai_discriminator
 from torch import Tensor, nn
 
 from roi_progressive import Config, DiscriminatorBank, RegionConfig
-from roi_progressive.regions import RegionMask
+from roi_progressive.method.regions import RegionMask
 
 OURS, PIX2PIXHD = "ours, window", "pix2pixHD, three scales"
 LAYERS, SCALES = 3, 3

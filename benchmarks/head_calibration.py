@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from effect_arms import circulating_nll
 from measure import Spread, parsed, parser, ratios, table, write
+from study.arms import circulating_nll
 from torch import Tensor
 from torch.nn import functional
 
 from roi_progressive import UNetGenerator, ggd_nll, ggd_variance
 from roi_progressive.data.phantom import LESION_TYPES, PHASES, phantom_patient
 from roi_progressive.evaluation.calibration import bin_statistics, calibration_scores, expected_calibration_error
-from roi_progressive.ggd import GGDHead
+from roi_progressive.method.ggd import GGDHead
 
 LOSSES = {"exact": ggd_nll, "in circulation": circulating_nll}
 GREY_LEVELS = 127.5

@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import nn
 
 from roi_progressive import Config, RegionConfig, attach
-from roi_progressive.distributed import leave_processes
+from roi_progressive.runtime.distributed import leave_processes
 
 WARM_UP = 3
 

@@ -17,7 +17,7 @@ import torch
 from measure import Spread, Times, flops_of, parsed, parser, ratios, table, times_side_by_side, write
 
 from roi_progressive import Config, DiscriminatorBank, RegionConfig
-from roi_progressive.regions import RegionMask
+from roi_progressive.method.regions import RegionMask
 
 DIRECTIONS = ("A2B", "B2A")
 

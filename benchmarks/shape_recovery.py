@@ -11,9 +11,9 @@ residuals are.
 from __future__ import annotations
 
 import torch
-from effect_arms import circulating_nll
 from measure import Spread, parsed, parser, table, write
 from scipy import stats
+from study.arms import circulating_nll
 from torch import Tensor
 
 from roi_progressive import ggd_nll, ggd_variance

@@ -21,7 +21,7 @@ from published_networks import resnet_generator, unet_generator
 from torch import nn
 
 from roi_progressive import Config, StageConfig
-from roi_progressive.regions import RegionMask, window_side
+from roi_progressive.method.regions import RegionMask, window_side
 
 STAGE_3 = dataclasses.replace(Config.paper(), stages=StageConfig(fade_fraction=0.0))
 INERT = dataclasses.replace(STAGE_3, ggd=None)

@@ -9,9 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .adapter import Adapter, Translation
     from .config import Config, GGDConfig, RegionConfig, StageConfig
-    from .discriminators import DiscriminatorBank, PatchDiscriminator, RegionDiscriminator
     from .errors import (
         CheckpointError,
         ConfigError,
@@ -23,11 +21,13 @@ if TYPE_CHECKING:
         RoiProgressiveError,
         ShapeError,
     )
-    from .generator import UNetGenerator
-    from .ggd import GGDHead, ggd_nll, ggd_variance
-    from .hookspecs import hookimpl
-    from .session import Session, attach
-    from .stages import StageController
+    from .method.discriminators import DiscriminatorBank, PatchDiscriminator, RegionDiscriminator
+    from .method.generator import UNetGenerator
+    from .method.ggd import GGDHead, ggd_nll, ggd_variance
+    from .method.stages import StageController
+    from .plugins.adapter import Adapter, Translation
+    from .plugins.hookspecs import hookimpl
+    from .training.session import Session, attach
 
 __version__ = "0.1.0"
 
@@ -61,32 +61,32 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "Adapter": "adapter",
+    "Adapter": "plugins.adapter",
     "CheckpointError": "errors",
     "Config": "config",
     "ConfigError": "errors",
     "DataError": "errors",
     "DivergenceError": "errors",
-    "DiscriminatorBank": "discriminators",
+    "DiscriminatorBank": "method.discriminators",
     "GGDConfig": "config",
-    "GGDHead": "ggd",
+    "GGDHead": "method.ggd",
     "HostNotSupportedError": "errors",
     "MaskError": "errors",
-    "PatchDiscriminator": "discriminators",
+    "PatchDiscriminator": "method.discriminators",
     "PluginError": "errors",
     "RegionConfig": "config",
-    "RegionDiscriminator": "discriminators",
+    "RegionDiscriminator": "method.discriminators",
     "RoiProgressiveError": "errors",
-    "Session": "session",
+    "Session": "training.session",
     "ShapeError": "errors",
     "StageConfig": "config",
-    "StageController": "stages",
-    "Translation": "adapter",
-    "UNetGenerator": "generator",
-    "attach": "session",
-    "ggd_nll": "ggd",
-    "ggd_variance": "ggd",
-    "hookimpl": "hookspecs",
+    "StageController": "method.stages",
+    "Translation": "plugins.adapter",
+    "UNetGenerator": "method.generator",
+    "attach": "training.session",
+    "ggd_nll": "method.ggd",
+    "ggd_variance": "method.ggd",
+    "hookimpl": "plugins.hookspecs",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw a module-level __getattr__ would accept any misspelled name

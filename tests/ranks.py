@@ -21,8 +21,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from roi_progressive import Config, GGDConfig, RegionConfig, Session, attach
-from roi_progressive.distributed import leave_processes
 from roi_progressive.host import HostOptions, create_model
+from roi_progressive.runtime.distributed import leave_processes
 
 SIDE_PX = 32
 N_IMAGES = 6  # in the whole batch

@@ -14,7 +14,7 @@ from torch import nn
 from roi_progressive import Config, attach
 from roi_progressive.adapters.junyanz import NEEDED, CycleGANAdapter, roi_adapter
 from roi_progressive.host import CycleGANModel, UnalignedDataset
-from roi_progressive.regions import RegionMask
+from roi_progressive.method.regions import RegionMask
 
 
 def _adapter(model: Any) -> CycleGANAdapter:

@@ -25,7 +25,7 @@ from roi_progressive import (
     ggd_nll,
 )
 from roi_progressive.host import ResnetGenerator
-from roi_progressive.regions import RegionMask
+from roi_progressive.method.regions import RegionMask
 
 
 class _Script:

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from roi_progressive.adversarial import AdversarialLoss, reduce_logits
 from roi_progressive.config import ADVERSARIAL_LOSSES
 from roi_progressive.errors import ConfigError
+from roi_progressive.method.adversarial import AdversarialLoss, reduce_logits
 
 # A busy machine is no finding.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

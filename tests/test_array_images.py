@@ -16,9 +16,9 @@ from roi_progressive.config import Config, GGDConfig, RegionConfig
 from roi_progressive.errors import DataError
 from roi_progressive.host.dataset import ImageTransform, UnalignedDataset
 from roi_progressive.host.options import HostOptions
-from roi_progressive.masks import MaskedDataset, find_masks, roi_masks
-from roi_progressive.results import evaluate_run
-from roi_progressive.run import TrainOptions, train
+from roi_progressive.plugins.masks import MaskedDataset, find_masks, roi_masks
+from roi_progressive.runs.evaluate import evaluate_run
+from roi_progressive.runs.train import TrainOptions, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from roi_progressive import Config, ConfigError, PatchDiscriminator, RegionConfig, RoiProgressiveError, attach
-from roi_progressive.checkpoint import load_checkpoint
-from roi_progressive.regions import RegionMask, extract_windows
+from roi_progressive.method.regions import RegionMask, extract_windows
+from roi_progressive.saving.checkpoint import load_checkpoint
 from roi_progressive.testing import ToyHost, check_discriminator, phantom_batch, phantom_config
 
 TUMOR = RegionConfig("tumor")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import runpy
 import subprocess
@@ -18,7 +19,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 COMMANDS = sorted(
     file.stem
     for file in FOLDER.glob("*.py")
-    if '__name__ == "__main__"' in file.read_text("utf-8") and file.stem not in ("effect", "effect_seen")
+    if '__name__ == "__main__"' in file.read_text("utf-8") and file.stem not in ("run_study", "study_seen")
 )
 
 # What makes a quick run quicker still, and what is known of its figures before they are measured.
@@ -98,7 +99,7 @@ def test_a_spread_is_median_and_quartiles(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def _study(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(FOLDER / "effect.py"), "study", "--quick", "--seeds", "1", *arguments]
+    command = [sys.executable, str(FOLDER / "run_study.py"), "study", "--quick", "--seeds", "1", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
 
 
@@ -115,7 +116,7 @@ def test_the_study_goes_on_where_it_stopped_and_reports_what_is_done(
     assert (tmp_path / "study" / "runs" / "plain-1" / "history.jsonl").stat().st_mtime_ns == began
     assert (tmp_path / "study" / "gains.png").read_bytes().startswith(b"\x89PNG")
     monkeypatch.syspath_prepend(str(FOLDER))
-    over_epochs = __import__("effect_training").tumour_psnr(tmp_path / "study" / "runs" / "plain-1")
+    over_epochs = importlib.import_module("study.training").tumour_psnr(tmp_path / "study" / "runs" / "plain-1")
     (evaluated,) = (row for row in json.loads(lines[0])["means"] if (row["arm"], row["direction"]) == ("model", "A2B"))
     assert list(over_epochs["A2B"]) == ["2", "4"]
     # One patient a phase, so that the mean over phases is the mean over patients.
@@ -133,7 +134,7 @@ def test_a_study_on_scans_trains_on_disjoint_patients_and_its_ceiling_on_pairs(
     assert "| ceiling | plain | CT → MR | 1 |" in done.stdout
     seen = [
         subprocess.run(
-            [sys.executable, str(FOLDER / "effect_seen.py"), folder],
+            [sys.executable, str(FOLDER / "study_seen.py"), folder],
             cwd=tmp_path,
             capture_output=True,
             encoding="utf-8",
@@ -159,7 +160,7 @@ def test_a_study_on_scans_trains_on_disjoint_patients_and_its_ceiling_on_pairs(
 
 def test_what_the_ceiling_is_trained_on_belongs_together(paired_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
-    arms = __import__("effect_scan_arms")
+    arms = importlib.import_module("study.scan_arms")
     for path in (paired_data / "trainA").iterdir():
         (paired_data / "trainB" / path.name).write_bytes(path.read_bytes())
     options = arms.scan_options(0, 4).host_options(paired_data, paired_data / "run")
@@ -193,7 +194,7 @@ def _made_up(tpsnr: dict[str, float], seeds: range) -> tuple[list[dict[str, Any]
 
 def test_what_was_asked_is_held_against_what_the_runs_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
-    checks = __import__("effect_checks")
+    checks = importlib.import_module("study.checks")
 
     def seen(tpsnr: dict[str, float]) -> dict[str, str]:
         table = checks.check_table(*_made_up(tpsnr, range(3)), checks.PHANTOM_QUESTIONS, tuple(tpsnr))
@@ -212,7 +213,7 @@ def test_what_was_asked_is_held_against_what_the_runs_show(monkeypatch: pytest.M
 
 def test_an_interval_widens_with_what_differs_over_seeds_and_patients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
-    gains = __import__("effect_gains")
+    gains = importlib.import_module("study.gains")
     of_patients = torch.arange(12.0).expand(5, 12).numpy()
     low, high = gains.interval(of_patients)
     # Patients alone differ: the draws' standard error is that of a mean of twelve.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from roi_progressive import ConfigError, PluginError, RegionConfig, ShapeError
-from roi_progressive.discriminators import PatchDiscriminator, patch_discriminator_for
+from roi_progressive.method.discriminators import PatchDiscriminator, patch_discriminator_for
 from roi_progressive.testing import check_discriminator
 from roi_progressive.testing.discriminator_checks import CHECKS
 

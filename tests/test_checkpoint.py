@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from roi_progressive import checkpoint, whole_files
-from roi_progressive.checkpoint import FORMAT, check_config, checkpoint_name, load_checkpoint, save_checkpoint
 from roi_progressive.config import Config, RegionConfig, StageConfig
 from roi_progressive.errors import CheckpointError
+from roi_progressive.saving import checkpoint, whole_files
+from roi_progressive.saving.checkpoint import FORMAT, check_config, checkpoint_name, load_checkpoint, save_checkpoint
 
 STATE = {"weights": torch.arange(6.0).view(2, 3), "nested": {"epoch": 3, 4: [1.5, None, "text", True]}}
 ONE_LINE = r"\A`path` must [^\n]+; [^\n]+\Z"

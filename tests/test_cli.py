@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from roi_progressive.cli import main
-from roi_progressive.command_line import parser
+from roi_progressive.cli.main import main
+from roi_progressive.cli.parser import parser
 from roi_progressive.data.options import PrepareOptions
-from roi_progressive.train_options import TrainOptions
+from roi_progressive.runs.options import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PATIENCE_S = 600  # for a busy machine; a quiet one needs seconds
@@ -454,9 +454,9 @@ def test_too_little_memory_is_one_line_and_other_faults_of_ours_are_not_hidden(
         return run
 
     text = "DefaultCPUAllocator: can't allocate memory\nmore"
-    monkeypatch.setattr("roi_progressive.results.evaluate_run", fail(RuntimeError(text)))
+    monkeypatch.setattr("roi_progressive.runs.evaluate.evaluate_run", fail(RuntimeError(text)))
     assert "not enough memory" in _fails(["evaluate", "run"], capsys)
-    monkeypatch.setattr("roi_progressive.results.evaluate_run", fail(RuntimeError("a defect")))
+    monkeypatch.setattr("roi_progressive.runs.evaluate.evaluate_run", fail(RuntimeError("a defect")))
     with pytest.raises(RuntimeError, match="a defect"):
         main(["evaluate", "run"])
 
@@ -512,7 +512,7 @@ def test_an_interruption_before_anything_is_saved_says_so(
             report(1, 10, "stage 1")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("roi_progressive.run.train", interrupted)
+    monkeypatch.setattr("roi_progressive.runs.train.train", interrupted)
     assert main(["train", "--data", str(small_data), "--out", str(tmp_path / "run")]) == 130
     said = "nothing was saved yet; start again with --force" if written else "nothing was written"
     assert said in capsys.readouterr().err

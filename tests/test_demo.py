@@ -14,14 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from roi_progressive import demo
-from roi_progressive.demo import ARMS, ShuffledMasks, run_demo
-from roi_progressive.demo_report import draw_curves, summary
 from roi_progressive.errors import ConfigError, DataError
 from roi_progressive.evaluation.aggregation import METRICS
 from roi_progressive.host import HostOptions
-from roi_progressive.parallel import run_parallel
-from roi_progressive.run_folder import history
+from roi_progressive.runs import demo
+from roi_progressive.runs.demo import ARMS, ShuffledMasks, run_demo
+from roi_progressive.runs.demo_report import draw_curves, summary
+from roi_progressive.runs.folder import history
+from roi_progressive.runtime.parallel import run_parallel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY: dict[str, Any] = {"epochs": 4, "n_train": 2, "n_test": 3, "slices_per_patient": 2}

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from roi_progressive.adversarial import AdversarialLoss
 from roi_progressive.config import ADVERSARIAL_LOSSES, ROI_MODES, Config, RegionConfig
-from roi_progressive.discriminators import (
+from roi_progressive.errors import ConfigError, PluginError, ShapeError
+from roi_progressive.method.adversarial import AdversarialLoss
+from roi_progressive.method.discriminators import (
     DiscriminatorBank,
     PatchDiscriminator,
     RegionDiscriminator,
     patch_discriminator_for,
 )
-from roi_progressive.errors import ConfigError, PluginError, ShapeError
-from roi_progressive.regions import RegionMask, Windows, extract_windows
+from roi_progressive.method.regions import RegionMask, Windows, extract_windows
 
 LEAST_SQUARES = AdversarialLoss.named("least_squares")
 

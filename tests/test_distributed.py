@@ -18,7 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from roi_progressive.distributed import (
+from roi_progressive.method.epoch_means import EpochMeans
+from roi_progressive.runtime.distributed import (
     average_gradients,
     from_every_process,
     is_main_process,
@@ -26,17 +27,16 @@ from roi_progressive.distributed import (
     n_processes,
     sums_over_processes,
 )
-from roi_progressive.epoch_means import EpochMeans
 
 HANGS_AFTER_S = 120
 SCRIPT = Path(__file__).with_name("ranks.py")
 RANK = """
 import json, sys
 import torch, torch.distributed as dist
-from roi_progressive.distributed import (
+from roi_progressive.runtime.distributed import (
     average_gradients, from_every_process, is_main_process, n_processes, sums_over_processes
 )
-from roi_progressive.epoch_means import EpochMeans
+from roi_progressive.method.epoch_means import EpochMeans
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()

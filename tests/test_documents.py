@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from roi_progressive import adversarial, config, objective
-from roi_progressive.command_line import parser
+from roi_progressive import config
+from roi_progressive.cli.parser import parser
 from roi_progressive.evaluation import aggregation, table
+from roi_progressive.method import adversarial
+from roi_progressive.training import objective
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "roi_progressive"

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from roi_progressive.features import FeatureCapture
+from roi_progressive.training.features import FeatureCapture
 
 
 class OutOfOrder(nn.Module):

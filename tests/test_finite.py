@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import roi_progressive
-from roi_progressive import Config, DivergenceError, GGDConfig, RegionConfig, Session, Translation, finite, hookimpl
+from roi_progressive import Config, DivergenceError, GGDConfig, RegionConfig, Session, Translation, hookimpl
+from roi_progressive.runtime import finite
 from roi_progressive.testing import ToyHost
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from roi_progressive.cli import main
+from roi_progressive.cli.main import main
 from roi_progressive.errors import ConfigError, DataError
 from roi_progressive.evaluation.file_pairs import pairs_from_files
-from roi_progressive.results import PATIENTS_UNKNOWN, evaluate_folders
+from roi_progressive.runs.evaluate import PATIENTS_UNKNOWN, evaluate_folders
 
 NAMES = [f"{patient}_{phase}_{k:03d}" for phase in ("ART", "PV") for patient in ("p1", "p2", "p3") for k in range(2)]
 WITHOUT = "p2_PV_001"

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from roi_progressive import Config, GGDConfig, RegionConfig, RoiProgressiveError, StageConfig, attach
-from roi_progressive.checkpoint import load_checkpoint, save_checkpoint
 from roi_progressive.config import ROI_MODES
-from roi_progressive.discriminators import RegionDiscriminator
 from roi_progressive.errors import CheckpointError, ConfigError, ShapeError
-from roi_progressive.regions import RegionMask, extract_windows, grow
-from roi_progressive.stages import StageController
+from roi_progressive.method.discriminators import RegionDiscriminator
+from roi_progressive.method.regions import RegionMask, extract_windows, grow
+from roi_progressive.method.stages import StageController
+from roi_progressive.saving.checkpoint import load_checkpoint, save_checkpoint
 from roi_progressive.testing import ToyHost, phantom_config
 
 pytestmark = [

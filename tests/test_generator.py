@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from roi_progressive.errors import ConfigError, RoiProgressiveError, ShapeError
-from roi_progressive.generator import Distribution, Down, OutConv, ResConv, UNetGenerator, Up
-from roi_progressive.ggd import GGDHead
+from roi_progressive.method.generator import Distribution, Down, OutConv, ResConv, UNetGenerator, Up
+from roi_progressive.method.ggd import GGDHead
 
 
 def _generator(**settings: int) -> UNetGenerator:

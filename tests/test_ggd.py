@@ -15,7 +15,7 @@ from scipy.stats import gennorm
 from torch import Tensor
 
 from roi_progressive.errors import ConfigError, ShapeError
-from roi_progressive.ggd import MAX_SCALE, POWER_LOG_CAP, GGDHead, ggd_nll, ggd_variance
+from roi_progressive.method.ggd import MAX_SCALE, POWER_LOG_CAP, GGDHead, ggd_nll, ggd_variance
 
 SCALES = st.floats(-6, 3).map(lambda exponent: 10.0**exponent)
 SHAPES = st.floats(0.1, 20)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from roi_progressive import Adapter, Config, GGDConfig, Translation, finite, hookimpl
+from roi_progressive import Adapter, Config, GGDConfig, Translation, hookimpl
 from roi_progressive.errors import PluginError
-from roi_progressive.guidance import Guidance
-from roi_progressive.plugins import Plugins
-from roi_progressive.regions import RegionMask
+from roi_progressive.method.regions import RegionMask
+from roi_progressive.plugins.manager import Plugins
+from roi_progressive.runtime import finite
+from roi_progressive.training.guidance import Guidance
 
 WEIGHTS = {"tumor": 1.0}
 

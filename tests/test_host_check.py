@@ -14,11 +14,11 @@ from PIL import Image
 from torch import nn
 
 from roi_progressive import Config, HostNotSupportedError, MaskError, RegionConfig, StageConfig
-from roi_progressive.checkout import HostCheckout
-from roi_progressive.cli import main
-from roi_progressive.host_check import _host_traps, check_host
-from roi_progressive.mask_coverage import Coverage, coverage_of
-from roi_progressive.step_cost import StepCost, measured
+from roi_progressive.check.checkout import HostCheckout
+from roi_progressive.check.host_check import _host_traps, check_host
+from roi_progressive.check.mask_coverage import Coverage, coverage_of
+from roi_progressive.check.step_cost import StepCost, measured
+from roi_progressive.cli.main import main
 
 OPTIONS = """
 import argparse

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from roi_progressive.launch import process_group
-from roi_progressive.run import resume
-from roi_progressive.run_folder import history, saved_epoch
+from roi_progressive.cli.launch import process_group
+from roi_progressive.runs.folder import history, saved_epoch
+from roi_progressive.runs.train import resume
 
 HANGS_AFTER_S = 150
 EPOCHS = 25  # of two steps each
@@ -34,7 +34,7 @@ stage = 1
 SPY = """
 import os, sys, torch
 from roi_progressive import cli, run
-from roi_progressive.session import Session
+from roi_progressive.training.session import Session
 
 sessions, models = [], []
 made = run.create_model

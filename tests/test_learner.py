@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from roi_progressive import Adapter, CheckpointError, Config, GGDConfig, Translation
-from roi_progressive.learner import Learner
-from roi_progressive.plugins import Plugins
-from roi_progressive.regions import RegionMask
-from roi_progressive.rng import ForkedStream
-from roi_progressive.uncertainty import GGDWrapper
+from roi_progressive.method.regions import RegionMask
+from roi_progressive.plugins.manager import Plugins
+from roi_progressive.runtime.rng import ForkedStream
+from roi_progressive.training.learner import Learner
+from roi_progressive.training.uncertainty import GGDWrapper
 
 
 class _Host(Adapter):

@@ -16,9 +16,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from roi_progressive import Config, MaskError, RegionConfig, attach
-from roi_progressive.adapter import DatasetLayout
 from roi_progressive.host import HostOptions, UnalignedDataset, create_dataset
-from roi_progressive.masks import MaskedDataset, find_masks, masked_dataset, masks_in_batch, roi_masks
+from roi_progressive.plugins.adapter import DatasetLayout
+from roi_progressive.plugins.masks import MaskedDataset, find_masks, masked_dataset, masks_in_batch, roi_masks
 
 PREPROCESS: dict[str, dict[str, Any]] = {
     "none": {"preprocess": "none"},

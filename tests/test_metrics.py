@@ -16,14 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from roi_progressive.errors import ShapeError
 from roi_progressive.evaluation.lesions import ALL_UNCLEAR
-from roi_progressive.evaluation.metrics import (
-    psnr,
-    region_psnr,
-    region_ssim,
-    slice_scores,
-    ssim,
-    texture_ratio,
-)
+from roi_progressive.evaluation.metrics import psnr, region_psnr, region_ssim, slice_scores, ssim, texture_ratio
 from roi_progressive.evaluation.networks import Unavailable
 from roi_progressive.evaluation.pairs import ImagePair
 from roi_progressive.evaluation.scoring import MAX_THREADS, NO_HU, score

@@ -20,10 +20,10 @@ from roi_progressive import (
     Translation,
     hookimpl,
 )
-from roi_progressive.objective import GeneratorObjective, masks_of
-from roi_progressive.plugins import Plugins
-from roi_progressive.regions import RegionMask
-from roi_progressive.uncertainty import GGDWrapper
+from roi_progressive.method.regions import RegionMask
+from roi_progressive.plugins.manager import Plugins
+from roi_progressive.training.objective import GeneratorObjective, masks_of
+from roi_progressive.training.uncertainty import GGDWrapper
 
 
 class _Setup:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from roi_progressive.discriminators import PatchDiscriminator
-from roi_progressive.patch_geometry import min_size_px, patch_geometry
+from roi_progressive.method.discriminators import PatchDiscriminator
+from roi_progressive.method.patch_geometry import min_size_px, patch_geometry
 
 
 @pytest.mark.parametrize(("layers", "smallest"), [(1, 6), (2, 12), (3, 24)])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from roi_progressive.patching import Patches
+from roi_progressive.plugins.patching import Patches
 
 
 class Host:

@@ -24,7 +24,7 @@ from roi_progressive.data.phantom import (
     make_phantom,
     phantom_patient,
 )
-from roi_progressive.data.phantom_tissue import TISSUES
+from roi_progressive.data.phantom.tissue import TISSUES
 from roi_progressive.errors import ConfigError, DataError
 
 SMALL: dict[str, Any] = {"n_train": 4, "n_val": 1, "n_test": 3, "slices_per_patient": 3, "size_px": 32}

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from roi_progressive import Config, PluginError, RegionConfig, attach, hookimpl
-from roi_progressive.plugin_answers import mask_files, planned_stages
-from roi_progressive.plugins import Plugins
-from roi_progressive.stages import default_plan
+from roi_progressive.method.stages import default_plan
+from roi_progressive.plugins.manager import Plugins
+from roi_progressive.plugins.plugin_answers import mask_files, planned_stages
 from roi_progressive.testing import ToyHost, phantom_config
 
 

@@ -13,14 +13,13 @@ import pluggy
 import pytest
 import torch
 
-from roi_progressive import hookspecs
-from roi_progressive import plugins as plugins_module
-from roi_progressive.adapter import Adapter
 from roi_progressive.config import Config, RegionConfig
 from roi_progressive.errors import PluginError
-from roi_progressive.hookspecs import hookimpl
-from roi_progressive.plugins import Plugins
-from roi_progressive.stages import Stage
+from roi_progressive.method.stages import Stage
+from roi_progressive.plugins import manager as plugins_module
+from roi_progressive.plugins.adapter import Adapter
+from roi_progressive.plugins.hookspecs import hookimpl
+from roi_progressive.plugins.manager import Plugins, hookspecs
 
 HOOKS = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("roi_")}
 FIRST_RESULT = {"roi_adapter", "roi_discriminator", "roi_masks", "roi_stages"}

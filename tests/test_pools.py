@@ -11,8 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from roi_progressive.pools import WindowPool
-from roi_progressive.regions import Windows
+from roi_progressive.method.pools import WindowPool
+from roi_progressive.method.regions import Windows
 
 # A busy machine is no finding.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

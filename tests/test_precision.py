@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from roi_progressive import Config, GGDConfig, RegionConfig, attach
-from roi_progressive.finite import finite
-from roi_progressive.precision import is_mixed
+from roi_progressive.runtime.finite import finite
+from roi_progressive.runtime.precision import is_mixed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}

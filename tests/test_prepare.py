@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from roi_progressive.cli import main
+from roi_progressive.cli.main import main
 from roi_progressive.data.options import PrepareOptions
 from roi_progressive.data.prepare import prepare
 from roi_progressive.errors import ConfigError, DataError

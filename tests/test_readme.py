@@ -14,9 +14,10 @@ import pytest
 import torch
 
 import roi_progressive
-from roi_progressive import Config, PatchDiscriminator, RegionConfig, hookspecs
-from roi_progressive.cli import main
-from roi_progressive.command_line import parser
+from roi_progressive import Config, PatchDiscriminator, RegionConfig
+from roi_progressive.cli.main import main
+from roi_progressive.cli.parser import parser
+from roi_progressive.plugins.manager import hookspecs
 from roi_progressive.testing import ToyHost, check_adapter, phantom_batch, phantom_config
 
 if sys.version_info >= (3, 11):

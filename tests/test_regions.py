@@ -13,10 +13,10 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from roi_progressive.config import ROI_MODES, RegionConfig
-from roi_progressive.discriminators import PatchDiscriminator, RegionDiscriminator
 from roi_progressive.errors import ShapeError
-from roi_progressive.patch_geometry import patch_geometry
-from roi_progressive.regions import (
+from roi_progressive.method.discriminators import PatchDiscriminator, RegionDiscriminator
+from roi_progressive.method.patch_geometry import patch_geometry
+from roi_progressive.method.regions import (
     RegionMask,
     Windows,
     extract_windows,

@@ -20,10 +20,10 @@ from roi_progressive.errors import ConfigError, DataError, MaskError, PluginErro
 from roi_progressive.evaluation.lesions import audit_lesions
 from roi_progressive.evaluation.networks import ALEXNET_FILE, INCEPTION_FILE
 from roi_progressive.evaluation.pairs import pairs_from_folders
-from roi_progressive.hookspecs import hookimpl
-from roi_progressive.results import REFERENCES, default_region, evaluate_folders, evaluate_run, with_certainty
-from roi_progressive.run import TrainOptions, train
-from roi_progressive.score_files import FILES, read_slices, write_scores
+from roi_progressive.plugins.hookspecs import hookimpl
+from roi_progressive.runs.evaluate import REFERENCES, default_region, evaluate_folders, evaluate_run, with_certainty
+from roi_progressive.runs.scores import FILES, read_slices, write_scores
+from roi_progressive.runs.train import TrainOptions, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio")

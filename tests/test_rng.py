@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from roi_progressive.rng import ForkedStream, RandomState
+from roi_progressive.runtime.rng import ForkedStream, RandomState
 
 # A busy machine is no finding.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

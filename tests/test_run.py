@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from roi_progressive import run as run_module
+from roi_progressive.check.data_check import read_everything
 from roi_progressive.config import Config, GGDConfig, RegionConfig
 from roi_progressive.errors import CheckpointError, ConfigError, DataError, MaskError
 from roi_progressive.host import CycleGANModel, HostOptions, create_dataset
-from roi_progressive.inspection import read_everything
-from roi_progressive.rng import RandomState
-from roi_progressive.run import TrainOptions, resume, train
-from roi_progressive.run_folder import history, read_run, saved_epoch
+from roi_progressive.runs import train as run_module
+from roi_progressive.runs.folder import history, read_run, saved_epoch
+from roi_progressive.runs.train import TrainOptions, resume, train
+from roi_progressive.runtime.rng import RandomState
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LAST = 6

@@ -13,12 +13,12 @@ from PIL import Image
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from roi_progressive.cli import main
+from roi_progressive.cli.main import main
 from roi_progressive.config import Config, GGDConfig, RegionConfig
 from roi_progressive.errors import CheckpointError, ConfigError
-from roi_progressive.run import TrainOptions, resume, train
-from roi_progressive.run_average import AveragedGenerators, average_file
-from roi_progressive.translate import translate
+from roi_progressive.runs.average import AveragedGenerators, average_file
+from roi_progressive.runs.train import TrainOptions, resume, train
+from roi_progressive.runs.translate import translate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GUIDED = Config(regions=(RegionConfig("tumor", scales=1, windows_px=(24, 32), base_channels=2),), ggd=GGDConfig())

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from roi_progressive import run_figure
 from roi_progressive.config import Config, GGDConfig
 from roi_progressive.data.phantom import make_phantom
 from roi_progressive.errors import ConfigError, DataError, MaskError
 from roi_progressive.evaluation.figures import ComparisonRow
 from roi_progressive.evaluation.image_files import read_grey, read_mask
-from roi_progressive.run import TrainOptions, train
-from roi_progressive.run_figure import draw_run
-from roi_progressive.translate import translate
+from roi_progressive.runs import figure as run_figure
+from roi_progressive.runs.figure import draw_run
+from roi_progressive.runs.train import TrainOptions, train
+from roi_progressive.runs.translate import translate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

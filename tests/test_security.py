@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from roi_progressive.cli import main
+from roi_progressive.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")

@@ -29,11 +29,11 @@ from roi_progressive import (
     ggd_nll,
     hookimpl,
 )
-from roi_progressive.discriminators import PatchDiscriminator
 from roi_progressive.host import CycleGANModel
 from roi_progressive.host import dataset as dataset_module
-from roi_progressive.regions import RegionMask
-from roi_progressive.stages import Stage
+from roi_progressive.method.discriminators import PatchDiscriminator
+from roi_progressive.method.regions import RegionMask
+from roi_progressive.method.stages import Stage
 
 INERT = Config(regions=(), ggd=None)
 DIRECTIONS = ("A2B", "B2A")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from roi_progressive.config import Config, GGDConfig, RegionConfig, StageConfig
 from roi_progressive.errors import ConfigError
-from roi_progressive.stages import Stage, StageController, default_plan
+from roi_progressive.method.stages import Stage, StageController, default_plan
 
 # A busy machine is no finding.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from roi_progressive.tap import Injection, balance_factor, leaf, surrogate
+from roi_progressive.training.tap import Injection, balance_factor, leaf, surrogate
 
 
 class Generator(nn.Module):

@@ -15,9 +15,9 @@ from scipy.special import gamma
 
 from roi_progressive.config import Config, GGDConfig
 from roi_progressive.errors import CheckpointError, DataError
-from roi_progressive.generator import UNetGenerator
-from roi_progressive.run import TrainOptions, train
-from roi_progressive.translate import translate
+from roi_progressive.method.generator import UNetGenerator
+from roi_progressive.runs.train import TrainOptions, train
+from roi_progressive.runs.translate import translate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from roi_progressive import Config
-from roi_progressive.cli import main
-from roi_progressive.command_line import parser
+from roi_progressive.cli.main import main
+from roi_progressive.cli.parser import parser
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TUTORIAL = (EXAMPLES / "README.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from roi_progressive import GGDConfig, GGDHead, ShapeError, UNetGenerator, ggd_nll
-from roi_progressive.uncertainty import GGDWrapper
+from roi_progressive.training.uncertainty import GGDWrapper
 
 CONFIG = GGDConfig(hidden_channels=4)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from roi_progressive import whole_files
 from roi_progressive.errors import DataError
-from roi_progressive.whole_files import writing, written_whole
+from roi_progressive.saving import whole_files
+from roi_progressive.saving.whole_files import writing, written_whole
 
 
 def content(folder: Path) -> dict[str, str]:

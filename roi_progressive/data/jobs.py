@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..parallel import Report, run_parallel
+from ..runtime.parallel import Report, run_parallel
 from .medical_packages import simpleitk
 from .partial_folder import PartialFolder
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, ShapeError
-from ..whole_files import writing, written_whole
+from ..saving.whole_files import writing, written_whole
 from .aggregation import patient_values
 from .image_files import Grey, Mask
 from .scoring import SliceScores

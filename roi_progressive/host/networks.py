@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ConfigError, ShapeError
-from ..generator import UNetGenerator
+from ..method.generator import UNetGenerator
 from .options import HostOptions
 
 _INIT_STD = 0.02

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from .. import masks as mask_files
-from ..adapter import Translation
 from ..config import Config, RegionConfig, StageConfig
 from ..error_texts import one_line
 from ..errors import ConfigError, PluginError
-from ..hookspecs import hookimpl
-from ..plugins import Plugins
-from ..recognition import adapter_for
-from ..rng import RandomState
-from ..session import Session, attach
+from ..plugins import masks as mask_files
+from ..plugins.adapter import Translation
+from ..plugins.hookspecs import hookimpl
+from ..plugins.manager import Plugins
+from ..plugins.recognition import adapter_for
+from ..runtime.rng import RandomState
+from ..training.session import Session, attach
 from .states import attributes_of, differing, n_hooks_of, read, same, state_of, written
 
 MakeHost = Callable[[], tuple[Any, Iterable[Any]]]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ROI_MODES, Config
-from ..discriminators import DiscriminatorBank
-from ..regions import RegionMask
+from ..method.discriminators import DiscriminatorBank
+from ..method.regions import RegionMask
 from .discriminator_trial import Failure, Trial
 
 _N_STEPS = 3

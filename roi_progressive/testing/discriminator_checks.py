@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..config import RegionConfig
-from ..discriminators import DiscriminatorFactory
 from ..errors import ConfigError, PluginError
-from ..rng import RandomState
+from ..method.discriminators import DiscriminatorFactory
+from ..runtime.rng import RandomState
 from .bank_check import three_steps_in_the_bank
 from .discriminator_trial import Failure, Trial, in_words, logits_of
 from .states import read, written

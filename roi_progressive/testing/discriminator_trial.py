@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..config import RegionConfig
-from ..discriminators import DiscriminatorFactory
 from ..error_texts import one_line
+from ..method.discriminators import DiscriminatorFactory
 
 
 class Failure(Exception):

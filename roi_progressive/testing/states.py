@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..rng import RandomState
+from ..runtime.rng import RandomState
 
 
 def state_of(host: Any) -> Any:

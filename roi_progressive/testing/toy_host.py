@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..rng import RandomState
+from ..runtime.rng import RandomState
 from .batches import phantom_batch
 
 

@@ -26,7 +26,7 @@ from roi_progressive.adapters.cut import roi_adapter as cut
 from roi_progressive.adapters.junyanz import roi_adapter as cycle_gan
 from roi_progressive.adapters.pix2pix import Pix2PixAdapter
 from roi_progressive.adapters.pix2pix import roi_adapter as pix2pix
-from roi_progressive.regions import RegionMask
+from roi_progressive.method.regions import RegionMask
 from roi_progressive.testing import check_adapter
 
 KINDS = {

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from roi_progressive import Config, GGDConfig, RegionConfig, Session, StageConfig
-from roi_progressive.checkout import HostCheckout
+from roi_progressive.check.checkout import HostCheckout
 from roi_progressive.data.phantom import make_phantom
 
 VARIABLE = "ROI_PROGRESSIVE_HOSTS"

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from roi_progressive import Config, GGDConfig, RegionConfig, attach
-from roi_progressive.checkout import HostCheckout
-from roi_progressive.distributed import leave_processes
+from roi_progressive.check.checkout import HostCheckout
+from roi_progressive.runtime.distributed import leave_processes
 
 
 class _OnCPU(nn.parallel.DistributedDataParallel):

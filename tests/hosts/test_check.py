@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from roi_progressive.cli import main
+from roi_progressive.cli.main import main
 
 SMALL = ("--ngf", "4", "--ndf", "4", "--netG", "resnet_6blocks", "--load_size", "40", "--crop_size", "32")
 CASES = {

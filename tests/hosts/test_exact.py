@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from roi_progressive import attach, ggd_nll
-from roi_progressive.masks import masks_in_batch
+from roi_progressive.plugins.masks import masks_in_batch
 
 TOLERANCE = 1e-10
 

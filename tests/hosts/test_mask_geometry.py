@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from roi_progressive import Config, MaskError, RegionConfig
 from roi_progressive.adapters.junyanz import CycleGANAdapter
-from roi_progressive.checkout import HostCheckout
-from roi_progressive.masks import MaskedDataset, masked_dataset
+from roi_progressive.check.checkout import HostCheckout
+from roi_progressive.plugins.masks import MaskedDataset, masked_dataset
 
 N_SAMPLES = 200
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import optim
 
 from roi_progressive import Config, GGDConfig, MaskError, RegionConfig, attach
-from roi_progressive.checkout import HostCheckout
+from roi_progressive.check.checkout import HostCheckout
 
 
 class _Amp:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from roi_progressive.checkpoint import load_checkpoint
+from roi_progressive.saving.checkpoint import load_checkpoint
 
 HANGS_AFTER_S = 240
 

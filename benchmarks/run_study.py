@@ -1,0 +1,209 @@
+"""Does it help? The bundled CycleGAN on a phantom or on scans, with and without us: arm by arm, seed by seed.
+
+    python benchmarks/run_study.py OUT [--arms plain regions ...] [--seeds 1 2 3] [--epochs N] [--processes N] [--quick]
+    python benchmarks/run_study.py OUT --scans SCANS.csv
+
+Every arm is trained from every seed on the same data (unpaired to train on, paired to test on) with the same budget:
+a frozen phantom, or scans that ``SCANS.csv`` lists as ``roi-progressive prepare`` reads them, every patient with a CT,
+an MR and the column ``tumor``. A finished run is a line of ``OUT/runs.jsonl``; the same command again goes on where it
+stopped, and more arms and seeds may be added later. ``OUT/report.md`` and its pictures are written anew after each run.
+``--quick`` shows in a minute that all of it works; its figures mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from study.arms import MAIN, Arm
+from study.data import (
+    CT_WINDOW,
+    FIELD_OF_VIEW_MM,
+    PHANTOM_SEED,
+    SPLIT_SEED,
+    make_phantom_data,
+    make_scan_data,
+)
+from study.report import write_report
+from study.scan_arms import SCAN_ARMS, arms_of, scan_options
+from study.training import keep_generators
+
+from roi_progressive.cli.progress import ProgressBar
+from roi_progressive.data.phantom import PHANTOM_VERSION
+from roi_progressive.errors import ConfigError, RoiProgressiveError
+from roi_progressive.runs.demo import demo_options
+from roi_progressive.runs.evaluate import REFERENCES, evaluate_run
+from roi_progressive.runs.folder import append_json, saved_epoch, write_json
+from roi_progressive.runs.scores import write_scores
+from roi_progressive.runs.train import TrainOptions, resume, train
+from roi_progressive.runtime.parallel import Report, run_parallel
+
+QUICK = {"patients": (6, 3), "slices": 2, "size_px": 32, "epochs": 4}
+FULL = {"patients": (24, 12), "slices": 9, "size_px": 64, "epochs": 14}
+QUICK_SCANS = {"size_px": 32, "epochs": 4}
+FULL_SCANS = {"size_px": 64, "epochs": 12}
+SHRUNK = {"channels": 4, "depth": 2, "discriminator_channels": 4}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm from one seed."""
+
+    arm: str
+    seed: int
+    out: Path
+    settings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Its key among the runs of the study."""
+        return f"{self.arm}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.out / "runs" / self.name
+
+    def __call__(self, report: Report) -> None:
+        """Train, or go on, then evaluate; what came out lies in its folder's ``test``."""
+        arm = arms_of(self.settings)[self.arm]
+        options = replace(options_of(arm, self.settings, self.seed), save_every_epochs=2)
+
+        def count(step: int, steps: int, text: str) -> None:
+            keep_generators(self.folder)
+            if step % 5 == 0:
+                report(0.97 * step / steps, text)
+
+        with arm.context():
+            if saved_epoch(self.folder) is None:
+                config = arm.config and replace(arm.config, seed=self.seed)
+                plugins = arm.plugins(self.seed)
+                data = self.out / arm.data
+                train(data, self.folder, options, config, plugins=plugins, force=True, report=count)
+            else:
+                resume(self.folder, plugins=arm.plugins(self.seed), report=count)
+        keep_generators(self.folder)
+        references = REFERENCES if self.arm == "plain" else ()
+        write_scores(self.folder / "test", evaluate_run(self.folder, region="tumor", references=references))
+        report(1.0, "done")
+
+
+def options_of(arm: Arm, settings: Mapping[str, Any], seed: int) -> TrainOptions:
+    """How an arm of the study with these settings trains from a seed."""
+    base = scan_options if "scans" in settings else demo_options
+    changed = (SHRUNK if settings["quick"] else {}) | dict(arm.options)
+    return replace(base(seed, max(4, round(settings["epochs"] * arm.epochs_share))), **changed)
+
+
+def study(chosen: argparse.Namespace) -> None:
+    """Train what is not there yet, and write the report; arguments as on the command line."""
+    out, settings = chosen.out, settings_of(chosen.scans, chosen.quick, chosen.epochs)
+    _begin(out, settings, chosen.scans)
+    done = {(line["arm"], line["seed"]) for line in finished(out)}
+    arms = chosen.arms or (tuple(SCAN_ARMS) if chosen.scans else MAIN)
+    unknown = sorted(set(arms) - set(arms_of(settings)))
+    if unknown:
+        raise ConfigError(f"`arms` must be any of {', '.join(arms_of(settings))}; got {', '.join(unknown)}")
+    runs = [Run(arm, seed, out, settings) for seed in chosen.seeds for arm in arms if (arm, seed) not in done]
+    started = {run.name: 0.0 for run in runs}
+    shares = dict.fromkeys(started, 0.0)
+
+    def hear(bar: ProgressBar, name: str, share: float, text: str) -> None:
+        started[name] = started[name] or time.monotonic()
+        shares[name] = share
+        bar.share(sum(shares.values()) / len(shares), f"{name}: {text}")
+        if share == 1.0:
+            (run,) = (run for run in runs if run.name == name)
+            append_json(out / "runs.jsonl", _line(run, (time.monotonic() - started[name]) / 60))
+            write_report(out, finished(out))
+
+    if runs:
+        with ProgressBar("study") as bar:
+            run_parallel({run.name: run for run in runs}, chosen.processes, partial(hear, bar))
+    else:
+        write_report(out, finished(out))
+    print((out / "report.md").read_text(encoding="utf-8"))
+
+
+def settings_of(scans: Path | None, quick: bool, epochs: int | None = None) -> dict[str, Any]:
+    """What decides the data and the length of a study's runs, as ``study.json`` has it."""
+    if scans is None:
+        settings = {**(QUICK if quick else FULL)}
+        settings |= {"phantom_seed": PHANTOM_SEED, "phantom_version": PHANTOM_VERSION}
+    else:
+        settings = {**(QUICK_SCANS if quick else FULL_SCANS), "scans": scans.name}
+        settings |= {"split_seed": SPLIT_SEED, "ct_window": CT_WINDOW, "field_of_view_mm": FIELD_OF_VIEW_MM}
+    settings["epochs"] = settings["epochs"] if epochs is None else epochs
+    plain: dict[str, Any] = json.loads(json.dumps({**settings, "quick": quick}))
+    return plain
+
+
+def _begin(out: Path, settings: dict[str, Any], scans: Path | None) -> None:
+    described = out / "study.json"
+    if described.is_file():
+        before = json.loads(described.read_text(encoding="utf-8"))
+        other = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
+        if other:
+            raise ConfigError(f"`OUT` holds a study with other {', '.join(other)}; got {out}; choose another folder")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"`OUT` must be a new or empty folder, or a study to go on with; got {out}; choose another")
+    make_data(out, settings, scans)
+    write_json(described, settings)
+
+
+def make_data(out: Path, settings: Mapping[str, Any], scans: Path | None) -> None:
+    """What a study with these settings trains and tests on."""
+    if scans is None:
+        make_phantom_data(out, **{key: settings[key] for key in ("patients", "slices", "size_px")})
+    else:
+        make_scan_data(out, scans, size_px=settings["size_px"])
+
+
+def finished(out: Path) -> list[dict[str, Any]]:
+    """The lines of ``runs.jsonl``; a last one that was cut off is left out, and its run made again."""
+    path, lines = out / "runs.jsonl", []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def _line(run: Run, minutes: float) -> dict[str, Any]:
+    rows = json.loads((run.folder / "test" / "metrics.json").read_text(encoding="utf-8"))["rows"]
+    means = [row for row in rows if row["phase"] == "mean"]
+    return {"arm": run.arm, "seed": run.seed, "minutes": round(minutes, 2), "means": means}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study; a user's mistake is one line and status 2."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the study, new or one to go on with")
+    parser.add_argument("--scans", type=Path, metavar="CSV", help="a list of scans, in place of the phantom")
+    parser.add_argument("--arms", nargs="+", help="which (of the phantom plain regions placebo, of scans all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=(1, 2, 3), help="of networks and data order (1 2 3)")
+    parser.add_argument("--epochs", type=int, help="of every run (14 of the phantom, 12 of scans)")
+    parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each (2)")
+    parser.add_argument("--quick", action="store_true", help="a tiny study that shows that everything works")
+    try:
+        study(parser.parse_args(arguments))
+    except RoiProgressiveError as error:
+        print(f"run_study: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nrun_study: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

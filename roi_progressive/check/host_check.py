@@ -1,0 +1,219 @@
+"""``roi-progressive check``: a host's checkout, the data and the regions, looked at before a long run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..config import Config, StageConfig
+from ..errors import ConfigError, HostNotSupportedError, MaskError
+from ..method.stages import StageController
+from ..plugins import masks as mask_files
+from ..plugins import plugin_answers
+from ..plugins.adapter import Adapter
+from ..plugins.manager import Plugins
+from ..plugins.recognition import adapter_for
+from ..training.session import attach
+from .checkout import HostCheckout
+from .mask_coverage import Coverage, coverage_of
+from .step_cost import StepCost, measured
+
+N_BATCHES_LOOKED_AT = 50
+SMALL_REGION_PX = 16
+
+
+@dataclasses.dataclass
+class Findings:
+    """What was found.
+
+    Args:
+        host: The checkout's folder, generation, and the adapter that understands it.
+        networks: The generators, a line each.
+        coverage: Every region in every folder of images.
+        stages: The plan, a line a stage.
+        cost: What all terms together add, in per cent of the host's own step; ``None`` where no step could be taken.
+        traps: What would go wrong, or be regretted, in a long run.
+    """
+
+    host: str
+    networks: list[str]
+    coverage: list[Coverage]
+    stages: list[str]
+    cost: StepCost | None
+    traps: list[str]
+
+    def __str__(self) -> str:
+        cost = "not measured" if self.cost is None else _cost_line(self.cost)
+        parts = {
+            "host": [self.host],
+            "networks": self.networks,
+            "masks": [str(one) for one in self.coverage] or ["none from files"],
+            "stages": self.stages,
+            "cost": [cost],
+            "traps": self.traps or ["none found"],
+        }
+        lines = [(name if place == 0 else "", line) for name, rows in parts.items() for place, line in enumerate(rows)]
+        return "\n".join(f"{name:10}{line}" for name, line in lines)
+
+
+def _cost_line(cost: StepCost) -> str:
+    return (
+        f"with all terms: parameters +{cost.n_parameters} %, memory +{cost.memory_bytes} %, "
+        f"FLOPs +{cost.flops} % of the host's step"
+    )
+
+
+def check_host(folder: Path, data: Path, config: Config, arguments: Sequence[str] = ()) -> Findings:
+    """Build the host on the data, look at everything a run will read, and take one step alone and one with us.
+
+    Args:
+        folder: The host's checkout.
+        data: Its ``--dataroot``.
+        config: The regions.
+        arguments: More of the host's own options.
+
+    Raises:
+        HostNotSupportedError: The folder holds no code we understand, or code that cannot be imported here.
+        MaskError: Masks are missing or unreadable.
+        ConfigError: The configuration does not fit.
+    """
+    checkout = HostCheckout(folder)
+    if not data.is_dir():
+        raise ConfigError(f"`--data` must be the folder the host trains on; {str(data)!r} is no folder")
+    with tempfile.TemporaryDirectory() as scratch, checkout.imported(), _importing(folder):
+        own = ["--dataroot", str(data), "--checkpoints_dir", scratch, "--name", "check", "--num_threads", "0"]
+        with contextlib.redirect_stdout(io.StringIO()):
+            opt = checkout.options([*arguments, *own])
+            loader, model = checkout.data_and_model(opt)
+            return _findings(checkout, opt, loader, model, config)
+
+
+@contextlib.contextmanager
+def _importing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise HostNotSupportedError(
+            f"`host` must be importable here; {str(folder)!r} is not: {error}; install what it requires"
+        ) from error
+
+
+def _findings(checkout: HostCheckout, opt: Any, loader: Any, model: Any, config: Config) -> Findings:
+    plugins = Plugins(defaults=[mask_files])
+    adapter = adapter_for(model, config, plugins)
+    coverage = _coverage(adapter, loader, config, plugins)
+    n_epochs = adapter.n_epochs() or 1
+    plan = StageController(config, n_epochs, plugin_answers.planned_stages(plugins, config, n_epochs))
+    plan.start_epoch(int(getattr(opt, "epoch_count", 1)))
+    traps = [*_host_traps(checkout, opt), *_mask_traps(coverage, config), *_plan_traps(plan)]
+    cost = None
+    try:
+        cost = _cost(checkout, loader, model, config)
+    except (ConfigError, MaskError) as error:
+        traps.append(f"a step with all terms fails: {error}")
+    return Findings(
+        host=f"{checkout.folder.name}, {checkout.generation} generation, adapter {adapter.name}",
+        networks=[_network_line(name, network) for name, network in adapter.generators().items()],
+        coverage=coverage,
+        stages=_stage_lines(plan),
+        cost=cost,
+        traps=traps,
+    )
+
+
+def _network_line(direction: str, network: nn.Module) -> str:
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    return f"{direction} {type(getattr(network, 'module', network)).__name__}, {millions:.2f} M parameters"
+
+
+def _coverage(adapter: Adapter, loader: Any, config: Config, plugins: Plugins) -> list[Coverage]:
+    regions = [region for region in config.regions if region.batch_key is None]
+    layout = adapter.dataset_layout(loader)
+    if not regions or layout is None:
+        return []
+    found = mask_files.find_masks(
+        layout.paths, regions, lambda path, names: plugin_answers.mask_files(plugins, path, names)
+    )
+    return coverage_of(found)
+
+
+def _stage_lines(plan: StageController) -> list[str]:
+    begins = [plan.first_epoch_of(stage) for stage in plan.plan]
+    last = (plan.first_epoch or 0) + plan.n_epochs - 1
+    ends = [*(begin - 1 for begin in begins[1:]), last]
+    return [f"epochs {b} to {e}: {stage}" for stage, b, e in zip(plan.plan, begins, ends, strict=True) if e >= b]
+
+
+def _plan_traps(plan: StageController) -> list[str]:
+    last = (plan.first_epoch or 0) + plan.n_epochs - 1
+    late = [stage for stage in plan.plan if plan.first_epoch_of(stage) > last]
+    return [f"{stage} begins in epoch {plan.first_epoch_of(stage)}, after the last one, {last}" for stage in late]
+
+
+def _host_traps(checkout: HostCheckout, opt: Any) -> Iterator[str]:
+    if checkout.generation == "classic" and getattr(opt, "n_epochs", 0) + getattr(opt, "n_epochs_decay", 1) == 1:
+        yield "the only epoch runs at learning rate 0 in this host; take two or more"
+    if checkout.generation == "DDP" and getattr(opt, "norm", "") == "syncbatch":
+        yield "--norm syncbatch always fails in this host under several processes; take instance"
+    if getattr(opt, "pool_size", 0) and getattr(opt, "continue_train", False):
+        yield 'the host forgets its optimizers and pools when it is continued; set resume = "exact"'
+
+
+def _mask_traps(coverage: Sequence[Coverage], config: Config) -> Iterator[str]:
+    by_name = {region.name: region for region in config.regions}
+    for one in coverage:
+        region = by_name[one.region]
+        if not one.areas_px:
+            yield f"{one.folder} holds no {one.region}: its discriminator would see one side only"
+            continue
+        if one.areas_px[0] < SMALL_REGION_PX:
+            yield f"the smallest {one.region} of {one.folder} has {one.areas_px[0]} px, fewer than a logit can tell"
+        if region.roi_mode != "mask" and one.longest_side_px + 2 * region.margin_px > region.windows_px[-1]:
+            yield (
+                f"a {one.region} of {one.folder} is {one.longest_side_px} px long before the host resizes it; the "
+                f"largest of `windows_px`, {region.windows_px[-1]}, may not hold it"
+            )
+
+
+def _cost(checkout: HostCheckout, loader: Any, model: Any, config: Config) -> StepCost:
+    """What all terms add to a step, in per cent; the batch is one that holds a region where there is one."""
+    everything = dataclasses.replace(
+        config,
+        regions=tuple(dataclasses.replace(region, stage=1) for region in config.regions),
+        ggd=config.ggd and dataclasses.replace(config.ggd, stage=1),
+        stages=StageConfig(),
+        resume="fresh",
+    )
+    with attach(model, loader, everything, n_epochs=1) as session:
+        batch = _batch_with_regions(loader)
+    if checkout.sets_up_in_its_loop:
+        model.data_dependent_initialize(batch)
+        model.setup(model.opt)
+        model.parallelize()
+
+    def step() -> None:
+        model.set_input(batch)
+        model.optimize_parameters()
+
+    host = [getattr(model, f"net{name}") for name in model.model_names]
+    alone = measured(step, lambda: host)
+    with attach(model, loader, everything, n_epochs=1) as session:
+        session.start_epoch(1)
+        guided = measured(step, lambda: [*host, *session.networks()])
+    return guided.beyond(alone).percent_of(alone)
+
+
+def _batch_with_regions(loader: Any) -> Any:
+    for place, batch in enumerate(loader):
+        masks = batch.get(mask_files.BATCH_KEY, {})
+        held = [mask.any() for of_domain in masks.values() for mask in of_domain.values()]
+        if all(held) or place == N_BATCHES_LOOKED_AT:
+            break
+    return batch

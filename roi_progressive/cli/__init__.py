@@ -1,0 +1,5 @@
+"""What is typed: the command ``roi-progressive``."""
+
+from .main import main
+
+__all__ = ["main"]

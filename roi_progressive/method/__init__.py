@@ -1,0 +1,1 @@
+"""The paper's method: regions, discriminators, uncertainty, generator and stages."""

@@ -1,0 +1,77 @@
+"""Networks of people's own in the bank: which plugin built one, and what one may return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from ..error_texts import add_note, one_line
+from ..errors import PluginError
+from .regions import logit_weights
+
+# Beside the networks, not in them: they are somebody else's objects.
+_BUILDERS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def built_by(network: nn.Module, plugin: str) -> None:
+    """Remember the plugin that built a network, for the messages about it."""
+    _BUILDERS[network] = plugin
+
+
+@contextmanager
+def naming_the_builder(network: nn.Module) -> Iterator[None]:
+    """An error inside a plugin's network keeps its type and gets a note that names plugin and hook."""
+    try:
+        yield
+    except Exception as error:
+        if network in _BUILDERS:
+            add_note(error, f"raised in {_whose(network)}, hook roi_discriminator")
+        raise
+
+
+def checked_logits(network: nn.Module, logits: Any, n: int) -> Tensor:
+    """The logits of ``n`` windows.
+
+    Raises:
+        PluginError: They are not ``[n, 1, h, w]``.
+    """
+    if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[:2] != (n, 1):
+        came = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise PluginError(
+            f"`roi_discriminator` must build a network that returns logits [N, 1, h, w], here N = {n}; "
+            f"{_whose(network)} returned {came}; end it with a convolution to one channel"
+        )
+    return logits
+
+
+def weights_by_geometry(network: nn.Module, mask: Tensor, logits: Tensor) -> Tensor:
+    """What each logit weighs, by the network's ``geometry``.
+
+    Args:
+        network: One that has it.
+        mask: The region in the windows it judged, ``[n, 1, S, S]``.
+        logits: Its answer.
+
+    Raises:
+        PluginError: The geometry is none, or gives another map than the logits'.
+    """
+    try:
+        weights = logit_weights(mask, network.geometry)  # type: ignore[arg-type]  # anything of theirs
+        gives = None if weights.shape == logits.shape else str(list(weights.shape))
+    except (RuntimeError, TypeError, ValueError) as error:  # a kernel larger than the window; no list of three
+        gives = f"none: {one_line(error)}"[:160]
+    if gives is not None:
+        raise PluginError(
+            f"`geometry` of {_whose(network)} must give its map of logits, {list(logits.shape)}; "
+            f"it gives {gives}; list kernel, stride and padding of each layer, or leave it out"
+        )
+    return weights
+
+
+def _whose(network: nn.Module) -> str:
+    plugin = _BUILDERS.get(network)
+    return type(network).__name__ + ("" if plugin is None else f" of plugin {plugin!r}")

@@ -1,0 +1,268 @@
+"""The generalized-Gaussian loss of the paper's eq. 1, its variance map, and the head that predicts both maps.
+
+The loss is a hand-written autograd function that keeps only its inputs and recomputes the rest in the backward
+pass: two logarithms and an exponential more, for under half of the memory that autograd would take.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from ..config import GGDConfig
+from ..errors import ConfigError, ShapeError
+
+#: Past ``(|r|/α)^β = exp(POWER_LOG_CAP)``, about 4e15, the loss grows linearly in ``log(|r|/α)``. Low enough
+#: that squares of the parameters' gradients, which Adam and norm clipping form, stay finite in float32.
+POWER_LOG_CAP = 36.0
+#: Upper bound of the head's scale map: the loss is promised to be finite up to here.
+MAX_SCALE = 1e3
+INITIAL_SCALE, INITIAL_SHAPE = 0.25, 2.0
+
+_REDUCTIONS = ("mean", "sum", "none")
+# B_2k / 2k for k = 1, 2, ...: the tail of digamma's asymptotic series.
+_DIGAMMA_SERIES = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
+
+
+def ggd_nll(
+    residual: Tensor, scale: Tensor, shape: Tensor, *, reduction: str = "mean", epsilon: float = 1e-9
+) -> Tensor:
+    """Generalized-Gaussian loss of the paper's eq. 1: ``(|r|/α)^β − log(β/α) + log Γ(1/β)``.
+
+    This is the exact negative log-likelihood of a zero-mean generalized Gaussian less the constant ``log 2``
+    (``-scipy.stats.gennorm.logpdf(r, β, scale=α) - log 2``), with closed-form gradients for all three inputs (no
+    double backward). Value and gradient are finite for α in [1e-6, 1e3], β in [0.1, 20] and |r| in [0, 1e4]; past
+    ``POWER_LOG_CAP`` the power goes on linearly in log |r|. Values are not checked, as that would stall a GPU.
+
+    Args:
+        residual: Predicted minus true image, any shape.
+        scale: α > 0, in the residual's units, broadcastable with ``residual``.
+        shape: β > 0, broadcastable with ``residual`` (2 is Gaussian, 1 Laplace).
+        reduction: ``mean`` or ``sum`` over all pixels, or ``none``.
+        epsilon: Floor of |r|, under which the residual's gradient is zero; keep it far below the smallest scale.
+            Without it the gradient is infinite at r = 0 for β < 1.
+
+    Returns:
+        A scalar, or for ``none`` the loss per pixel in the broadcast shape. Half-precision inputs are computed in,
+        and give, float32, under autocast as well; their gradients come back in their own type.
+
+    Raises:
+        ShapeError: An input is no floating-point tensor, shapes do not broadcast, or the reduction is unknown.
+        ConfigError: ``epsilon`` is negative or not finite.
+    """
+    if reduction not in _REDUCTIONS:
+        raise ShapeError(f"`reduction` must be one of {', '.join(_REDUCTIONS)}; got {reduction!r}; choose one of them")
+    if not 0.0 <= epsilon < math.inf:
+        raise ConfigError(f"`epsilon` must be a finite number of at least 0; got {epsilon!r}; the default is 1e-9")
+    inputs = _broadcast(residual=residual, scale=scale, shape=shape)
+    loss: Tensor = _GGDNegativeLogLikelihood.apply(*inputs, epsilon)
+    if reduction == "none":
+        return loss
+    total = loss.sum()
+    return total / loss.numel() if reduction == "mean" else total  # mean()'s own backward fills a whole tensor
+
+
+def ggd_variance(scale: Tensor, shape: Tensor, *, log: bool = False) -> Tensor:
+    """Variance of the generalized Gaussian, ``σ² = α² Γ(3/β) / Γ(1/β)``, by a difference of log-gammas.
+
+    Args:
+        scale: α > 0, any shape.
+        shape: β > 0, broadcastable with ``scale``.
+        log: Give ``log σ²``, which stays finite where σ² leaves float32 (β under 0.1).
+
+    Returns:
+        σ² in squared units of ``scale``, or ``log σ²``; float32 for half-precision inputs. Differentiable.
+
+    Raises:
+        ShapeError: An input is no floating-point tensor, or shapes do not broadcast.
+    """
+    alpha, beta = _widened(*_broadcast(scale=scale, shape=shape))
+    inverse = beta.reciprocal()
+    # Γ(3x)/Γ(x) = Γ(1+3x) / 3Γ(1+x): both log-gammas stay small for large β, where Γ(x) nears its pole.
+    log_variance = 2 * alpha.log() + torch.lgamma(1 + 3 * inverse) - torch.lgamma(1 + inverse) - math.log(3)
+    return log_variance if log else log_variance.exp()
+
+
+class GGDHead(nn.Module):
+    """Predicts the scale map α and the shape map β of the generalized Gaussian from a feature map.
+
+    Both are bounded by a sigmoid with algebraic tails, whose gradient does not die: log α in [log ``min_scale``,
+    log 1000], β in ``shape_range``. The last weights start at zero, so that α = 0.25 and β = 2 everywhere (or the
+    nearest values well inside the bounds) and the first gradients leave the features alone.
+
+    Args:
+        in_channels: Channels of the features.
+        out_channels: Channels of either map, those of the image.
+        hidden_channels: Width of a 3x3 convolution with LeakyReLU before the two 1x1 convolutions; 0 for none, as in
+            the paper's own generator.
+        min_scale: Floor of α, in the image's units, between 1e-6 and 1.
+        shape_range: Bounds of β, rising, within 0.1 and 20.
+
+    Raises:
+        ConfigError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 1,
+        *,
+        hidden_channels: int = 32,
+        min_scale: float = 1e-3,
+        shape_range: tuple[float, float] = (0.2, 8.0),
+    ) -> None:
+        super().__init__()
+        counts = {"in_channels": in_channels, "out_channels": out_channels, "hidden_channels": hidden_channels}
+        for name, count in counts.items():
+            least = 0 if name == "hidden_channels" else 1
+            if not isinstance(count, int) or isinstance(count, bool) or count < least:
+                raise ConfigError(f"`{name}` must be a whole number of at least {least}; got {count!r}")
+        GGDConfig(min_scale=min_scale, shape_range=shape_range, epsilon=0.0)  # checks the bounds of both
+        self.in_channels, self.min_scale, self.shape_range = in_channels, min_scale, shape_range
+        self.trunk: nn.Module = nn.Identity()
+        if hidden_channels:
+            # In place: at the image's full size, what the convolution made is not kept a second time.
+            activation = nn.LeakyReLU(0.2, inplace=True)
+            self.trunk = nn.Sequential(nn.Conv2d(in_channels, hidden_channels, 3, padding=1), activation)
+        self.scale = nn.Conv2d(hidden_channels or in_channels, out_channels, 1)
+        self.shape = nn.Conv2d(hidden_channels or in_channels, out_channels, 1)
+        _start_at(self.scale, math.log(INITIAL_SCALE / min_scale), math.log(MAX_SCALE / min_scale))
+        _start_at(self.shape, INITIAL_SHAPE - shape_range[0], shape_range[1] - shape_range[0])
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict the two maps.
+
+        Args:
+            features: [N, in_channels, h, w], any finite values.
+
+        Returns:
+            α and β, each [N, out_channels, h, w], in float32 or wider also under autocast.
+
+        Raises:
+            ShapeError: The features have another shape.
+        """
+        if features.dim() != 4 or features.shape[1] != self.in_channels:
+            raise ShapeError(
+                f"`features` must be [N, {self.in_channels}, h, w]; got {list(features.shape)}; "
+                f"build the head with in_channels = the features' channels"
+            )
+        hidden = self.trunk(features)
+        scale_logits, shape_logits = _widened(self.scale(hidden), self.shape(hidden))
+        low, high = self.shape_range
+        scale = self.min_scale * _bounded(scale_logits, math.log(MAX_SCALE / self.min_scale)).exp()
+        return scale, low + _bounded(shape_logits, high - low)
+
+
+class _GGDNegativeLogLikelihood(torch.autograd.Function):
+    """Per-pixel loss of three tensors of one shape; in-place work is on tensors made here only.
+
+    −log(β/α) + log Γ(1/β) is computed as log α + log Γ(1 + 1/β): no division, no cancellation near Γ's pole.
+    Every step is elementwise on float32 or wider, which no autocast rule narrows, so no autocast context is needed.
+    """
+
+    @staticmethod
+    def forward(residual: Tensor, scale: Tensor, shape: Tensor, epsilon: float) -> Tensor:
+        residual, scale, shape = _widened(residual, scale, shape)
+        loss = scale.log()
+        exponent = residual.abs().clamp_min_(_floor(residual, epsilon)).log_().sub_(loss).mul_(shape)
+        excess = exponent.sub(POWER_LOG_CAP).clamp_min_(0)
+        power = exponent.clamp_max_(POWER_LOG_CAP).exp_()
+        loss.add_(power).addcmul_(power, excess)
+        return loss.add_(torch.reciprocal(shape, out=power).add_(1).lgamma_())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.epsilon = inputs[3]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        residual, scale, shape = _widened(*ctx.saved_tensors)
+        floor = _floor(residual, ctx.epsilon)
+        gradients: list[Tensor | None] = [None, None, None]
+        if ctx.needs_input_grad[2]:  # first, while little else is held: d/dβ log Γ(1 + 1/β) = −ψ(1 + 1/β)/β²
+            gradients[2] = _digamma_above_one(shape.reciprocal().add_(1)).div_(shape).div_(shape).neg_()
+        magnitude = residual.abs().clamp_min_(floor)
+        log_ratio = magnitude.log().sub_(scale.log())
+        slope = log_ratio.mul(shape).clamp_max_(POWER_LOG_CAP).exp_()
+        if gradients[2] is not None:
+            gradients[2].addcmul_(slope, log_ratio)
+        del log_ratio
+        slope.mul_(shape)  # d loss / d log|r|
+        if ctx.needs_input_grad[0]:  # hardshrink is r above the floor and 0 under it
+            gradients[0] = functional.hardshrink(residual, floor).div_(magnitude).div_(magnitude).mul_(slope)
+        del magnitude
+        if ctx.needs_input_grad[1]:
+            gradients[1] = slope.neg_().add_(1).div_(scale)
+        pairs = zip(gradients, ctx.saved_tensors, strict=True)
+        return *(None if g is None else _narrowed(g.mul_(grad), x.dtype) for g, x in pairs), None
+
+
+def _digamma_above_one(z: Tensor) -> Tensor:
+    """ψ(z) for z ≥ 1, overwriting z; absolute error near 1e-15 in float64, 1e-6 in float32.
+
+    Eight steps of recurrence, then the asymptotic series. torch.digamma is not vectorised on CPU, where it would take
+    longer than the rest of the loss; elsewhere its one kernel beats these thirty.
+    """
+    if z.device.type != "cpu":
+        return z.digamma_()
+    centre = z.add_(3.5)  # ψ(z) = ψ(z+8) − Σ 1/(z+k), and 1/(z+k) + 1/(z+7−k) = 2c/(c² − (3.5−k)²), c = z + 3.5
+    square = centre.mul(centre)
+    result = square.sub(3.5**2).reciprocal_()
+    for half_step in (2.5, 1.5, 0.5):
+        result.add_(square.sub(half_step**2).reciprocal_())
+    result.mul_(centre).mul_(-2)
+    argument = centre.add_(4.5)
+    inverse = torch.reciprocal(argument, out=square)
+    result.add_(inverse, alpha=-0.5).add_(argument.log_())
+    inverse_square, series = inverse.mul_(inverse), argument.zero_()
+    # The argument is at least 9: three terms reach 1e-10, enough for float32.
+    for coefficient in reversed(_DIGAMMA_SERIES[: 3 if z.dtype == torch.float32 else None]):
+        series.add_(coefficient).mul_(inverse_square)
+    return result.sub_(series)
+
+
+def _bounded(logits: Tensor, width: float) -> Tensor:
+    """(0, width), slope 1 at the middle; asinh leaves the sigmoid a gradient up to |logits| of a million."""
+    return torch.sigmoid(torch.asinh(logits * (4 / width))) * width
+
+
+def _start_at(convolution: nn.Conv2d, value: float, width: float) -> None:
+    fraction = min(max(value / width, 0.1), 0.9)
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.weight)
+    nn.init.constant_(convolution.bias, math.sinh(math.log(fraction / (1 - fraction))) * width / 4)
+
+
+def _broadcast(**tensors: Tensor) -> tuple[Tensor, ...]:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ShapeError(f"`{name}` must be a floating-point tensor; got {kind}; convert it with .float()")
+    try:
+        return tuple(torch.broadcast_tensors(*tensors.values()))
+    except RuntimeError as error:
+        names = ", ".join(f"`{name}`" for name in tensors)
+        got = ", ".join(str(list(tensor.shape)) for tensor in tensors.values())
+        raise ShapeError(f"{names} must have shapes that broadcast; got {got}; give all one shape") from error
+
+
+def _widened(*tensors: Tensor) -> tuple[Tensor, ...]:
+    wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+    return tuple(tensor.to(wide) for tensor in tensors)
+
+
+def _narrowed(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    if dtype == torch.float16:  # the one type whose range the gradient can leave
+        gradient.clamp_(torch.finfo(dtype).min, torch.finfo(dtype).max)
+    return gradient.to(dtype)
+
+
+def _floor(residual: Tensor, epsilon: float) -> float:
+    return max(epsilon, torch.finfo(residual.dtype).tiny)

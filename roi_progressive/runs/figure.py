@@ -1,0 +1,174 @@
+"""The paper's Figures 3 and 4 from a run: a row a phase, with the source, what was made of it, and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from ..evaluation.aggregation import phase_order
+from ..evaluation.figures import ComparisonRow, comparison_figure, slice_to_show
+from ..evaluation.metrics import region_psnr
+from ..evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders
+from ..evaluation.scoring import SliceScores
+from ..evaluation.sigma_maps import read_sigma
+from .evaluate import default_region
+from .train import Report
+from .folder import make_folder, read_run, require_data, required_epoch
+from .translate import translate
+
+FORMATS = ("png", "pdf")
+MODALITIES = {"A": "CT", "B": "MR"}
+
+
+@dataclass(frozen=True)
+class RunFigure:
+    """A figure that was drawn.
+
+    Args:
+        direction: ``A2B`` or ``B2A``.
+        files: The same figure as PNG and as PDF.
+        rows: What each row shows, one line a row.
+    """
+
+    direction: str
+    files: tuple[Path, ...]
+    rows: tuple[str, ...]
+
+
+def draw_run(
+    run: str | Path,
+    *,
+    directions: Sequence[str] = DIRECTIONS,
+    patient: str | None = None,
+    region: str | None = None,
+    split: str = "test",
+    sigma: bool = False,
+    error: bool = False,
+    out: str | Path | None = None,
+    force: bool = False,
+    report: Report | None = None,
+) -> list[RunFigure]:
+    """Draw real source, generated image and real target of a run, the region boxed and enlarged.
+
+    Each row shows a phase: of the patient whose tumour PSNR in it is the median, the slice with the largest region.
+    Images of the run's last networks are taken where they are there already, and made otherwise.
+
+    Args:
+        run: A run's folder.
+        directions: One figure each: ``A2B`` is boxed in blue, ``B2A`` in red.
+        patient: Show this one instead.
+        region: The region to box; the innermost one of the data by default.
+        split: ``test`` or ``val``; its images must be paired.
+        sigma: Add the predicted standard deviation.
+        error: Add the absolute difference of generated and real target.
+        out: Where ``figure_A2B.png``, ``figure_A2B.pdf``, ... go; ``<run>/<split>`` by default, where older ones are
+            replaced.
+        force: Replace figures in ``out`` too.
+        report: Told of every image that is made.
+
+    Raises:
+        ConfigError: A direction is unknown or comes twice.
+        DataError: The run, its data, the patient or the region is missing, ``sigma`` is asked of a run without
+            uncertainty heads, or ``out`` holds figures and ``force`` is false.
+        CheckpointError: A network is missing or damaged.
+    """
+    if not directions or not set(directions) <= set(DIRECTIONS) or len(set(directions)) != len(directions):
+        raise ConfigError(f"`direction` must be A2B, B2A or both, each once; got {', '.join(directions) or 'none'}")
+    folder = Path(run)
+    root, _, settings = read_run(folder)
+    required_epoch(folder)
+    require_data(root, folder)
+    if sigma and settings.ggd is None:
+        raise DataError(f"`--sigma` must go with a run that has uncertainty heads; {str(folder)!r} has none")
+    target = folder / split if out is None else Path(out)
+    files = {d: tuple(target / f"figure_{d}.{ending}" for ending in FORMATS) for d in directions}
+    if out is not None and not force:
+        _require_new([file for of_direction in files.values() for file in of_direction])
+    chosen_region = region or default_region(root)
+    for direction in directions:  # mistakes come to light before anything is translated
+        _check_shown(pairs_from_folders(root, split, direction, None, chosen_region), patient, chosen_region)
+    make_folder(target)
+    images = _images(folder, root, split, report)
+    drawn = []
+    for direction in directions:
+        pairs = pairs_from_folders(root, split, direction, images[direction], chosen_region)
+        slices = _slices_to_show(pairs, patient)
+        sigma_dir = folder / split / f"{direction}_sigma" if sigma else None
+        rows = [_row(pairs, one, sigma_dir, error) for one in slices]
+        comparison_figure(rows, *files[direction], inset=True)
+        drawn.append(RunFigure(direction, files[direction], tuple(_said(one, patient) for one in slices)))
+    return drawn
+
+
+def _require_new(files: Sequence[Path]) -> None:
+    present = next((file for file in files if file.exists()), None)
+    if present is not None:
+        raise DataError(f"`out` must not hold the figures yet; {str(present)!r} exists; choose another, or use --force")
+
+
+def _images(folder: Path, root: Path, split: str, report: Report | None) -> dict[str, Path]:
+    """The generated images by direction, those of an earlier translation by the same networks where all are there."""
+    found = {direction: folder / split / direction for direction in DIRECTIONS}
+    saved = (folder / "networks" / "latest.json").stat().st_mtime
+    current = all(
+        images.is_dir()
+        and images.stat().st_mtime >= saved
+        and _stems(root / f"{split}{direction[0]}") <= _stems(images)
+        for direction, images in found.items()
+    )
+    return found if current else translate(folder, split, report=report)
+
+
+def _stems(folder: Path) -> set[str]:
+    return {path.stem for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _check_shown(pairs: FolderPairs, patient: str | None, region: str) -> None:
+    known = sorted({pair.patient for pair in pairs if pair.mask.any()})
+    if not known:
+        raise DataError(f"`region` must be in one slice at least to be shown; no mask of {region!r} marks any")
+    if patient is not None and patient not in known:
+        raise DataError(f"`patient` must be one whose slices show {region!r}: {', '.join(known)}; got {patient!r}")
+
+
+def _slices_to_show(pairs: FolderPairs, patient: str | None) -> list[SliceScores]:
+    """One a phase, in the paper's order; of a given patient, in the phases in which it shows the region."""
+    slices = [
+        SliceScores(
+            name=pair.name,
+            patient=pair.patient,
+            phase=pair.phase,
+            direction=pair.direction,
+            region_px=int(pair.mask.sum()),
+            scores={"tpsnr": region_psnr(pair.real, pair.fake, pair.mask)},
+            reasons={},
+            fid_features=None,
+        )
+        for pair in pairs
+        if pair.mask.any()
+    ]
+    phases = sorted({one["phase"] for one in slices if patient in (None, one["patient"])}, key=phase_order)
+    return [slice_to_show([one for one in slices if one["phase"] == phase], patient) for phase in phases]
+
+
+def _row(pairs: FolderPairs, shown: SliceScores, sigma_dir: Path | None, error: bool) -> ComparisonRow:
+    pair = pairs[shown["name"]]
+    source, target = MODALITIES[pair.direction[0]], MODALITIES[pair.direction[2]]
+    assert pair.source is not None
+    panels = {f"real {source}": pair.source, f"generated {target}": pair.fake, f"real {target}": pair.real}
+    maps = {}
+    if sigma_dir is not None:
+        maps["predicted σ"] = read_sigma(sigma_dir, Path(pair.name).stem, pair.real.shape)
+    if error:
+        maps["|generated − real|"] = np.abs(pair.fake.astype(np.float64) - pair.real)
+    return ComparisonRow(f"{pair.phase}, {pair.patient}", pair.direction, panels, pair.mask, maps)
+
+
+def _said(shown: SliceScores, patient: str | None) -> str:
+    why = "the median patient" if patient is None else "as asked"
+    tpsnr = shown["scores"]["tpsnr"]
+    return f"{shown['phase']}: {shown['patient']}, {why}; {shown['name']}, tumour PSNR {tpsnr:.2f} dB"

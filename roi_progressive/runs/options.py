@@ -1,0 +1,102 @@
+"""What a user may set about a training run of the bundled host; checked under the names the command line uses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..host import HostOptions
+
+_WHOLE = {
+    **dict.fromkeys(("channels", "discriminator_channels", "batch_size", "save_every_epochs"), (1, 2**16)),
+    **dict.fromkeys(("depth", "discriminator_layers"), (1, 8)),  # 8 halvings leave one pixel of 256
+    **dict.fromkeys(("epochs", "decay_epochs", "workers"), (0, 10**6)),
+    "seed": (0, 2**63 - 1),
+}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How the bundled CycleGAN trains.
+
+    Args:
+        generator: ``unet`` (the paper's) or ``resnet``.
+        channels: Channels of the generators at full resolution.
+        depth: How often the UNet halves the image.
+        discriminator_channels: Channels of the whole-image discriminators' first layer.
+        discriminator_layers: Their layers of stride 2.
+        epochs: Epochs at the full learning rate.
+        decay_epochs: Epochs over which it falls to zero.
+        batch_size: Images of each domain a step.
+        learning_rate: Adam's.
+        cycle: Weight of the cycle terms.
+        identity: Weight of the identity terms as a share of the cycle's; 0 saves two of six generator passes.
+        average_decay: Images are made with the moving average of the generators, of this decay a step, e.g. 0.99;
+            0 makes them with the last ones.
+        flip: Mirror half of the images.
+        seed: Seeds networks and data order.
+        workers: Processes that load images.
+        save_every_epochs: How often networks are saved and samples drawn; the last epoch always is.
+    """
+
+    generator: str = "unet"
+    channels: int = 32
+    depth: int = 4
+    discriminator_channels: int = 32
+    discriminator_layers: int = 3
+    epochs: int = 100
+    decay_epochs: int = 100
+    batch_size: int = 1
+    learning_rate: float = 2e-4
+    cycle: float = 10.0
+    identity: float = 0.5
+    average_decay: float = 0.0
+    flip: bool = True
+    seed: int = 0
+    workers: int = 0
+    save_every_epochs: int = 10
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _WHOLE.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise ConfigError(f"`{name}` must be a whole number between {low} and {high}; got {value!r}")
+        for name in ("learning_rate", "cycle", "identity", "average_decay"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+                raise ConfigError(f"`{name}` must be a number of at least 0; got {value!r}")
+        if self.average_decay >= 1:
+            raise ConfigError(f"`average_decay` must be under 1; got {self.average_decay!r}; try 0.99")
+        if self.generator not in ("unet", "resnet"):
+            raise ConfigError(f"`generator` must be unet or resnet; got {self.generator!r}")
+        if not isinstance(self.flip, bool):
+            raise ConfigError(f"`flip` must be true or false; got {self.flip!r}")
+        if self.epochs + self.decay_epochs == 0:
+            raise ConfigError("`epochs` and `decay_epochs` must not both be 0; got 0 and 0; train at least 1 epoch")
+
+    def host_options(self, data: Path, run: Path, **changes: Any) -> HostOptions:
+        """The host's own options for a run."""
+        return HostOptions(
+            dataroot=str(data),
+            checkpoints_dir=str(run),
+            name="networks",
+            netG=self.generator,
+            ngf=self.channels,
+            unet_depth=self.depth,
+            ndf=self.discriminator_channels,
+            n_layers_D=self.discriminator_layers,
+            n_epochs=self.epochs,
+            n_epochs_decay=self.decay_epochs,
+            batch_size=self.batch_size,
+            lr=self.learning_rate,
+            lambda_A=self.cycle,
+            lambda_B=self.cycle,
+            lambda_identity=self.identity,
+            no_flip=not self.flip,
+            seed=self.seed,
+            num_threads=self.workers,
+            **changes,
+        )

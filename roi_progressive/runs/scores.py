@@ -1,0 +1,180 @@
+"""Scores on disk: the table as Markdown, CSV and LaTeX, and every row and slice as JSON that can be read again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from ..evaluation.aggregation import LESION_COUNTS, Results
+from ..evaluation.calibration import reliability
+from ..evaluation.reliability_figure import reliability_figure
+from ..evaluation.scoring import SliceScores
+from ..evaluation.table import render_csv, render_latex, render_markdown
+from .folder import write_json, write_text
+
+IDENTICAL = "identical pixels"
+RELIABILITY_FILES = ("reliability.png", "reliability.pdf")
+FILES = ("table.md", "table.csv", "table.tex", "metrics.json")
+_LABELS = ("name", "patient", "phase", "direction", "region_px")
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """Scores of generated images and of what they are compared with.
+
+    Args:
+        results: The rows of the table by arm, what was evaluated first.
+        slices: Of every arm that was scored here, one entry a slice and direction.
+        images: The folder of generated images by direction.
+        region: The region of interest.
+        notes: What a reader of the table must know besides.
+    """
+
+    results: Mapping[str, Results]
+    slices: Mapping[str, Sequence[SliceScores]]
+    images: Mapping[str, Path]
+    region: str
+    notes: tuple[str, ...] = ()
+
+
+def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
+    """Write ``table.md``, ``table.csv``, ``table.tex`` and ``metrics.json``; older ones are replaced.
+
+    ``metrics.json`` holds ``region``; ``notes``; ``rows``, as in the table, each with ``arm, direction, phase``, its
+    values and counts, ``intervals`` and ``reasons``; ``slices``, those of the first arm; and ``reference_slices`` by
+    arm. Where sigma was scored it holds ``reliability`` too: by direction, and ``image`` or the region, the points of
+    :func:`~roi_progressive.evaluation.calibration.reliability`; they are drawn as ``reliability.png`` and ``.pdf``.
+
+    Returns:
+        The files.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    files = tuple(Path(folder) / name for name in FILES)
+    write_text(files[0], render_markdown(scores.results, scores.region, scores.notes))
+    write_text(files[1], render_csv(scores.results))
+    write_text(files[2], render_latex(scores.results, scores.region, scores.notes))
+    rows = [
+        {"arm": arm, "direction": direction, "phase": phase, **cell}
+        for arm, directions in scores.results.items()
+        for direction, phases in directions.items()
+        for phase, cell in phases.items()
+    ]
+    first, *others = scores.slices
+    curves = _reliability(scores.slices[first], scores.region)
+    content = {
+        "region": scores.region,
+        "notes": list(scores.notes),
+        "rows": rows,
+        "slices": plain_scores(scores.slices[first]),
+        "reference_slices": {arm: plain_scores(scores.slices[arm]) for arm in others},
+    }
+    write_json(files[3], content | ({"reliability": curves} if curves else {}))
+    return files + _pictures(Path(folder), curves)
+
+
+def _reliability(slices: Sequence[SliceScores], region: str) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """The reliability diagram's points by direction, and over the image or the region; empty without a sigma."""
+    known: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for one in slices:
+        if "calibration" in one:
+            known.setdefault(one["direction"], []).append(one["calibration"])
+    return {
+        direction: {name: reliability(bins) for name, bins in zip(("image", region), np.sum(of, axis=0), strict=True)}
+        for direction, of in known.items()
+    }
+
+
+def _pictures(folder: Path, curves: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Draw the diagram or, without a sigma, take away an earlier evaluation's."""
+    pictures = tuple(folder / name for name in RELIABILITY_FILES)
+    if curves:
+        reliability_figure(curves, *pictures)
+        return pictures
+    for path in pictures:
+        path.unlink(missing_ok=True)
+    return ()
+
+
+def require_new(folder: str | Path, force: bool) -> None:
+    """Check that :func:`write_scores` may write there.
+
+    Raises:
+        DataError: ``folder`` is a file, or holds files and ``force`` is false.
+    """
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise DataError(f"`out` must be a new or empty folder; {str(folder)!r} is a file; choose another")
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise DataError(
+            f"`out` must be a new or empty folder; {str(folder)!r} holds files; choose another, or replace its "
+            f"table and metrics.json with --force"
+        )
+
+
+def plain_scores(slices: Sequence[SliceScores]) -> list[dict[str, Any]]:
+    """Slices as JSON wants them: no feature vectors, infinite values as ``null`` with a reason."""
+    return [_plain(one) for one in slices]
+
+
+def read_slices(path: str | Path) -> list[SliceScores]:
+    """The ``slices`` that :func:`write_scores` wrote, without the features behind FID and KID.
+
+    Args:
+        path: A ``metrics.json``, its folder, or a run whose test slices were evaluated.
+
+    Raises:
+        DataError: There is none, or it is another file.
+    """
+    places = (Path(path), Path(path) / "metrics.json", Path(path) / "test" / "metrics.json")
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise DataError(
+            f"`compare` must be a folder or metrics.json that `roi-progressive evaluate` wrote; {str(path)!r} has "
+            f"none; evaluate the other one first"
+        )
+    try:
+        return [_scored(entry) for entry in json.loads(file.read_text(encoding="utf-8"))["slices"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"`compare` must be a folder or metrics.json that `roi-progressive evaluate` wrote; {str(file)!r} cannot "
+            f"be used ({type(error).__name__}: {error}); evaluate the other one again"
+        ) from error
+
+
+def _plain(one: SliceScores) -> dict[str, Any]:
+    scores = {name: value if value is None or math.isfinite(value) else None for name, value in one["scores"].items()}
+    reasons = dict(one["reasons"])
+    reasons.update({name: IDENTICAL for name, v in one["scores"].items() if v is not None and not math.isfinite(v)})
+    labels = {key: one[key] for key in (*_LABELS, *LESION_COUNTS) if key in one}  # type: ignore[literal-required]
+    return {**labels, **scores, "reasons": reasons}
+
+
+def _scored(entry: Mapping[str, Any]) -> SliceScores:
+    reasons = {str(name): str(reason) for name, reason in entry["reasons"].items()}
+    scores = {
+        name: math.inf if reasons.get(name) == IDENTICAL else None if value is None else float(value)
+        for name, value in entry.items()
+        if name not in (*_LABELS, *LESION_COUNTS, "reasons")
+    }
+    counts = {key: int(entry[key]) for key in LESION_COUNTS if key in entry}
+    return {
+        **counts,  # type: ignore[typeddict-item]
+        "name": entry["name"],
+        "patient": entry["patient"],
+        "phase": entry["phase"],
+        "direction": entry["direction"],
+        "region_px": int(entry["region_px"]),
+        "scores": scores,
+        "reasons": {name: reason for name, reason in reasons.items() if reason != IDENTICAL},
+        "fid_features": None,
+    }

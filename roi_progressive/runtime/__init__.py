@@ -1,0 +1,1 @@
+"""The machine: random streams, processes, jobs, and numbers that are not finite."""

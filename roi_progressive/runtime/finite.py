@@ -1,0 +1,116 @@
+"""Numbers that are not finite: found on the device, told later, counted, and an end put to a run that has no others."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DivergenceError
+
+MOST_IN_A_ROW = 10
+
+
+def finite(tensors: Iterable[Tensor]) -> Tensor:
+    """Whether no number is infinite or NaN, as a bool tensor on the tensors' device; nobody waits for it."""
+    # A sum is finite only if all its terms are, and needs no map of bools of the tensor's size.
+    sums = [tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
+    return torch.isfinite(torch.stack(sums)).all() if sums else torch.tensor(True)
+
+
+def drop_where_not(sound: Tensor, parameters: Iterable[nn.Parameter]) -> None:
+    """Take the gradients away where ``sound`` is false, so that an optimizer leaves their parameters alone.
+
+    On a GPU, where asking would wait for it, they become zeros there instead: what was learnt before still moves the
+    parameters a little.
+    """
+    if _waits(sound):
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = torch.where(sound, parameter.grad, 0.0)
+    elif not sound:
+        for parameter in parameters:
+            parameter.grad = None
+
+
+def zero_where_not(sound: Tensor, tensor: Tensor) -> Tensor:
+    """The tensor itself, or zeros where ``sound`` is false."""
+    if _waits(sound):
+        return torch.where(sound, tensor, 0.0)
+    return tensor if sound else torch.zeros_like(tensor)
+
+
+def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
+    """The name of the first tensor that holds an infinite number or NaN; waits for the device."""
+    return next((name for name, tensor in named if not finite([tensor])), None)
+
+
+def _waits(flag: Tensor) -> bool:
+    """Whether reading a flag would wait for a device."""
+    return flag.device.type != "cpu"
+
+
+class LateBool:
+    """A bool of a device, on its way to the CPU: reading it waits for what came before it, not for what came after."""
+
+    def __init__(self, value: Tensor) -> None:
+        self._value = value
+        self._arrived: torch.cuda.Event | None = None
+        if value.is_cuda:
+            self._value = torch.empty((), dtype=torch.bool, pin_memory=True)
+            self._value.copy_(value, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def __bool__(self) -> bool:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return bool(self._value)
+
+
+class DroppedSteps:
+    """Counts the training steps that were left out because their numbers were not finite.
+
+    Attributes:
+        total: All of them so far.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._in_a_row = 0
+        self._known: set[str] = set()
+
+    def made(self) -> None:
+        """A step was made."""
+        self._in_a_row = 0
+
+    def dropped(self, cause: str, files: Sequence[str] = ()) -> None:
+        """A step was left out; warns, though never twice of the same file, and ever more rarely where none is known.
+
+        Args:
+            cause: What was not finite.
+            files: Where it came from, when known.
+
+        Raises:
+            DivergenceError: It was the tenth in a row.
+        """
+        self.total += 1
+        self._in_a_row += 1
+        named = f" ({', '.join(files)})" if files else ""
+        if self._in_a_row == MOST_IN_A_ROW:
+            raise DivergenceError(
+                f"`host` must train on finite numbers; {cause}{named} was infinite or NaN, as something was in each of "
+                f"the last {MOST_IN_A_ROW} steps; look at these images, lower the learning rate, or go on from an "
+                f"earlier checkpoint"
+            )
+        new = set(files) - self._known
+        self._known |= new
+        # Where no file is known: at the first, second, fourth, eighth, ...
+        if new or (not files and self.total & (self.total - 1) == 0):
+            warnings.warn(
+                f"{cause}{named} was infinite or NaN; this step of roi_progressive is left out (so far: {self.total})",
+                RuntimeWarning,
+                stacklevel=2,
+            )

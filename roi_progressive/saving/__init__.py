@@ -1,0 +1,1 @@
+"""One safe reader and writer of every file of ours."""

@@ -1,0 +1,1 @@
+"""One training step under guidance, and the session that a script holds."""

@@ -1,0 +1,261 @@
+"""Everything of ours that learns: the discriminator bank, the uncertainty heads, and their optimizers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Config, RegionConfig
+from ..error_texts import one_line
+from ..errors import CheckpointError
+from ..method.discriminators import DiscriminatorBank, patch_discriminator_for
+from ..method.foreign_networks import built_by
+from ..plugins.adapter import Adapter, Translation
+from ..plugins.manager import Plugins
+from ..runtime.distributed import average_gradients
+from ..runtime.finite import drop_where_not, finite
+from ..runtime.precision import is_mixed, single_precision
+from ..runtime.rng import ForkedStream
+from .objective import REVERSE, Contribution, GeneratorObjective, masks_of
+from .shares import Shares
+from .tap import leaf
+from .uncertainty import GGDWrapper
+
+
+class Learner:
+    """Our networks and their optimizers; the optimizers' rates are the host's, copied at every step.
+
+    Args:
+        config: The session's.
+        adapter: Tells rates and betas.
+        plugins: Asked for networks and extra terms.
+        heads: The uncertainty wrappers by direction.
+        stream: Our random stream; all drawing happens in it.
+        first: The first step's translations: they show channels, device and precision.
+
+    Attributes:
+        were_finite: Whether the discriminators' last gradients were, on the images' device.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        adapter: Adapter,
+        plugins: Plugins,
+        heads: Mapping[str, GGDWrapper],
+        stream: ForkedStream,
+        first: Sequence[Translation],
+    ) -> None:
+        self._config = config
+        self._adapter = adapter
+        self._stream = stream
+        self._heads = dict(heads)
+        image = leaf(first[0].fake)
+        with stream.active():
+            bank = DiscriminatorBank(config, _channels(adapter.generators(), first), _factory(plugins))
+        self.bank = bank.to(image.device, image.dtype)
+        self._bank_optimizer = self._adam(self.bank)
+        # One a head: a direction that joins later brings its head, and its optimizer, then.
+        self._head_optimizers: dict[str, torch.optim.Adam] = {}
+        self._objective = GeneratorObjective(config, self.bank, self._heads, plugins)
+        self._shares = Shares()
+        self._mixed = False
+        self.were_finite = torch.tensor(True)
+
+    def contribution(self, translations: Sequence[Translation], weights: Mapping[str, float]) -> Contribution:
+        """Our losses and gradients for the generators; the heads are moved one step on the way."""
+        for translation in translations:
+            self._build_heads(translation)
+        self._mixed = is_mixed(translations[0].fake)
+        self._shares.count(translations, self._config)
+        self.bank.shares.update(self._shares.of_windows())
+        with self._stream.active(), single_precision(translations[0].fake):
+            contribution = self._objective.contribution(translations, weights, self._shares)
+        factor = self._config.ggd.learning_rate_factor if self._config.ggd is not None else 1.0
+        _step(
+            list(self._head_optimizers.values()),
+            contribution.reached,
+            factor * self._adapter.learning_rates()["generator"],
+            check=self._mixed,
+        )
+        return contribution
+
+    def _build_heads(self, translation: Translation) -> None:
+        direction = translation.direction
+        outputs = (
+            (direction, translation.fake),
+            (REVERSE[direction], translation.reconstruction),
+            (direction, translation.identity),
+        )
+        for made_by, output in outputs:
+            if output is not None and made_by in self._heads:
+                self._heads[made_by].build_head(output)
+                self._optimize_head(made_by)
+
+    def _optimize_head(self, direction: str) -> None:
+        head = self._heads[direction].head
+        optimizer = None if head is None or direction in self._head_optimizers else self._adam(head)
+        if optimizer is not None:
+            self._head_optimizers[direction] = optimizer
+
+    def _adam(self, network: nn.Module) -> torch.optim.Adam | None:
+        parameters = list(network.parameters())
+        return torch.optim.Adam(parameters, lr=0.0, betas=self._adapter.betas()) if parameters else None
+
+    def discriminator_step(
+        self,
+        translations: Sequence[Translation],
+        weights: Mapping[str, float],
+        *,
+        overflowed: bool = False,
+        sound: bool = True,
+    ) -> dict[str, Tensor] | None:
+        """Move the region discriminators one step; those whose region no image holds stay as they are (promise 6).
+
+        Args:
+            translations: One a direction.
+            weights: Stage weight of every active term.
+            overflowed: Whether the host's numbers did, so that its own step is left out and ours must be, on all
+                processes alike.
+            sound: Whether this process has numbers to learn from; the others' are learnt from without it.
+
+        Returns:
+            Their losses, detached, by name; ``None`` where nothing of this process was learnt from.
+        """
+        losses: dict[str, Tensor] = {}
+        active = [region.name for region in self._config.regions if region.name in weights and region.weight > 0]
+        shown = [(translation, region) for translation in translations for region in active]
+        moving = [
+            parameter
+            for translation, region in shown
+            if self._shares.anywhere(region, translation.direction)
+            for parameter in self.bank.networks[f"{translation.direction}_{region}"].parameters()
+        ]
+        if overflowed:  # tells the other processes
+            for parameter in moving:
+                parameter.grad = torch.full_like(parameter, torch.nan)
+        elif sound:
+            with self._stream.active(), single_precision(translations[0].fake):
+                for translation, region in shown:
+                    loss = self._discriminator_loss(translation, region)
+                    if loss is not None:
+                        losses[f"D_{region}_{translation.direction}"] = loss
+                if losses:
+                    torch.stack(list(losses.values())).sum().backward()
+            self.were_finite = finite(parameter.grad for parameter in moving if parameter.grad is not None)
+            if not self._mixed:  # there, `_step` asks all processes
+                drop_where_not(self.were_finite, moving)
+        optimizers = [] if self._bank_optimizer is None else [self._bank_optimizer]
+        rate = self._adapter.learning_rates()["discriminator"]
+        moved = _step(optimizers, moving, rate, check=self._mixed)
+        return {name: loss.detach() for name, loss in losses.items()} if moved and sound else None
+
+    def _discriminator_loss(self, translation: Translation, region: str) -> Tensor | None:
+        direction = translation.direction
+        return self.bank.discriminator_loss(
+            direction,
+            region,
+            translation.fake,
+            masks_of(translation.masks, region, f"the source images of {direction}"),
+            translation.real,
+            masks_of(translation.real_masks, region, f"the target images of {direction}"),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimizers and pools; tensors and plain values only."""
+        return {
+            "bank": self.bank.state_dict(),
+            "heads": {d: h.head.state_dict() for d, h in self._heads.items() if h.owns_head and h.head is not None},
+            "bank_optimizer": None if self._bank_optimizer is None else self._bank_optimizer.state_dict(),
+            "head_optimizers": {d: optimizer.state_dict() for d, optimizer in self._head_optimizers.items()},
+            "pools": self.bank.pools_state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken.
+
+        Raises:
+            CheckpointError: It belongs to other networks.
+        """
+        try:
+            self.bank.load_state_dict(state["bank"])
+            if self._bank_optimizer is not None:
+                _restore(self._bank_optimizer, state["bank_optimizer"])
+            if self._config.ggd is not None:  # switched off, a saved head is left behind
+                self._load_heads(state["heads"], state["head_optimizers"])
+            self.bank.load_pools_state_dict(state["pools"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = one_line(error)[:200]
+            raise CheckpointError(
+                f"`state` must belong to the same regions and networks; it does not fit: {reason}; "
+                f"use the configuration it was trained with"
+            ) from error
+
+    def _load_heads(self, heads: Mapping[str, Any], optimizers: Mapping[str, Any]) -> None:
+        for direction, head in heads.items():
+            self._heads[direction].load_head(head)
+        for direction, saved in optimizers.items():
+            self._optimize_head(direction)
+            _restore(self._head_optimizers[direction], saved)
+
+
+def _restore(optimizer: torch.optim.Adam, saved: Mapping[str, Any]) -> None:
+    """Continue with saved moments; ``ValueError`` where they belong to parameters of another shape."""
+    # An optimizer goes on with the very tensors it is given, and looks at them in its next step only.
+    optimizer.load_state_dict(copy.deepcopy(dict(saved)))
+    for parameter, moments in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            if moments[name].shape != parameter.shape:
+                shapes = f"{list(moments[name].shape)} and {list(parameter.shape)}"
+                raise ValueError(f"{name} of an optimizer and its parameter are of shapes {shapes}")
+
+
+def _channels(generators: Iterable[str], first: Sequence[Translation]) -> dict[str, int]:
+    """Image channels of every direction that trains, also of those that the first step does not show."""
+    channels = {REVERSE[translation.direction]: translation.source.shape[1] for translation in first}
+    channels.update({translation.direction: translation.fake.shape[1] for translation in first})
+    training = {*generators, *(translation.direction for translation in first)}
+    return {direction: channels[direction] for direction in REVERSE if direction in training}
+
+
+def _factory(plugins: Plugins) -> Callable[[RegionConfig, int, int], nn.Module]:
+    def build(region: RegionConfig, in_channels: int, smallest_px: int) -> nn.Module:
+        plugin, network = plugins.first(
+            "roi_discriminator", region=region, in_channels=in_channels, smallest_px=smallest_px
+        )
+        if plugin is None:
+            return patch_discriminator_for(region, in_channels, smallest_px)
+        built_by(network, plugin)
+        built: nn.Module = network
+        return built
+
+    return build
+
+
+def _step(
+    optimizers: Sequence[torch.optim.Adam], moving: Sequence[nn.Parameter], learning_rate: float, *, check: bool
+) -> bool:
+    """One step at the host's rate; parameters without a gradient, and their moments, stay untouched.
+
+    Args:
+        optimizers: Of one kind of our networks.
+        moving: Those of their parameters that have a gradient on some process.
+        learning_rate: The host's.
+        check: Leave the step out, on all processes alike, where a gradient is not finite.
+
+    Returns:
+        Whether the step was made.
+    """
+    average_gradients(moving)
+    made = not check or bool(finite(parameter.grad for parameter in moving if parameter.grad is not None))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        if made:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return made

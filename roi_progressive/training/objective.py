@@ -1,0 +1,239 @@
+"""Our terms of the generator's loss, computed beside the host's graph, as gradients to inject into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Config
+from ..errors import ConfigError, MaskError
+from ..method.discriminators import DiscriminatorBank
+from ..method.regions import RegionMask
+from ..plugins.adapter import Translation
+from ..plugins.manager import Plugins
+from ..runtime.finite import drop_where_not, finite, zero_where_not
+from .shares import Shares
+from .tap import leaf as leaf_of
+from .uncertainty import GGDWrapper
+
+REVERSE = {"A2B": "B2A", "B2A": "A2B"}
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """One gradient to inject.
+
+    Args:
+        tensor: Of the host's graph.
+        gradient: Ours, of its shape.
+        name: What the tensor is.
+        is_image: Whether the balance applies.
+    """
+
+    tensor: Tensor
+    gradient: Tensor
+    name: str
+    is_image: bool
+
+
+@dataclass
+class Contribution:
+    """What one step adds.
+
+    Args:
+        value: The weighted sum of all terms, detached.
+        gradients: To inject.
+        sound: Whether images, masks, losses and gradients are finite, on the images' device. Where they are not,
+            value and gradients are zero, and the heads' parameters without gradient.
+        losses: Each term unweighted, detached, by name.
+        reached: The parameters of the heads that the terms lead to: on every process the same, since uncertainty does
+            not depend on regions.
+    """
+
+    value: Tensor
+    sound: Tensor
+    gradients: list[Gradient] = field(default_factory=list)
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    reached: list[nn.Parameter] = field(default_factory=list)
+
+
+class _Leaves:
+    """Detached copies of the host's tensors, one each, on which our terms are computed.
+
+    Args:
+        sound: Whether the images are finite; zeros take their place where not, lest a plugin's network take up NaN in
+            its running statistics.
+    """
+
+    def __init__(self, sound: Tensor) -> None:
+        self._sound = sound
+        self.pairs: list[tuple[Tensor, Tensor, str, bool]] = []
+
+    def of(self, tensor: Tensor, name: str) -> Tensor:
+        for known, leaf, _, _ in self.pairs:
+            if known is tensor:
+                return leaf
+        return self.add(tensor, leaf_of(zero_where_not(self._sound, tensor.detach())), name, is_image=True)
+
+    def add(self, tensor: Tensor, leaf: Tensor, name: str, *, is_image: bool) -> Tensor:
+        self.pairs.append((tensor, leaf, name, is_image))
+        return leaf
+
+
+class GeneratorObjective:
+    """Sums region, uncertainty and plugin terms over the directions of a step.
+
+    Args:
+        config: Weights.
+        bank: The region discriminators; their parameters get no gradient here.
+        heads: The uncertainty heads by the direction of their generator; their parameters get theirs.
+        plugins: Asked for extra terms.
+    """
+
+    def __init__(
+        self, config: Config, bank: DiscriminatorBank, heads: Mapping[str, GGDWrapper], plugins: Plugins
+    ) -> None:
+        self._config = config
+        self._bank = bank
+        self._heads = heads
+        self._plugins = plugins
+
+    def contribution(
+        self, translations: Sequence[Translation], weights: Mapping[str, float], shares: Shares | None = None
+    ) -> Contribution:
+        """Losses and gradients of one step.
+
+        Args:
+            translations: One a direction.
+            weights: Stage weight, 0 to 1, of every active term.
+            shares: What this process's means weigh among those of all; 1 by default.
+
+        Returns:
+            What to inject; nothing at all where no term applies. Gradients of the heads' parameters are left on them.
+        """
+        sound = finite(_images_of(translations)) & all(mask.is_finite for mask in masks_in(translations))
+        leaves, losses, terms = _Leaves(sound), dict[str, Tensor](), list[Tensor]()
+        shares = shares or Shares()
+        for translation in translations:
+            for name, (loss, weight) in self._terms(translation, weights, leaves, shares).items():
+                losses[name] = loss.detach()
+                if weight > 0:
+                    terms.append(weight * loss)
+        if not terms:
+            return Contribution(translations[0].fake.new_zeros(()), sound, losses=losses)
+        total = reduce(torch.add, terms)
+        if not total.requires_grad:  # a plugin's constant, where the region it speaks of is absent
+            return Contribution(zero_where_not(sound, total), sound & finite([total]), losses=losses)
+        heads = [head.head for head in self._heads.values() if head.head is not None]
+        head_parameters = [p for head in heads for p in head.parameters() if p.requires_grad]
+        inputs = [leaf for _, leaf, _, _ in leaves.pairs]
+        found = torch.autograd.grad(total, [*inputs, *head_parameters], allow_unused=True)
+        sound = sound & finite([total, *(gradient for gradient in found if gradient is not None)])
+        for parameter, gradient in zip(head_parameters, found[len(inputs) :], strict=True):
+            parameter.grad = gradient
+        reached = [parameter for parameter in head_parameters if parameter.grad is not None]
+        drop_where_not(sound, reached)
+        gradients = [
+            Gradient(tensor, zero_where_not(sound, gradient), name, is_image)
+            for (tensor, _, name, is_image), gradient in zip(leaves.pairs, found, strict=False)
+            # A frozen generator's image takes no gradient, and neither do features that are the source itself.
+            if gradient is not None and tensor.requires_grad
+        ]
+        return Contribution(zero_where_not(sound, total.detach()), sound, gradients, losses, reached)
+
+    def _terms(
+        self, translation: Translation, weights: Mapping[str, float], leaves: _Leaves, shares: Shares
+    ) -> dict[str, tuple[Tensor, float]]:
+        direction = translation.direction
+        terms: dict[str, tuple[Tensor, float]] = {}
+        for region in self._config.regions:
+            if region.name not in weights or region.weight == 0:
+                continue
+            fake = leaves.of(translation.fake, f"the generated image of {direction}")
+            masks = masks_of(translation.masks, region.name, f"the source images of {direction}")
+            loss = self._bank.generator_loss(direction, region.name, fake, masks)
+            if loss is not None:
+                weight = weights[region.name] * region.weight * shares.fake(region.name, direction)
+                terms[f"G_{region.name}_{direction}"] = (loss, weight)
+        ggd = self._config.ggd
+        if ggd is not None and "ggd" in weights and ggd.weight > 0:
+            weight = weights["ggd"] * ggd.weight * shares.ggd(direction)
+            terms[f"ggd_{direction}"] = (self._ggd(translation, ggd.target, leaves), weight)
+        taken = {term.removesuffix(f"_{direction}") for term in terms}
+        for name, loss in self._extra(translation, leaves, taken).items():
+            terms[f"{name}_{direction}"] = (loss, 1.0)
+        return terms
+
+    def _ggd(self, translation: Translation, configured: str, leaves: _Leaves) -> Tensor:
+        direction = translation.direction
+        target = self._target(translation) if configured == "auto" else configured
+        output, truth, made_by = {
+            "paired": (translation.fake, translation.real, direction),
+            "cycle": (translation.reconstruction, translation.source, REVERSE[direction]),
+            "identity": (translation.identity, translation.real, direction),
+        }[target]
+        if output is None or made_by not in self._heads:
+            missing = {"cycle": "a reconstruction", "identity": "an identity image"}.get(target, "a generated image")
+            missing = missing if configured != "auto" else "a paired truth, a reconstruction or an identity image"
+            missing = missing if output is None else f"generator {made_by}"
+            raise ConfigError(
+                f"`ggd.target` is {configured!r} and needs {missing} for {direction}; the host gave none; "
+                f"choose another target or set ggd = false"
+            )
+        name = {"paired": "generated", "cycle": "reconstructed", "identity": "identity"}[target]
+        leaf = leaves.of(output, f"the {name} image of {direction}")
+        term = self._heads[made_by].term(output, leaf - truth.detach(), leaf)
+        if term.features is not output:
+            leaves.add(term.features, term.leaf, f"the features of generator {made_by}", is_image=False)
+        return term.loss
+
+    def _target(self, translation: Translation) -> str:
+        """What ``auto`` stands for: the data decide."""
+        if translation.paired:
+            return "paired"
+        cycled = translation.reconstruction is not None and REVERSE[translation.direction] in self._heads
+        return "cycle" if cycled else "identity"
+
+    def _extra(self, translation: Translation, leaves: _Leaves, taken: set[str]) -> dict[str, Tensor]:
+        if not self._plugins.names("roi_generator_losses"):
+            return {}
+        direction = translation.direction
+
+        def cut_off(image: Tensor | None, kind: str) -> Tensor | None:
+            return None if image is None else leaves.of(image, f"the {kind} image of {direction}")
+
+        seen = replace(
+            translation,
+            fake=leaves.of(translation.fake, f"the generated image of {direction}"),
+            reconstruction=cut_off(translation.reconstruction, "reconstructed"),
+            identity=cut_off(translation.identity, "identity"),
+        )
+        return self._plugins.merged("roi_generator_losses", taken, translation=seen)
+
+
+def _images_of(translations: Sequence[Translation]) -> list[Tensor]:
+    images = [image for t in translations for image in (t.source, t.fake, t.real, t.reconstruction, t.identity)]
+    return [image for image in images if image is not None]
+
+
+def masks_in(translations: Sequence[Translation]) -> list[RegionMask]:
+    """Every mask of source and target images, whatever its region."""
+    return [mask for t in translations for masks in (t.masks, t.real_masks) for mask in masks.values()]
+
+
+def masks_of(masks: Mapping[str, RegionMask], region: str, whose: str) -> RegionMask:
+    """The masks of one region.
+
+    Raises:
+        MaskError: They did not come with the batch.
+    """
+    if region not in masks:
+        raise MaskError(
+            f"`masks` of {whose} must hold region {region!r}; got {sorted(masks) or 'none'}; "
+            f"give the data set to `attach`, or the masks to `generator_loss`"
+        )
+    return masks[region]

@@ -1,0 +1,271 @@
+"""``attach`` and what it returns: ties host, plan, networks and checkpoint together, and holds no maths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..config import Config
+from ..errors import ConfigError, MaskError
+from ..method.regions import RegionMask
+from ..method.stages import Stage, StageController
+from ..plugins import masks as mask_files
+from ..plugins import plugin_answers
+from ..plugins.adapter import Adapter, Translation
+from ..plugins.manager import Plugins
+from ..plugins.patching import Patches
+from ..plugins.recognition import adapter_for
+from ..saving.checkpoint import load_checkpoint
+from .session_state import SessionState
+from .uncertainty import Uncertainty
+
+_MARK = "_roi_progressive_attached"
+
+
+def attach(
+    host: Any,
+    dataset: Any = None,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
+    *,
+    n_epochs: int | None = None,
+    plugins: Iterable[Any] = (),
+) -> Session:
+    """Guide a host's training by its regions.
+
+    Args:
+        host: A model object that an adapter understands, or ``{"A2B": generator, "B2A": generator}`` for a script.
+        dataset: The host's data set or loader, from whose image files the masks follow; scripts give masks by hand.
+        config: A ``Config``, a mapping, or the path of a TOML file; ``Config()`` where not given.
+        n_epochs: Length of the run; a host that knows its own needs none.
+        plugins: Modules or objects with ``hookimpl`` functions, besides those installed.
+
+    Returns:
+        The session; call its ``start_epoch`` first in every epoch.
+
+    Raises:
+        HostNotSupportedError: No adapter understands the host.
+        ConfigError: The configuration or ``n_epochs`` is wrong, or the host has an open session already.
+        MaskError: Masks are missing, or cannot follow the images of ``dataset``.
+        CheckpointError: The host continues a run, and our file of it is missing or damaged.
+        PluginError: A plugin cannot be registered.
+    """
+    settings = _as_config(config)
+    manager = Plugins(plugins, defaults=[mask_files])
+    adapter = adapter_for(host, settings, manager)
+    length = n_epochs if n_epochs is not None else adapter.n_epochs()
+    if length is None:
+        raise ConfigError("`n_epochs` must be given for this host; got none; give the length of the run in epochs")
+    session = Session(adapter, settings, manager, length)
+    try:
+        session._connect(host, dataset)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _as_config(config: Config | Mapping[str, Any] | str | Path | None) -> Config:
+    if config is None:
+        return Config()
+    if isinstance(config, Config):
+        return config
+    return Config.from_toml(config) if isinstance(config, (str, Path)) else Config.from_mapping(config)
+
+
+class Session(SessionState):
+    """A host under guidance. Made by ``attach``; a context manager that closes itself.
+
+    Scripts call ``start_epoch``, ``generator_loss`` and ``discriminator_step``; hosts with an adapter only
+    ``start_epoch``.
+    """
+
+    def __init__(self, adapter: Adapter, config: Config, plugins: Plugins, n_epochs: int) -> None:
+        super().__init__(adapter, config, plugins, n_epochs)
+        self._patches = Patches()
+        self._closed = False
+
+    def _connect(self, host: Any, dataset: Any) -> None:
+        if hasattr(host, "__dict__"):
+            if _MARK in vars(host):
+                raise ConfigError("`host` has an open session already; got a second `attach`; close the first one")
+            self._patches.set(host, _MARK, True)
+        self._follow_masks(dataset)
+        self._adapter.install(self, self._patches)
+        file = self._adapter.resume_file()
+        if file is not None and self.config.resume != "fresh":
+            self.load_state_dict(load_checkpoint(file))
+
+    def _follow_masks(self, dataset: Any) -> None:
+        """Have the samples of ``dataset`` carry the masks that lie in files."""
+        regions = [region for region in self.config.regions if region.batch_key is None]
+        if dataset is None or not regions or not self._adapter.is_training():
+            return
+        layout = self._adapter.dataset_layout(dataset)
+        if layout is None:
+            raise MaskError(
+                f"`dataset` must be one whose image files the adapter for a {self._adapter.name} can follow; got "
+                f"{type(dataset).__name__}; give the loader that is trained on, or bring the masks in the batch "
+                f"(`batch_key`; for scripts: `generator_loss`)"
+            )
+        masked = mask_files.masked_dataset(
+            layout, regions, lambda path, names: plugin_answers.mask_files(self._plugins, path, names)
+        )
+        self._patches.set(layout.loader, "dataset", masked)
+
+    # -- the two calls of a user's script -------------------------------------------------------------------------
+
+    def start_epoch(self, epoch: int) -> Stage:
+        """First line of the epoch loop: move to the epoch's stage.
+
+        Args:
+            epoch: In the host's own count.
+
+        Raises:
+            ConfigError: The epoch lies before the one the run already stood at.
+        """
+        self._restore_host_random()
+        before = self._stages.stage if self._stages.epoch is not None else None
+        if self.config.stages.trigger == "plateau":
+            self._stages.observe(self._epoch_means.take())
+        stage = self._stages.start_epoch(epoch)
+        if stage != before:
+            self._plugins.call("roi_stage_started", stage=stage, session=self)
+        return stage
+
+    def generator_loss(
+        self,
+        *,
+        real_A: Tensor | None = None,
+        fake_B: Tensor | None = None,
+        rec_A: Tensor | None = None,
+        idt_B: Tensor | None = None,
+        real_B: Tensor | None = None,
+        fake_A: Tensor | None = None,
+        rec_B: Tensor | None = None,
+        idt_A: Tensor | None = None,
+        masks_A: Mapping[str, Tensor] | None = None,
+        masks_B: Mapping[str, Tensor] | None = None,
+        paired: bool = False,
+    ) -> Tensor:
+        """Our terms for a script's generator loss; add the result to it, just before its backward.
+
+        The discriminators get no gradient from it, and a loss scaled by a GradScaler scales ours alike. Called once a
+        step and direction: both at once, or one after the other.
+
+        Args:
+            real_A: Images of domain A, ``[N, C, H, W]`` in [-1, 1].
+            fake_B: What the generator A2B made of ``real_A``.
+            rec_A: What the generator B2A made of ``fake_B``.
+            idt_B: What the generator A2B made of ``real_B``.
+            real_B: Images of domain B.
+            fake_A: What the generator B2A made of ``real_B``.
+            rec_B: What the generator A2B made of ``fake_A``.
+            idt_A: What the generator B2A made of ``real_A``.
+            masks_A: Masks of ``real_A`` by region, ``[N, 1, H, W]``, above 0 inside; best on the CPU.
+            masks_B: Masks of ``real_B`` by region.
+            paired: Whether ``real_A`` and ``real_B`` show the same, pixel by pixel.
+
+        Returns:
+            A scalar with our value, to be backpropagated with the loss; zero where no term is active.
+
+        Raises:
+            ConfigError: Neither direction is complete, an image is cut off from its generator, or the session is
+                closed.
+            MaskError: An active region has no masks.
+        """
+        self._check_open()
+        if real_A is None or real_B is None or (fake_B is None and fake_A is None):
+            raise ConfigError(
+                "`real_A`, `real_B` and at least one of `fake_B`, `fake_A` must be given; give the step's own tensors"
+            )
+        for name, fake in (("fake_B", fake_B), ("fake_A", fake_A)):
+            if fake is not None and not fake.requires_grad:
+                raise ConfigError(
+                    f"`{name}` must be the generator's own output, with its graph; got a tensor without gradient; give "
+                    f"it before any detach(), and leave it out where its generator does not train"
+                )
+        a, b = _region_masks(masks_A, real_A), _region_masks(masks_B, real_B)
+        translations = []
+        if fake_B is not None:
+            translations.append(Translation("A2B", real_A, fake_B, real_B, rec_A, idt_B, a, b, paired))
+        if fake_A is not None:
+            translations.append(Translation("B2A", real_B, fake_A, real_A, rec_B, idt_A, b, a, paired))
+        return self._guidance.contribute(translations, self._weights(), host_scale=False)
+
+    def discriminator_step(self) -> None:
+        """After the script's own discriminator step: move the region discriminators one step."""
+        if not self._closed:
+            self.step_finished()
+            self.step_started()
+
+    # -- what a user may look at ----------------------------------------------------------------------------------
+
+    @property
+    def stage(self) -> Stage:
+        """The stage the run is in."""
+        return self._stages.stage
+
+    @property
+    def stages(self) -> StageController:
+        """The plan and where the run stands in it."""
+        return self._stages
+
+    def losses(self) -> dict[str, float]:
+        """Our terms of the last step by name (``G_tumor_A2B``, ``D_tumor_A2B``, ``ggd_A2B``, ...), unweighted."""
+        return {name: float(loss) for name, loss in self._guidance.losses.items()}
+
+    @property
+    def dropped_steps(self) -> int:
+        """Steps left out so far because an image, a mask or a gradient was infinite or NaN; each was warned of."""
+        return self._guidance.dropped.total
+
+    def networks(self) -> list[nn.Module]:
+        """Our own networks that were built so far: the region discriminators and the uncertainty heads."""
+        return self._guidance.networks()
+
+    def uncertainty(self, source: Tensor, direction: str = "A2B") -> Uncertainty:
+        """Translate images and say how sure: image, scale, shape and sigma, each ``[N, C, H, W]``.
+
+        Args:
+            source: ``[N, C, H, W]`` in [-1, 1], on the generator's device.
+            direction: ``A2B`` or ``B2A``.
+
+        Raises:
+            ConfigError: The configuration has no uncertainty head, the host no such direction, or the session is
+                closed.
+        """
+        self._check_open()
+        if self.config.ggd is None:
+            raise ConfigError("`ggd` must be configured for uncertainty maps; got none; set a GGDConfig")
+        heads = self._guidance.heads()
+        if direction not in heads:
+            raise ConfigError(f"`direction` must be one of {', '.join(heads)}; got {direction!r}")
+        return heads[direction].uncertainty(source)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take every patch and hook off the host again (promise 2); a second call does nothing."""
+        self._closed = True
+        self._guidance.close()
+        self._patches.undo()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConfigError("`session` must be open; got a closed one; `attach` anew")
+
+
+def _region_masks(masks: Mapping[str, Tensor] | None, images: Tensor) -> dict[str, RegionMask]:
+    return {name: RegionMask.from_tensor(mask, images.device) for name, mask in (masks or {}).items()}

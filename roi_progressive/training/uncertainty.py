@@ -1,0 +1,193 @@
+"""The uncertainty head around any generator: scale and shape maps beside every image it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import GGDConfig
+from ..errors import ShapeError
+from ..method.ggd import GGDHead, ggd_nll, ggd_variance
+from ..runtime.rng import ForkedStream, RandomState
+from .features import FeatureCapture, image_of, samples_within
+from .tap import leaf as leaf_of
+
+
+class Uncertainty(NamedTuple):
+    """What a generator says of an image; each ``[N, C, H, W]``.
+
+    Attributes:
+        image: The generated image, in [-1, 1].
+        scale: α of every pixel, in the image's units.
+        shape: β of every pixel (2 Gaussian, 1 Laplace).
+        sigma: The standard deviation the two stand for, in the image's units.
+    """
+
+    image: Tensor
+    scale: Tensor
+    shape: Tensor
+    sigma: Tensor
+
+
+class GGDTerm(NamedTuple):
+    """The loss of one output, and the leaf its gradient on the generator's features is taken at."""
+
+    loss: Tensor
+    features: Tensor
+    leaf: Tensor
+
+
+class GGDWrapper:
+    """Predicts scale and shape maps from the features behind a generator's image.
+
+    A generator that brings a ``ggd_head`` of its own (``UNetGenerator``) keeps it; any other gets one, built at its
+    first recorded call when its features are known. Over several DataParallel devices, and where no convolution
+    leads to the output, a head of ours reads the output image itself.
+
+    Args:
+        generator: The module the host calls, DataParallel or DDP wrappers included.
+        config: The head's width and bounds, and the loss's epsilon.
+        seed: Of the head's first weights, which are drawn in a stream of their own: they depend neither on the
+            moment at which the head is built nor on the host's random state.
+    """
+
+    def __init__(self, generator: nn.Module, config: GGDConfig, *, seed: int = 0) -> None:
+        self.config = config
+        self._seed = seed
+        self._generator = generator
+        self._module = generator
+        replicated = False
+        while isinstance(self._module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            replicated |= isinstance(self._module, nn.DataParallel) and len(self._module.device_ids) > 1
+            self._module = self._module.module
+        own = None if replicated else getattr(self._module, "ggd_head", None)
+        self.head: GGDHead | None = own if isinstance(own, GGDHead) else None
+        self.owns_head = self.head is None
+        self._capture = None if replicated else FeatureCapture(self._module, generator)
+
+    def start_recording(self) -> None:
+        """Record the generator's calls from here on."""
+        if self._capture is not None:
+            self._capture.recording = True
+
+    def stop_recording(self) -> None:
+        """Stop recording and forget what was recorded."""
+        if self._capture is not None:
+            self._capture.recording = False
+            self._capture.clear()
+
+    def term(self, output: Tensor, residual: Tensor, leaf: Tensor | None = None) -> GGDTerm:
+        """The loss of an output under the maps predicted for it (paper eq. 1), with its features cut off the graph.
+
+        Args:
+            output: An image the generator made while recording.
+            residual: Predicted minus true image; a leaf, or made from one.
+            leaf: The leaf that ``residual`` was made from; the head reads it where the image is all it has.
+        """
+        features = self._features(output)
+        cut_off = leaf if leaf is not None and features is output else leaf_of(features)
+        # A host may translate both domains in one call, and go on with parts of what it got.
+        rows = slice(None) if features is output else samples_within(output, len(features))
+        scale, shape = self._maps(cut_off[rows], output.shape)
+        loss = ggd_nll(residual, scale, shape, epsilon=self.config.epsilon)
+        return GGDTerm(loss, features, cut_off)
+
+    @torch.no_grad()
+    def uncertainty(self, source: Tensor) -> Uncertainty:
+        """Translate images and say how sure; weights, running statistics and random streams stay as they are.
+
+        Args:
+            source: ``[N, C, H, W]`` in [-1, 1], on the generator's device.
+
+        Raises:
+            ShapeError: The generator returns anything but images.
+        """
+        random_state = RandomState.now()
+        statistics = [(buffer, buffer.clone()) for buffer in self._module.buffers()]
+        listening = nullcontext() if self._capture is None else self._capture.listening()
+        try:
+            with listening:
+                image = self._image(source)
+                scale, shape = self._maps(leaf_of(self._features(image)), image.shape)
+        finally:
+            random_state.restore()
+            for buffer, before in statistics:
+                buffer.copy_(before)
+        sigma = ggd_variance(scale, shape).sqrt()
+        return Uncertainty(image.detach(), scale.detach(), shape.detach(), sigma.detach())
+
+    def _image(self, source: Tensor) -> Tensor:
+        if self._capture is None or self._capture.layer_is_known:
+            image = image_of(self._generator(source))
+        else:
+            # The layer is found by the graph, so this once there must be one, even in inference mode or where
+            # all parameters are frozen.
+            with torch.inference_mode(False), torch.enable_grad():
+                image = image_of(self._generator(source.detach().clone().requires_grad_()))
+        if not isinstance(image, Tensor) or image.ndim != 4:
+            raise ShapeError(
+                f"`generator` must return images [N, C, H, W]; {type(self._module).__name__} returned "
+                f"{list(image.shape) if isinstance(image, Tensor) else type(image).__name__}"
+            )
+        return image
+
+    def build_head(self, output: Tensor) -> None:
+        """Make the head where the generator brings none; a second call changes nothing.
+
+        Args:
+            output: An image this generator made while recording.
+        """
+        if self.head is None:
+            self.head = self._head_for(leaf_of(self._features(output)), output.shape[1])
+
+    def load_head(self, state: Mapping[str, Tensor]) -> None:
+        """Restore a head that this class made; it is built to the sizes of its weights where there is none yet."""
+        if self.head is None:
+            first = state.get("trunk.0.weight", state["scale.weight"])
+            like = next(self._module.parameters(), first).new_empty(0, first.shape[1], dtype=first.dtype)
+            self.head = self._head_for(like, state["scale.weight"].shape[0])
+        self.head.load_state_dict(dict(state))
+
+    def _head_for(self, features: Tensor, out_channels: int) -> GGDHead:
+        # What is made in inference mode could never be trained.
+        with ForkedStream(self._seed).active(), torch.inference_mode(False):
+            head = GGDHead(
+                features.shape[1],
+                out_channels,
+                hidden_channels=self.config.hidden_channels,
+                min_scale=self.config.min_scale,
+                shape_range=self.config.shape_range,
+            )
+            return head.to(features.device, features.dtype)
+
+    def _features(self, output: Tensor) -> Tensor:
+        found = None if self._capture is None else self._capture.features_of(output)
+        return output if found is None else found
+
+    def _maps(self, features: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        if self.head is None:
+            self.head = self._head_for(features, shape[1])
+        scale, beta = self.head(features)
+        return _fit(scale, shape), _fit(beta, shape)
+
+    def remove(self) -> None:
+        """Take all hooks off the generator."""
+        if self._capture is not None:
+            self._capture.remove()
+
+
+def _fit(maps: Tensor, shape: torch.Size) -> Tensor:
+    """Bring maps to the image's size: padded features are cropped at the centre, coarser ones interpolated."""
+    height, width = shape[-2:]
+    beyond = maps.shape[-2] - height, maps.shape[-1] - width
+    if beyond == (0, 0):
+        return maps
+    if min(beyond) >= 0:
+        top, left = beyond[0] // 2, beyond[1] // 2
+        return maps[..., top : top + height, left : left + width]
+    return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
