@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from roi_progressive.error_texts import add_note, first_line, kind_and_line, one_line, system_reason
+from roi_progressive.errors import add_note, first_line, kind_and_line, one_line, system_reason
 
 
 def test_a_note_joins_those_that_are_there() -> None:

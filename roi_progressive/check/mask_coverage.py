@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..error_texts import one_line
-from ..errors import MaskError
+from ..errors import MaskError, one_line
 from ..plugins.masks import MID_GREY, MaskFiles
 
 

@@ -9,8 +9,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from ..error_texts import add_note, one_line
-from ..errors import PluginError
+from ..errors import PluginError, add_note, one_line
 from .regions import logit_weights
 
 # Beside the networks, not in them: they are somebody else's objects.

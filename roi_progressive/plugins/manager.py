@@ -11,8 +11,7 @@ from typing import Any
 
 import pluggy
 
-from ..error_texts import add_note, one_line
-from ..errors import PluginError
+from ..errors import PluginError, add_note, one_line
 from . import hookspecs
 from .answer_checks import check_answer
 

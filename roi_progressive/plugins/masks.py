@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..config import RegionConfig
-from ..error_texts import one_line
-from ..errors import MaskError
+from ..errors import MaskError, one_line
 from ..method.regions import RegionMask
 from ..runtime.rng import RandomState
 from .adapter import DatasetLayout, DomainMasks

@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 
 from ..saving.checkpoint import checkpoint_name, load_checkpoint, save_checkpoint
-from ..error_texts import first_line
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_line
 from ..host import CycleGANModel
 
 

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from ..config import Config
-from ..error_texts import first_line, one_line, system_reason
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_line, one_line, system_reason
 from .whole_files import written_whole
 
 FORMAT = 1

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..error_texts import first_line, system_reason
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_line, system_reason
 from .whole_files import written_whole
 
 

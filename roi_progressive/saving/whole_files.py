@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ..error_texts import system_reason
-from ..errors import DataError
+from ..errors import DataError, system_reason
 
 
 @contextmanager

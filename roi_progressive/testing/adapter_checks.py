@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 from ..config import Config, RegionConfig, StageConfig
-from ..error_texts import one_line
-from ..errors import ConfigError, PluginError
+from ..errors import ConfigError, PluginError, one_line
 from ..plugins import masks as mask_files
 from ..plugins.adapter import Translation
 from ..plugins.hookspecs import hookimpl

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import RegionConfig
-from ..error_texts import one_line
+from ..errors import one_line
 from ..method.discriminators import DiscriminatorFactory
 
 

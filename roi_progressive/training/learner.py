@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config, RegionConfig
-from ..error_texts import one_line
-from ..errors import CheckpointError
+from ..errors import CheckpointError, one_line
 from ..method.discriminators import DiscriminatorBank, patch_discriminator_for
 from ..method.foreign_networks import built_by
 from ..plugins.adapter import Adapter, Translation
