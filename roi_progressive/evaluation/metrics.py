@@ -16,12 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .calibration import check_sigma, rank_correlation, sparsification_error
-from .distances import frechet_distance, kernel_distance
+from . import calibration, distances, similarity
 from .lesions import LesionAudit, audit_lesions
 from .networks import Lpips, Unavailable
 from .pairs import ImagePair
-from .similarity import check_images, mean_absolute_error_hu, psnr, region_psnr, ssim_map, texture_ratio
 
 Array = npt.NDArray[Any]
 Better = Literal["up", "down", "1"]
@@ -57,9 +55,9 @@ class Slice:
     lpips: Lpips | Unavailable = NOT_ASKED
 
     def __post_init__(self) -> None:
-        check_images(self.real, self.fake, self.mask, self.pair.organ)
+        similarity.check_images(self.real, self.fake, self.mask, self.pair.organ)
         if self.pair.sigma is not None:
-            check_sigma(self.real, self.fake, self.pair.sigma, self.mask)
+            calibration.check_sigma(self.real, self.fake, self.pair.sigma, self.mask)
 
     @property
     def real(self) -> Array:
@@ -89,7 +87,7 @@ class Slice:
         return self.pair.sigma
 
     @property
-    def distance(self) -> Lpips:
+    def perceptual(self) -> Lpips:
         """The perceptual distance; for metrics that need ``"lpips"``."""
         assert not isinstance(self.lpips, Unavailable)
         return self.lpips
@@ -100,9 +98,9 @@ class Slice:
         return self.fake.astype(np.float64) - self.real
 
     @cached_property
-    def similarity(self) -> tuple[float, npt.NDArray[np.float64]]:
+    def ssim(self) -> tuple[float, npt.NDArray[np.float64]]:
         """Mean and map [H, W] of the structural similarity."""
-        return ssim_map(self.real, self.fake)
+        return similarity.ssim_map(self.real, self.fake)
 
     @cached_property
     def lesions(self) -> LesionAudit:
@@ -240,7 +238,7 @@ TPSNR = SliceMetric(
     digits=2,
     of="region",
     averaged=DECIBELS,
-    measure=lambda shown: region_psnr(shown.real, shown.fake, shown.mask),
+    measure=lambda shown: similarity.region_psnr(shown.real, shown.fake, shown.mask),
 )
 TSSIM = SliceMetric(
     key="tssim",
@@ -248,7 +246,7 @@ TSSIM = SliceMetric(
     better="up",
     digits=4,
     of="region",
-    measure=lambda shown: float(shown.similarity[1][shown.mask].mean()) if shown.mask.any() else None,
+    measure=lambda shown: float(shown.ssim[1][shown.mask].mean()) if shown.mask.any() else None,
 )
 PSNR = SliceMetric(
     key="psnr",
@@ -257,11 +255,9 @@ PSNR = SliceMetric(
     digits=2,
     of="image",
     averaged=DECIBELS,
-    measure=lambda shown: psnr(shown.real, shown.fake),
+    measure=lambda shown: similarity.psnr(shown.real, shown.fake),
 )
-SSIM = SliceMetric(
-    key="ssim", heading="SSIM", better="up", digits=4, of="image", measure=lambda shown: shown.similarity[0]
-)
+SSIM = SliceMetric(key="ssim", heading="SSIM", better="up", digits=4, of="image", measure=lambda shown: shown.ssim[0])
 TEXTURE = SliceMetric(
     key="texture_ratio",
     heading="texture",
@@ -269,7 +265,7 @@ TEXTURE = SliceMetric(
     digits=2,
     of="region",
     averaged=RATIO,
-    measure=lambda shown: texture_ratio(shown.real, shown.fake, shown.mask),
+    measure=lambda shown: similarity.texture_ratio(shown.real, shown.fake, shown.mask),
     absent="the real region is flat",
 )
 LOST = SliceMetric(
@@ -306,7 +302,7 @@ LPIPS = SliceMetric(
     digits=4,
     of="image",
     needs="lpips",
-    measure=lambda shown: shown.distance(shown.real, shown.fake),
+    measure=lambda shown: shown.perceptual(shown.real, shown.fake),
 )
 REGION_LPIPS = SliceMetric(
     key="region_lpips",
@@ -315,10 +311,10 @@ REGION_LPIPS = SliceMetric(
     digits=4,
     of="region",
     needs="lpips",
-    measure=lambda shown: shown.distance.region(shown.real, shown.fake, shown.mask),
+    measure=lambda shown: shown.perceptual.region(shown.real, shown.fake, shown.mask),
 )
-FID = SetMetric(key="fid", heading="FID", better="down", digits=2, of="set", distance=frechet_distance)
-KID = SetMetric(key="kid", heading="KID", better="down", digits=4, of="set", distance=kernel_distance)
+FID = SetMetric(key="fid", heading="FID", better="down", digits=2, of="set", distance=distances.frechet_distance)
+KID = SetMetric(key="kid", heading="KID", better="down", digits=4, of="set", distance=distances.kernel_distance)
 MAE_HU = SliceMetric(
     key="mae_hu",
     heading="MAE HU",
@@ -326,7 +322,7 @@ MAE_HU = SliceMetric(
     digits=1,
     of="image",
     needs="hu",
-    measure=lambda shown: mean_absolute_error_hu(shown.real, shown.fake, shown.hu_per_grey),
+    measure=lambda shown: similarity.mean_absolute_error_hu(shown.real, shown.fake, shown.hu_per_grey),
 )
 REGION_MAE_HU = SliceMetric(
     key="region_mae_hu",
@@ -335,7 +331,7 @@ REGION_MAE_HU = SliceMetric(
     digits=1,
     of="region",
     needs="hu",
-    measure=lambda shown: mean_absolute_error_hu(shown.real, shown.fake, shown.hu_per_grey, shown.mask),
+    measure=lambda shown: similarity.mean_absolute_error_hu(shown.real, shown.fake, shown.hu_per_grey, shown.mask),
 )
 UCE = PooledMetric(key="uce", heading="UCE", better="down", digits=1, of="image", needs="sigma", part=0)
 REGION_UCE = PooledMetric(
@@ -348,7 +344,7 @@ AUSE = SliceMetric(
     digits=3,
     of="image",
     needs="sigma",
-    measure=lambda shown: sparsification_error(shown.sigma, shown.error),
+    measure=lambda shown: calibration.sparsification_error(shown.sigma, shown.error),
     absent="AUSE needs an error somewhere; there is none",
 )
 REGION_AUSE = SliceMetric(
@@ -358,7 +354,7 @@ REGION_AUSE = SliceMetric(
     digits=3,
     of="region",
     needs="sigma",
-    measure=lambda shown: sparsification_error(shown.sigma[shown.mask], shown.error[shown.mask]),
+    measure=lambda shown: calibration.sparsification_error(shown.sigma[shown.mask], shown.error[shown.mask]),
     absent=AUSE.absent,
 )
 SIGMA_RANK = SliceMetric(
@@ -368,7 +364,7 @@ SIGMA_RANK = SliceMetric(
     digits=3,
     of="image",
     needs="sigma",
-    measure=lambda shown: rank_correlation(shown.sigma, shown.error),
+    measure=lambda shown: calibration.rank_correlation(shown.sigma, shown.error),
     absent="a rank correlation needs a sigma and an error that vary",
 )
 REGION_SIGMA_RANK = SliceMetric(
@@ -378,7 +374,7 @@ REGION_SIGMA_RANK = SliceMetric(
     digits=3,
     of="region",
     needs="sigma",
-    measure=lambda shown: rank_correlation(shown.sigma[shown.mask], shown.error[shown.mask]),
+    measure=lambda shown: calibration.rank_correlation(shown.sigma[shown.mask], shown.error[shown.mask]),
     absent=SIGMA_RANK.absent,
 )
 METRICS: tuple[Metric, ...] = (
