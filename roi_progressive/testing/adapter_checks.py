@@ -23,12 +23,12 @@ from ..plugins.hookspecs import hookimpl
 from ..plugins.manager import Plugins
 from ..plugins.recognition import adapter_for
 from ..runtime.rng import RandomState
+from ..saving.names import DIRECTIONS
 from ..training.session import Session, attach
 from .states import attributes_of, differing, n_hooks_of, read, same, state_of, written
 
 MakeHost = Callable[[], tuple[Any, Iterable[Any]]]
 Step = Callable[[Any, Any], None]
-_DIRECTIONS = ("A2B", "B2A")
 _NEVER = 10**6
 
 
@@ -117,7 +117,7 @@ class _Trial:
         adapter = adapter_for(host, self._active, Plugins(self._plugins, defaults=[mask_files]))
         self.name = adapter.name
         generators = adapter.generators()
-        if not generators or any(name not in _DIRECTIONS for name in generators):
+        if not generators or any(name not in DIRECTIONS for name in generators):
             yield f"`generators` must name A2B, B2A or both; got {sorted(generators)}"
         if not all(isinstance(network, nn.Module) for network in generators.values()):
             yield "`generators` must give torch modules"
@@ -220,7 +220,7 @@ class _Trial:
 
 def _faults(seen: Translation) -> Iterator[str]:
     where = f"the translation {seen.direction}"
-    if seen.direction not in _DIRECTIONS:
+    if seen.direction not in DIRECTIONS:
         yield f"{where} must be A2B or B2A"
     images = {"source": seen.source, "fake": seen.fake, "real": seen.real}
     images |= {name: image for name in ("reconstruction", "identity") if (image := getattr(seen, name)) is not None}

@@ -16,11 +16,10 @@ from ..method.regions import RegionMask
 from ..plugins.adapter import Translation
 from ..plugins.manager import Plugins
 from ..runtime.finite import drop_where_not, finite, zero_where_not
+from ..saving.names import REVERSE
 from .shares import Shares
 from .tap import leaf as leaf_of
 from .uncertainty import GGDWrapper
-
-REVERSE = {"A2B": "B2A", "B2A": "A2B"}
 
 
 @dataclass(frozen=True)
