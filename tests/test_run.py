@@ -18,7 +18,7 @@ from roi_progressive.config import Config, GGDConfig, RegionConfig
 from roi_progressive.errors import CheckpointError, ConfigError, DataError, MaskError
 from roi_progressive.host import CycleGANModel, HostOptions, create_dataset
 from roi_progressive.runs import train as run_module
-from roi_progressive.runs.folder import history, read_run, saved_epoch
+from roi_progressive.runs.folder import Run, history, saved_epoch
 from roi_progressive.runs.train import TrainOptions, resume, train
 from roi_progressive.runtime.rng import RandomState
 
@@ -117,9 +117,9 @@ def test_the_folder_says_what_was_asked_for(small_data: Path, straight: dict[str
     assert described["format"] == 1 and described["size_px"] == [32, 32]
     assert described["data"] == str(small_data.resolve())
     assert described["options"] == asdict(options)
-    root, read, config = read_run(straight["guided"])
-    assert (root, read) == (small_data.resolve(), options)
-    assert config.regions == GUIDED.regions and config.ggd == GUIDED.ggd and config.resume == "exact"
+    run = Run.open(straight["guided"])
+    assert (run.data, run.options, run.epoch, run.last_epoch) == (small_data.resolve(), options, LAST, LAST)
+    assert run.config.regions == GUIDED.regions and run.config.ggd == GUIDED.ggd and run.config.resume == "exact"
 
 
 def test_the_history_has_one_line_an_epoch_with_stage_and_losses(straight: dict[str, Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..saving.records import fault_of, read_json
 from .picture_files import ENDINGS
 
 Label = tuple[str, str]
@@ -50,7 +50,7 @@ def label_in_name(stem: str) -> Label | None:
 
 
 def _slices(path: Path, split: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    for entry in json.loads(path.read_text(encoding="utf-8"))["slices"]:
+    for entry in read_json(path)["slices"]:
         if split is None or entry["split"] == split:
             name = str(entry["name"])
             yield Path(name).stem if name.lower().endswith(ENDINGS) else name, entry
@@ -61,4 +61,4 @@ def _said_of(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
-        raise DataError(f"{path} must be a data set's manifest; {type(cause).__name__}: {cause}") from cause
+        raise DataError(f"{path} must be a data set's manifest; {fault_of(cause)}") from cause

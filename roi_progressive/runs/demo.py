@@ -20,10 +20,11 @@ from ..data.phantom import make_phantom
 from ..errors import ConfigError, DataError
 from ..plugins.hookspecs import hookimpl
 from ..runtime.parallel import Report, run_parallel
+from ..saving.whole_files import make_folder, require_new_or_empty
 from .evaluate import evaluate_run
-from .train import TrainOptions, train
-from .folder import make_folder
+from .options import TrainOptions
 from .scores import RunScores
+from .train import train
 
 ARMS = ("regions", "placebo", "plain")
 REGION = "tumor"
@@ -126,7 +127,7 @@ def run_demo(
             1 or more needs ``if __name__ == "__main__":``); 0 trains them one by one in this process.
         weights_dir: Where weights of LPIPS and FID lie, if not in the usual caches.
         force: Use a folder that holds something.
-        report: Told of the share done, 0 to 1, and of what is being done.
+        report: Called with the share done, 0 to 1, and with what is being done.
         n_train: Patients to train on, half of them seen by CT, half by MR.
         n_test: Patients to evaluate on, at least 3 so that every phase occurs.
         slices_per_patient: Slices of each.
@@ -147,14 +148,13 @@ def run_demo(
         if not isinstance(value, int) or value < low:
             raise ConfigError(f"`{name}` must be a whole number of at least {low}; got {value!r}")
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not force)):
-        raise DataError(f"`out` must be a new or empty folder; {str(folder)!r} is not; choose another or use --force")
+    require_new_or_empty(folder, force=force, remedy="use --force")
     if weights_dir is not None and not Path(weights_dir).is_dir():  # found now, not after the training
         raise DataError(f"`weights` must be a folder; {str(weights_dir)!r} is not one; give one, or leave it out")
-    tell = report or (lambda share, text: None)
+    progress = report or (lambda share, text: None)
     make_folder(folder)
     started = time.monotonic()
-    tell(0.0, "making the phantom")
+    progress(0.0, "making the phantom")
     make_phantom(
         folder / "data",
         n_train=n_train,
@@ -164,29 +164,29 @@ def run_demo(
         force=force,
     )
     arms = [_Arm(name, folder / "data", folder / name, seed, epochs) for name in ARMS]
-    _train_all(arms, processes, tell)
-    tell(0.95, "evaluating")
+    _train_all(arms, processes, progress)
+    progress(0.95, "evaluating")
     scores: dict[str, RunScores] = {}
     for arm in arms:
         references = ("constant_fill", "copy_source") if arm.name == "plain" else ()
         scores[arm.name] = evaluate_run(arm.out, region=REGION, references=references, weights_dir=weights_dir)
-    tell(0.99, "drawing")
+    progress(0.99, "drawing")
     minutes = (time.monotonic() - started) / 60
     return demo_report.write(folder, scores, seed=seed, epochs=epochs, minutes=minutes)
 
 
-def _train_all(arms: Sequence[_Arm], processes: int, tell: Callable[[float, str], None]) -> None:
+def _train_all(arms: Sequence[_Arm], processes: int, progress: Callable[[float, str], None]) -> None:
     done = dict.fromkeys((arm.name for arm in arms), 0.0)
 
-    def hear(name: str, share: float, text: str) -> None:
+    def report_arm(name: str, share: float, text: str) -> None:
         done[name] = share
-        tell(0.03 + 0.91 * sum(done.values()) / len(arms), f"{name}: {text}")
+        progress(0.03 + 0.91 * sum(done.values()) / len(arms), f"{name}: {text}")
 
     if processes == 0:
         for arm in arms:
-            _train_arm(arm, partial(hear, arm.name))
+            _train_arm(arm, partial(report_arm, arm.name))
     else:
-        run_parallel({arm.name: partial(_train_arm, arm) for arm in arms}, processes, hear)
+        run_parallel({arm.name: partial(_train_arm, arm) for arm in arms}, processes, report_arm)
 
 
 def _train_arm(arm: _Arm, report: Report) -> None:
