@@ -145,8 +145,8 @@ def read_json_lines(path: Path) -> list[Any]:
             records.append(from_json(line))
         except ValueError as error:
             raise DataError(
-                f"`run` must hold what was written; line {number} of {str(path)!r} is damaged: {fault_of(error)}; take another "
-                f"copy of it"
+                f"`run` must hold what was written; line {number} of {str(path)!r} is damaged: {fault_of(error)}; "
+                f"take another copy of it"
             ) from error
     return records
 
