@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from roi_progressive import __version__
 from roi_progressive.cli.main import main
 from roi_progressive.cli.parser import parser
 from roi_progressive.data.options import PrepareOptions
@@ -551,3 +553,20 @@ def test_an_interrupted_demo_ends_all_its_processes(whole_group: bool, tmp_path:
     while _alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert _alive(process.pid) == []
+
+
+@pytest.mark.parametrize("module", ["roi_progressive", "roi_progressive.cli"])
+def test_the_command_can_be_started_as_a_module(module: str, tmp_path: Path) -> None:
+    def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, encoding="utf-8")
+
+    version = run_module("--version")
+    assert (version.returncode, version.stdout) == (0, f"roi-progressive {__version__}\n"), version.stderr
+    mistake = run_module("evaluate", str(tmp_path / "nowhere"))
+    assert (mistake.returncode, mistake.stdout) == (2, "")
+    assert mistake.stderr.startswith("roi-progressive: error: ") and mistake.stderr.count("\n") == 1
+
+
+def test_the_console_script_names_the_same_command() -> None:
+    (script,) = metadata.entry_points(group="console_scripts", name="roi-progressive")
+    assert script.value == "roi_progressive.cli:main" and script.load() is main

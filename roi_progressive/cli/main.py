@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from .. import setting_checks as check
 from ..errors import ConfigError, DataError, RoiProgressiveError
 from .parser import parser
 from .progress import ProgressBar
@@ -50,8 +51,7 @@ def _demo(options: argparse.Namespace) -> None:
     from ..runs.demo import run_demo
     from ..runs.demo_report import summary
 
-    if options.processes < 1:
-        raise ConfigError(f"`processes` must be a whole number of at least 1; got {options.processes}")
+    check.whole("", "processes", options.processes, 1)
     try:
         with ProgressBar("demo") as bar:
             metrics = run_demo(
@@ -117,8 +117,7 @@ def _train_here(options: argparse.Namespace) -> None:
 
     given = {f.name: getattr(options, f.name) for f in fields(TrainOptions) if hasattr(options, f.name)}
     if options.threads is not None:
-        if not 1 <= options.threads <= 1024:
-            raise ConfigError(f"`threads` must be a whole number between 1 and 1024; got {options.threads}")
+        check.whole("", "threads", options.threads, 1, 1024)
         torch.set_num_threads(options.threads)
     if options.resume:
         _refuse_with_resume(options, given)
@@ -185,8 +184,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from ..saving.whole_files import require_new_or_empty
 
     _require_run_or_folders(options)
-    if options.seed < 0:
-        raise ConfigError(f"`seed` must be a whole number of at least 0; got {options.seed}")
+    check.whole("", "seed", options.seed, 0)
     other = None if options.compare is None else read_slices(options.compare)
     out = options.out if options.run is None else options.run / (options.split or "test")
     with ProgressBar("evaluate") as bar:

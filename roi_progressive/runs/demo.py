@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from . import demo_report
+from .. import setting_checks as check
 from ..config import Config, GGDConfig, RegionConfig, StageConfig
 from ..data.phantom import make_phantom
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
 from ..runtime.parallel import Report, run_parallel
 from ..saving.whole_files import make_folder, require_new_or_empty
@@ -75,7 +76,7 @@ class ShuffledMasks:
     """A mask source that gives every image the masks of another one of its folder, never its own, by a fixed shuffle.
 
     Args:
-        seed: Of the shuffle.
+        seed: Seed of the shuffle.
     """
 
     def __init__(self, seed: int) -> None:
@@ -120,23 +121,23 @@ def run_demo(
     """Make the phantom, train the three arms, evaluate them, and write report, figures and numbers.
 
     Args:
-        out: Folder to fill; must be new or empty.
-        seed: Of the phantom, the networks and the data order; the same for all arms.
-        epochs: Of every arm; 54 steps of batch 2 each.
+        out: Folder to fill; it must be new or empty.
+        seed: Seed of the phantom, the networks and the data order, the same for all arms.
+        epochs: Epochs of every arm, of 54 steps of batch 2 each; at least 4.
         processes: Arms trained at a time, each on one thread in a process of its own (a script that calls this with
             1 or more needs ``if __name__ == "__main__":``); 0 trains them one by one in this process.
-        weights_dir: Where weights of LPIPS and FID lie, if not in the usual caches.
-        force: Use a folder that holds something.
+        weights_dir: The folder of the weights of LPIPS and FID, where they are not in the usual caches.
+        force: Use a folder that holds files; only those of an earlier demo are replaced.
         report: Called with the share done, 0 to 1, and with what is being done.
         n_train: Patients to train on, half of them seen by CT, half by MR.
         n_test: Patients to evaluate on, at least 3 so that every phase occurs.
-        slices_per_patient: Slices of each.
+        slices_per_patient: Slices of each patient.
 
     Returns:
         What ``metrics.json`` holds.
 
     Raises:
-        DataError: ``out`` holds something and ``force`` is not set, or there is no folder ``weights_dir``.
+        DataError: ``out`` is a file, holds files and ``force`` is not set, or there is no folder ``weights_dir``.
         ConfigError: A number is out of range.
     """
     for name, value, low in (
@@ -145,8 +146,7 @@ def run_demo(
         ("seed", seed, 0),
         ("n_test", n_test, 3),
     ):
-        if not isinstance(value, int) or value < low:
-            raise ConfigError(f"`{name}` must be a whole number of at least {low}; got {value!r}")
+        check.whole("", name, value, low)
     folder = Path(out)
     require_new_or_empty(folder, force=force, remedy="use --force")
     if weights_dir is not None and not Path(weights_dir).is_dir():  # found now, not after the training

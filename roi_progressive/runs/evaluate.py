@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .. import setting_checks as check
 from ..errors import ConfigError, DataError, MaskError
 from ..evaluation.aggregation import METRICS, aggregate
 from ..evaluation.file_pairs import FilePairs, pairs_from_files
@@ -44,7 +45,7 @@ def evaluate_run(
 ) -> RunScores:
     """Translate a split with a run's last networks and score it against the truth.
 
-    The contrast of a region ``tumor`` is told against the region ``liver`` where the data have one.
+    The contrast of a region ``tumor`` is measured against the region ``liver`` where the data have one.
 
     Args:
         run: A run, or its folder.
@@ -52,8 +53,8 @@ def evaluate_run(
         split: ``test`` or ``val``; its images must be paired.
         references: Which references to score too.
         uncertainty: Score the predicted sigma of the run too.
-        weights_dir: Where weights of LPIPS, FID and KID lie, if not in the usual caches.
-        plugins: Asked for further columns (hook ``roi_metrics``), besides those installed.
+        weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
+        plugins: Plugins that add columns (hook ``roi_metrics``), besides those installed.
         report: Called after every translated image.
 
     Raises:
@@ -122,10 +123,10 @@ def evaluate_folders(
         manifest: Tells patients, phases and HU.
         organs: The folder of masks of what the region lies in, likewise, for the lesion audit.
         sigma: The folder of predicted standard deviations in grey levels, likewise, where there are any.
-        region: What the masks show, for the table's legend.
+        region: The name of what the masks show, for the table's legend.
         white: The value of 16-bit files that stands for 255.
-        weights_dir: Where weights of LPIPS, FID and KID lie, if not in the usual caches.
-        plugins: Asked for further columns (hook ``roi_metrics``), besides those installed.
+        weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
+        plugins: Plugins that add columns (hook ``roi_metrics``), besides those installed.
         report: Called after every pair.
 
     Returns:
@@ -176,14 +177,13 @@ def with_certainty(scores: RunScores, compared_with: Sequence[SliceScores] | Non
         scores: Of a run or of folders.
         compared_with: The slices of another evaluation, from :func:`read_slices`. Its rows are added as the arm
             ``compared``, and the paired differences of the first arm to it as the arm ``difference``.
-        seed: Of the draws of patients.
+        seed: Seed of the draws of patients.
 
     Raises:
         ConfigError: ``seed`` is negative.
         DataError: ``compared_with`` holds other slices.
     """
-    if seed < 0:
-        raise ConfigError(f"`seed` must be a whole number of at least 0; got {seed}")
+    check.whole("", "seed", seed, 0)
     results = {arm: with_intervals(scores.results[arm], scores.slices[arm], seed) for arm in scores.slices}
     if compared_with is not None:
         first = next(iter(scores.slices))

@@ -38,8 +38,8 @@ class Run:
     Args:
         folder: The run's folder.
         data: The data set it was trained on.
-        options: The host's.
-        config: The session's.
+        options: How the host trains.
+        config: How the session guides it.
         epoch: The epoch whose networks are used.
     """
 

@@ -31,11 +31,11 @@ class RunScores:
     """Scores of generated images and of what they are compared with.
 
     Args:
-        results: The rows of the table by arm, what was evaluated first.
-        slices: Of every arm that was scored here, one entry a slice and direction.
+        results: The rows of the table by arm; the evaluated arm comes first.
+        slices: One entry for each slice and direction, by arm, of the arms that were scored here.
         images: The folder of generated images by direction.
         region: The region of interest.
-        notes: What a reader of the table must know besides.
+        notes: Remarks that stand below the table.
     """
 
     results: Mapping[str, Results]
@@ -117,7 +117,7 @@ def read_slices(path: str | Path) -> list[SliceScores]:
         path: A ``metrics.json``, its folder, or a run whose test slices were evaluated.
 
     Raises:
-        DataError: There is none, or it is another file.
+        DataError: There is none, it is damaged, or it is another file.
     """
     places = (Path(path), Path(path) / "metrics.json", Path(path) / "test" / "metrics.json")
     file = next((place for place in places if place.is_file()), None)

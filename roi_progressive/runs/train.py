@@ -59,15 +59,15 @@ def train(
 
     Args:
         data: Folder with ``trainA``, ``trainB`` and, for every region, ``trainA_<region>``, ``trainB_<region>``.
-        out: The run's folder; must be new or empty.
-        options: The host's.
-        config: The regions'; ``None`` trains the plain host.
-        plugins: For the session.
-        force: Train into a folder that holds something; an earlier run in it is removed after the first step.
+        out: The run's folder; it must be new or empty.
+        options: How the host trains; the defaults where ``None``.
+        config: How the session guides it; ``None`` trains the host without guidance.
+        plugins: Plugins of the session, besides those installed.
+        force: Train into a folder that holds files; an earlier run in it is removed after the first step.
         report: Called after every step.
 
     Raises:
-        DataError: ``data`` is unusable, or ``out`` holds something and ``force`` is not set.
+        DataError: ``data`` cannot be used, or ``out`` holds files and ``force`` is not set.
         MaskError: Masks are missing, unreadable or of another size than their images.
     """
     options, settings = options or TrainOptions(), _kept(config or INERT, exact=n_processes() == 1)
@@ -99,13 +99,18 @@ def train(
 
 
 def resume(out: str | Path, *, plugins: Iterable[Any] = (), report: Report | None = None) -> None:
-    """Continue a run from its last saved epoch; the result is the uninterrupted run's.
+    """Continue a run from its last saved epoch; the result is that of the uninterrupted run.
 
-    Where several processes train or trained it, networks, optimizers and stage go on, by any number of processes;
-    pools and random streams, of which each has its own, start anew.
+    Where several processes train or trained it, networks, optimizers and stage continue, with any number of processes;
+    pools and random streams, of which each process has its own, start anew.
+
+    Args:
+        out: The run's folder.
+        plugins: Plugins of the session, besides those installed.
+        report: Called after every step.
 
     Raises:
-        DataError: ``out`` is no run, or its data are gone.
+        DataError: ``out`` is no run, its data are gone, or a record in it is damaged.
         CheckpointError: There is no saved epoch, or a file of it is missing or damaged.
     """
     run = Run.open(out)
