@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError, DataError, MaskError
 from ..saving.names import DIRECTIONS, source_of, target_of
+from ..saving.records import fault_of, read_json
 from .image_files import ENDINGS, Mask, Picture, list_images, read_grey, read_mask, read_sigma, same_size
 
 Label = tuple[str, str]
@@ -251,7 +251,7 @@ def label_in_name(stem: str) -> Label | None:
 
 
 def _slices(path: Path, split: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    for entry in json.loads(path.read_text(encoding="utf-8"))["slices"]:
+    for entry in read_json(path)["slices"]:
         if split is None or entry["split"] == split:
             name = str(entry["name"])
             yield Path(name).stem if name.lower().endswith(ENDINGS) else name, entry
@@ -262,4 +262,4 @@ def _reading_manifest(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
-        raise DataError(f"{path} must be a data set's manifest; {type(cause).__name__}: {cause}") from cause
+        raise DataError(f"{path} must be a data set's manifest; {fault_of(cause)}") from cause

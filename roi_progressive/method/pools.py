@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..saving.state_checks import python_dice, tensor
+from ..saving.state_checks import python_stream, tensor
 from .regions import Windows
 
 
@@ -81,7 +81,7 @@ class WindowPool:
         if any(pixels.shape[1:] != mask.shape[1:] for pixels, mask in checked):
             raise ValueError("a window and its mask differ in size")
         self._stored = [(pixels.to(device), mask.to(device)) for pixels, mask in checked][: self.size]
-        self._dice.setstate(python_dice(state["dice"]))
+        self._dice.setstate(python_stream(state["dice"]))
 
 
 def _apart(window: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
