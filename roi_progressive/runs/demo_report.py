@@ -188,7 +188,8 @@ Losses by epoch, averaged over both directions; at the dashed lines stage 2 (S2)
 
 
 def _gains(metrics: Mapping[str, Any]) -> str:
-    lines = ["| mean over phases | " + " | ".join(CT_AND_MR.title(d) for d in DIRECTIONS) + " |", "| --- | ---: | ---: |"]
+    titles = " | ".join(CT_AND_MR.title(direction) for direction in DIRECTIONS)
+    lines = [f"| mean over phases | {titles} |", "| --- | ---: | ---: |"]
     rows = (
         ("tumour PSNR, regions − plain (dB)", "gain", TPSNR, 2),
         ("tumour SSIM, regions − plain", "gain", TSSIM, 3),
