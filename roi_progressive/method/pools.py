@@ -13,7 +13,8 @@ from .regions import Windows
 
 
 class WindowPool:
-    """Keeps up to ``size`` generated windows, each with the very mask it was made under (promise 5).
+    """Keeps up to ``size`` generated windows, each with the mask it was made under
+    ("A pooled fake keeps its own mask").
 
     Half of the windows asked about come back as they are; the other half are swapped for older ones. Its
     dice are its own, so that the host's random stream does not move.
