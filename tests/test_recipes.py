@@ -159,9 +159,7 @@ class OneWayAdapter(Adapter):
     def translations(self, masks: DomainMasks) -> Sequence[Translation]:
         made = self._trainer
         return (
-            Translation(
-                "A2B", source=made.ct, fake=made.fake, real=made.mr, masks=masks["A"], real_masks=masks["B"]
-            ),
+            Translation("A2B", source=made.ct, fake=made.fake, real=made.mr, masks=masks["A"], real_masks=masks["B"]),
         )
 
     def install(self, session: GuidedSession, patches: Patches) -> None:
