@@ -13,7 +13,7 @@ import pytest
 
 from roi_progressive import config
 from roi_progressive.cli.parser import parser
-from roi_progressive.evaluation import aggregation, table
+from roi_progressive.evaluation import metrics
 from roi_progressive.method import adversarial
 from roi_progressive.training import objective
 
@@ -60,8 +60,7 @@ def test_every_name_that_the_recipes_name_exists() -> None:
         ("ROI_MODES", config),
         ("ADVERSARIAL_LOSSES", config),
         ("_LOSSES", adversarial),
-        ("METRICS", aggregation),
-        ("_HEADERS", table),
+        ("METRICS", metrics),
         ("GeneratorObjective", objective),
     ):
         assert f"`{name}" in CONTRIBUTING

@@ -22,7 +22,7 @@ from ..plugins.adapter import Translation
 from ..plugins.hookspecs import hookimpl
 from ..plugins.manager import Plugins
 from ..runtime.rng import RandomState
-from ..training.objective import REVERSE
+from ..saving.names import DIRECTIONS
 from ..training.session import Session, attach
 from .states import attributes_of, differing, n_hooks_of, read, same, state_of, written
 
@@ -123,7 +123,7 @@ class _Trial:
         adapter = Plugins(self._plugins, defaults=[mask_files]).adapter_for(host, self._active)
         self.name = adapter.name
         generators = adapter.generators()
-        if not generators or any(name not in REVERSE for name in generators):
+        if not generators or any(name not in DIRECTIONS for name in generators):
             yield f"`generators` must name A2B, B2A or both; got {sorted(generators)}"
         if not all(isinstance(network, nn.Module) for network in generators.values()):
             yield "`generators` must give torch modules"
@@ -226,7 +226,7 @@ class _Trial:
 
 def _faults(made: Translation) -> Iterator[str]:
     where = f"the translation {made.direction}"
-    if made.direction not in REVERSE:
+    if made.direction not in DIRECTIONS:
         yield f"{where} must be A2B or B2A"
     images = {"source": made.source, "fake": made.fake, "real": made.real}
     images |= {name: image for name in ("reconstruction", "identity") if (image := getattr(made, name)) is not None}

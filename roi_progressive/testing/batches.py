@@ -11,6 +11,7 @@ from torch import Tensor
 from ..config import Config, GGDConfig, RegionConfig
 from ..data.phantom import REGIONS, phantom_patient
 from ..errors import ConfigError
+from ..saving.names import DOMAINS
 
 
 def phantom_batch(n: int = 2, *, size_px: int = 32, seed: int = 0, paired: bool = False) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def phantom_batch(n: int = 2, *, size_px: int = 32, seed: int = 0, paired: bool 
         raise ConfigError(f"`n` must be at least 1; got {n}; give the number of images a domain")
     patients = [phantom_patient((seed, place), slices=n, size_px=size_px) for place in (0, 0 if paired else 1)]
     batch: dict[str, Any] = {}
-    for domain, patient, images in zip("AB", patients, (patients[0].ct, patients[1].mr), strict=True):
+    for domain, patient, images in zip(DOMAINS, patients, (patients[0].ct, patients[1].mr), strict=True):
         batch[domain] = _tensor(images)
         batch |= {f"{domain}_{region}": _tensor(patient.masks[region]) for region in REGIONS}
         batch[f"{domain}_paths"] = [f"phantom{domain}/{seed}_{place}.png" for place in range(n)]
