@@ -1,4 +1,4 @@
-"""The history of generated windows shown to our discriminators (Shrivastava et al. 2017), masks included."""
+"""The history of generated windows (Shrivastava et al. 2017), in which a pooled fake keeps its own mask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .regions import Windows
 
 
 class WindowPool:
-    """Keeps up to ``size`` generated windows, each with the very mask it was made under (promise 5).
+    """Keeps up to ``size`` generated windows, each with the very mask it was made under.
 
     Half of the windows asked about come back as they are; the other half are swapped for older ones. Its
     dice are its own, so that the host's random stream does not move.

@@ -92,9 +92,7 @@ def _difference(these: Results, those: Results) -> dict[str, dict[str, float | N
 
 
 def _both(gain: Mapping[str, Mapping[str, float | None]], metric: Metric, digits: int = 1) -> str:
-    return " and ".join(
-        f"{_formatted(gain[d][metric.key], f'+.{digits}f')} ({CT_AND_MR.title(d)})" for d in DIRECTIONS
-    )
+    return " and ".join(f"{_formatted(gain[d][metric.key], f'+.{digits}f')} ({CT_AND_MR.title(d)})" for d in DIRECTIONS)
 
 
 def _formatted(value: float | None, form: str) -> str:

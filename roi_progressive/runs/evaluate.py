@@ -19,7 +19,6 @@ from ..evaluation.references import constant_fill, copy_source, mean_image
 from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score
 from ..plugins.manager import Plugins
 from ..saving.names import DIRECTIONS
-from .train import Report
 from ..saving.records import ChangedRecordError, check_files, read_json
 from .folder import Run
 from .scores import RunScores

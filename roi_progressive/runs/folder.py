@@ -21,11 +21,10 @@ from torch import Tensor
 from ..config import Config
 from ..errors import CheckpointError, DataError
 from ..host import HostOptions
+from ..saving.names import DIRECTIONS, SPLITS
 from ..saving.records import fault_of, read_json, read_json_lines, to_json, write_json
 from ..saving.whole_files import write_text, writing, written_whole
 from .options import TrainOptions
-from ..saving.names import DIRECTIONS, SPLITS
-from ..saving.whole_files import writing, written_whole
 
 _HALF_WRITTEN = re.compile(r"\.?.+\.(pth|json|jsonl|png)\.\d+\.tmp")
 _NETWORKS = re.compile(r"(\d+)_(net_[GD]_[AB]|average_G_[AB]|roi_progressive|optimizers)\.pth")
@@ -101,7 +100,9 @@ class Run:
 # -- what was asked for ------------------------------------------------------------------------------------------------
 
 
-def write_description(folder: Path, data: Path, options: TrainOptions, config: Config, size_px: tuple[int, int]) -> None:
+def write_description(
+    folder: Path, data: Path, options: TrainOptions, config: Config, size_px: tuple[int, int]
+) -> None:
     """Write ``run.json``.
 
     Raises:

@@ -13,8 +13,6 @@ from torch import Tensor
 from ..errors import DataError
 from ..evaluation.image_files import list_images, read_grey
 from ..host import CycleGANModel, create_model
-from .train import INERT, Report
-from .average import use_averages
 from ..saving.names import DIRECTIONS, SPLITS
 from ..saving.records import write_checksums
 from ..saving.whole_files import new_folder, writing

@@ -1,4 +1,4 @@
-"""Random streams: ours run beside the host's and never move them (promise 1)."""
+"""Random streams: ours run beside the host's and never move them ("Inert is invisible")."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ from ..saving.state_checks import number, python_stream, whole
 
 @dataclass(frozen=True)
 class RandomState:
-    """A snapshot of every random stream a training script draws from: Python, NumPy, torch on CPU and CUDA."""
+    """A snapshot of every random stream a training script draws from: Python, NumPy, torch on CPU and CUDA.
+
+    Example:
+        >>> import torch
+        >>> from roi_progressive import RandomState
+        >>> before = RandomState.now()
+        >>> first = torch.rand(3)
+        >>> before.restore()
+        >>> torch.equal(torch.rand(3), first)
+        True
+    """
 
     python: tuple[Any, ...]
     numpy: dict[str, Any]

@@ -37,7 +37,16 @@ _ZIP_END_BYTES = 22  # of the end record, whose last two are the length of the c
 
 
 def checkpoint_name(epoch: int | str) -> str:
-    """The file's name for an epoch (or ``latest``), as it lies beside the host's own files."""
+    """The name of our checkpoint of an epoch, as it lies beside the host's own files.
+
+    Args:
+        epoch: In the host's own count, or its own word, such as ``latest``.
+
+    Example:
+        >>> from roi_progressive import checkpoint_name
+        >>> checkpoint_name(7), checkpoint_name("latest")
+        ('7_roi_progressive.pth', 'latest_roi_progressive.pth')
+    """
     return f"{epoch}_roi_progressive.pth"
 
 
@@ -61,7 +70,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; nothing in it is executed.
+    """Read a checkpoint with ``weights_only=True``: nothing in it is executed ("Loading is safe").
 
     Raises:
         CheckpointError: The file is missing, damaged, or of a newer format.

@@ -29,6 +29,12 @@ def phantom_batch(n: int = 2, *, size_px: int = 32, seed: int = 0, paired: bool 
 
     Raises:
         ConfigError: A number is out of range.
+
+    Example:
+        >>> from roi_progressive.testing import phantom_batch
+        >>> batch = phantom_batch(n=3)
+        >>> batch["A"].shape, batch["A_tumor"].flatten(1).any(dim=1)
+        (torch.Size([3, 1, 32, 32]), tensor([True, True, True]))
     """
     if n < 1:
         raise ConfigError(f"`n` must be at least 1; got {n}; give the number of images a domain")
@@ -46,6 +52,11 @@ def phantom_config(**changes: Any) -> Config:
 
     Args:
         **changes: Arguments of ``Config`` to change.
+
+    Example:
+        >>> from roi_progressive.testing import phantom_config
+        >>> [region.name for region in phantom_config(ggd=None).regions]
+        ['tumor']
     """
     tumor = RegionConfig(
         "tumor", scales=1, stage=1, windows_px=(16, 32), base_channels=2, layers=1, batch_key="{domain}_tumor"
