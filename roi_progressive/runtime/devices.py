@@ -34,8 +34,7 @@ def choose_device(name: str = "auto") -> torch.device:
         >>> choose_device("cpu")
         device(type='cpu')
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(f"`device` must be auto, cpu, mps, cuda or cuda:N; got {name!r}; auto takes a GPU if any")
+    check_device_name(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         if name == "mps" and _n_local_processes() > 1:
@@ -47,6 +46,16 @@ def choose_device(name: str = "auto") -> torch.device:
             raise ConfigError("`device` must be one that this machine has; got mps and there is none; use auto or cpu")
         return torch.device("mps")
     return _cuda(name)
+
+
+def check_device_name(name: str) -> None:
+    """Check that a name stands for a device on some machine.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"`device` must be auto, cpu, mps, cuda or cuda:N; got {name!r}; auto takes a GPU if any")
 
 
 def _cuda(name: str) -> torch.device:

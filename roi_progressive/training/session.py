@@ -218,6 +218,10 @@ class Session(SessionState):
         """Our terms of the last step by name (``G_tumor_A2B``, ``D_tumor_A2B``, ``ggd_A2B``, ...), unweighted."""
         return {name: float(loss) for name, loss in self._guidance.losses.items()}
 
+    def loss_tensors(self) -> dict[str, Tensor]:
+        """The same as ``losses``, detached and where they were computed: reading one waits for a GPU."""
+        return dict(self._guidance.losses)
+
     @property
     def dropped_steps(self) -> int:
         """Steps left out so far because an image, a mask or a gradient was infinite or NaN; each was warned of."""
