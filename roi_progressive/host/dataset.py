@@ -176,6 +176,8 @@ class ImageLoader:
             num_workers=opt.num_threads,
             persistent_workers=opt.num_threads > 0,
             pin_memory=pins_memory(opt),
+            # New workers take a seed from it, and those that live on none: from torch's own stream it would be missed.
+            generator=torch.Generator() if opt.num_threads else None,
             collate_fn=_collate,
         )
 
