@@ -44,6 +44,7 @@ class TrainOptions:
         device: ``auto`` (CUDA where there is one, then MPS, then the CPU), ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
         precision: ``fp32``, or ``bf16`` or ``fp16`` for mixed precision.
         compile: Compile the networks with ``torch.compile``.
+        deterministic: On a GPU, take only algorithms that give the same bits every time; slower.
     """
 
     generator: str = "unet"
@@ -65,6 +66,7 @@ class TrainOptions:
     device: str = "auto"
     precision: str = "fp32"
     compile: bool = False
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _WHOLE.items():
@@ -79,7 +81,7 @@ class TrainOptions:
             raise ConfigError(f"`average_decay` must be under 1; got {self.average_decay!r}; try 0.99")
         if self.generator not in ("unet", "resnet"):
             raise ConfigError(f"`generator` must be unet or resnet; got {self.generator!r}")
-        for name in ("flip", "compile"):
+        for name in ("flip", "compile", "deterministic"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"`{name}` must be true or false; got {getattr(self, name)!r}")
         check_device_name(self.device)
