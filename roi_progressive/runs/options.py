@@ -9,6 +9,7 @@ from typing import Any
 from .. import setting_checks as check
 from ..errors import ConfigError
 from ..host import HostOptions
+from ..runtime.devices import check_device_name, check_precision
 
 _WHOLE = {
     **dict.fromkeys(("channels", "discriminator_channels", "batch_size", "save_every_epochs"), (1, 2**16)),
@@ -44,6 +45,10 @@ class TrainOptions:
         seed: Seed of the networks and of the data order.
         workers: Processes that load images.
         save_every_epochs: How often networks are saved and samples drawn; the last epoch always is.
+        device: ``auto`` (CUDA where there is one, then MPS, then the CPU), ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
+        precision: ``fp32``, or ``bf16`` or ``fp16`` for mixed precision.
+        compile: Compile the networks with ``torch.compile``.
+        deterministic: On a GPU, take only algorithms that give the same bits every time; slower.
     """
 
     generator: str = "unet"
@@ -62,6 +67,10 @@ class TrainOptions:
     seed: int = 0
     workers: int = 0
     save_every_epochs: int = 10
+    device: str = "auto"
+    precision: str = "fp32"
+    compile: bool = False
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _WHOLE.items():
@@ -71,7 +80,10 @@ class TrainOptions:
         if self.average_decay >= 1:
             raise ConfigError(f"`average_decay` must be under 1; got {self.average_decay!r}; try 0.99")
         check.choice("", "generator", self.generator, ("unet", "resnet"))
-        check.boolean("", "flip", self.flip)
+        for name in ("flip", "compile", "deterministic"):
+            check.boolean("", name, getattr(self, name))
+        check_device_name(self.device)
+        check_precision(self.precision)
         if self.epochs + self.decay_epochs == 0:
             raise ConfigError("`epochs` and `decay_epochs` must not both be 0; got 0 and 0; train at least 1 epoch")
 
@@ -96,5 +108,8 @@ class TrainOptions:
             no_flip=not self.flip,
             seed=self.seed,
             num_threads=self.workers,
+            device=self.device,
+            precision=self.precision,
+            compile=self.compile,
             **changes,
         )

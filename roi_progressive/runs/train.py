@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..check.data_check import check_folder, check_size, read_everything
 from ..config import Config
@@ -148,7 +149,7 @@ def _loop(
     begun = False
     for epoch in range(model.opt.epoch_count, last + 1):
         stage = session.start_epoch(epoch)
-        sums: dict[str, float] = {}
+        sums = EpochSums(steps)
         for step, batch in enumerate(dataset, start=1):
             model.set_input(batch)
             model.optimize_parameters()
@@ -157,12 +158,11 @@ def _loop(
             if not begun:
                 begin()
                 begun = True
-            for name, loss in _losses(model, session).items():
-                sums[name] = sums.get(name, 0.0) + loss / steps
+            sums.add(_losses(model, session))
             if report is not None:
                 report((epoch - 1) * steps + step, last * steps, f"epoch {epoch} of {last}, {stage}")
         model.update_learning_rate()
-        means = _mean_of(from_every_process(sums))
+        means = _mean_of(from_every_process(sums.read()))
         losses = {name: loss if math.isfinite(loss) else None for name, loss in means.items()}
         if not is_main_process():
             continue
@@ -180,10 +180,37 @@ def _averages(model: CycleGANModel, options: TrainOptions, folder: Path) -> Aver
     return averages
 
 
-def _losses(model: CycleGANModel, session: Session) -> dict[str, float]:
-    """The host's terms and ours; the host's log also shows ours, as ``roi_...``, and as 0 while they are not active."""
-    host = {name: loss for name, loss in model.get_current_losses().items() if not name.startswith("roi_")}
-    return {**host, **session.losses()}
+class EpochSums:
+    """Mean losses of an epoch, summed where they were computed: nobody waits for a GPU before the epoch's end.
+
+    Args:
+        steps: Of an epoch.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._sums: dict[tuple[str, ...], Tensor] = {}
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Take in the losses of one step, scalars on one device."""
+        names, values = tuple(losses), torch.stack([loss.detach().float() for loss in losses.values()])
+        # In double precision, as Python's own numbers are; MPS has none.
+        shares = (values.double() if values.device.type != "mps" else values) / self._steps
+        self._sums[names] = self._sums[names] + shares if names in self._sums else shares
+
+    def read(self) -> dict[str, float]:
+        """The sums by name; waits for the device."""
+        sums: dict[str, float] = {}
+        for names, values in self._sums.items():
+            for name, value in zip(names, values.tolist(), strict=True):
+                sums[name] = sums.get(name, 0.0) + value
+        return sums
+
+
+def _losses(model: CycleGANModel, session: Session) -> dict[str, Tensor]:
+    """The host's terms and ours, on their device; the host's log also shows ours, as ``roi_...``."""
+    host = {name: getattr(model, f"loss_{name}") for name in model.loss_names if not name.startswith("roi_")}
+    return {**host, **session.loss_tensors()}
 
 
 def _kept(config: Config, *, exact: bool) -> Config:
