@@ -77,7 +77,7 @@ def fault_of(error: Exception) -> str:
     return str(error) if isinstance(error, ChangedRecordError) else kind_and_line(error)
 
 
-def _has_checksum(content: Mapping[str, Any]) -> bool:
+def _has_checksum(content: dict[str, Any]) -> bool:
     """Whether a record was written with a checksum, also where one bit of the entry's own name has flipped."""
     last = next(reversed(content.values()), None)
     return KEY in content or (isinstance(last, str) and _CHECKSUM.fullmatch(last) is not None)
