@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import demo_report
 from .. import setting_checks as check
 from ..config import Config, GGDConfig, RegionConfig, StageConfig
 from ..data.phantom import make_phantom
@@ -22,6 +21,7 @@ from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
 from ..runtime.parallel import Report, run_parallel
 from ..saving.whole_files import make_folder, require_new_or_empty
+from . import demo_report
 from .evaluate import evaluate_run
 from .options import TrainOptions
 from .scores import RunScores

@@ -184,7 +184,8 @@ Losses by epoch, averaged over both directions; at the dashed lines stage 2 (S2)
 
 
 def _gains(metrics: Mapping[str, Any]) -> str:
-    lines = ["| mean over phases | " + " | ".join(DIRECTION_TITLES[d] for d in DIRECTIONS) + " |", "| --- | ---: | ---: |"]
+    titles = " | ".join(DIRECTION_TITLES[direction] for direction in DIRECTIONS)
+    lines = [f"| mean over phases | {titles} |", "| --- | ---: | ---: |"]
     rows = (
         ("tumour PSNR, regions − plain (dB)", "gain", "tpsnr", 2),
         ("tumour SSIM, regions − plain", "gain", "tssim", 3),

@@ -101,8 +101,10 @@ class Run:
 # -- what was asked for ------------------------------------------------------------------------------------------------
 
 
-def write_description(folder: Path, data: Path, options: TrainOptions, config: Config, size_px: tuple[int, int]) -> None:
-    """Write ``run.json``.
+def write_description(
+    folder: Path, data: Path, options: TrainOptions, config: Config, size_px: tuple[int, int]
+) -> None:
+    """Write ``run.json``, with the width and height of the images in ``size_px``.
 
     Raises:
         DataError: It cannot be written.
