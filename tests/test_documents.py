@@ -11,7 +11,6 @@ import pytest
 from roi_progressive import config
 from roi_progressive.cli.parser import parser
 from roi_progressive.evaluation import aggregation, table
-from roi_progressive.method import adversarial
 from roi_progressive.training import objective
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +47,6 @@ def test_every_name_that_the_recipes_name_exists() -> None:
     for name, place in (
         ("ROI_MODES", config),
         ("ADVERSARIAL_LOSSES", config),
-        ("_LOSSES", adversarial),
         ("METRICS", aggregation),
         ("_HEADERS", table),
         ("GeneratorObjective", objective),

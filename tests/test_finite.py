@@ -185,7 +185,7 @@ BROKEN_TERMS: dict[str, Callable[[Translation], Tensor]] = {
 def test_a_broken_term_of_ours_leaves_the_hosts_step_as_it_is_without_us(
     name: str, waits: bool, config: Config, copied: Any, differing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finite, "_waits", lambda flag: waits)
+    monkeypatch.setattr(finite, "_is_read_late", lambda flag: waits)
     term = _Once(BROKEN_TERMS[name])
     host, session, batches = _attached(config, _Extra(term))
     alone = ToyHost()

@@ -1,4 +1,4 @@
-"""The history of generated windows: pairs stay pairs, the dice are its own, and it survives a file (promise 5)."""
+"""The history of generated windows: pairs stay pairs, the random stream is its own, and it survives a file."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_no_window_at_all_is_no_trouble() -> None:
     assert WindowPool(5, seed=0).query([]) == []
 
 
-def test_the_dice_are_its_own() -> None:
+def test_the_random_stream_is_its_own() -> None:
     def draws(disturbed: bool) -> list[int]:
         pool, came = WindowPool(2, seed=3), []
         for number in range(40):
@@ -102,7 +102,7 @@ def test_the_dice_are_its_own() -> None:
     assert draws(True) == undisturbed
 
 
-def test_another_seed_rolls_other_dice() -> None:
+def test_another_seed_draws_otherwise() -> None:
     def came(seed: int) -> list[int]:
         pool = WindowPool(2, seed)
         return [n for number in range(40) for n in numbers_of(pool.query([stamped([number], 6)]))]

@@ -1,62 +1,14 @@
-"""Adversarial losses, elementwise on logits, and their mean weighted by what each logit sees."""
+"""From maps of logits to losses: their mean, weighted by how much of the region each logit sees."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ConfigError
-
 Elementwise = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class AdversarialLoss:
-    """Three functions from logits to losses of the same shape.
-
-    Args:
-        generator: Small where generated images pass for real.
-        real: The discriminator's loss on real images.
-        fake: The discriminator's loss on generated images.
-    """
-
-    generator: Elementwise
-    real: Elementwise
-    fake: Elementwise
-
-    @classmethod
-    def named(cls, name: str) -> AdversarialLoss:
-        """``least_squares`` (Mao et al. 2017; paper eq. 3 to 8), ``vanilla`` (Goodfellow et al. 2014) or ``hinge``.
-
-        Raises:
-            ConfigError: No loss has that name.
-        """
-        if name not in _LOSSES:
-            raise ConfigError(f"`adversarial` must be one of {', '.join(_LOSSES)}; got {name!r}")
-        return _LOSSES[name]
-
-
-_LOSSES = {
-    "least_squares": AdversarialLoss(
-        generator=lambda logits: (logits - 1).square(),
-        real=lambda logits: (logits - 1).square(),
-        fake=lambda logits: logits.square(),
-    ),
-    "vanilla": AdversarialLoss(
-        generator=lambda logits: F.softplus(-logits),
-        real=lambda logits: F.softplus(-logits),
-        fake=lambda logits: F.softplus(logits),
-    ),
-    "hinge": AdversarialLoss(
-        generator=lambda logits: -logits,
-        real=lambda logits: F.relu(1 - logits),
-        fake=lambda logits: F.relu(1 + logits),
-    ),
-}
+"""One of the functions of an ``AdversarialLoss``: from logits to losses of the same shape."""
 
 
 def reduce_logits(loss: Elementwise, logits: Tensor, weights: Tensor | None, *, mean_first: bool = False) -> Tensor:

@@ -8,16 +8,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import Config, RegionConfig
+from .. import setting_checks as check
+from ..config import ADVERSARIAL_LOSSES, Config, RegionConfig
 from ..errors import ConfigError, PluginError, ShapeError
-from .adversarial import AdversarialLoss, Elementwise, reduce_logits
+from .adversarial import Elementwise, reduce_logits
 from .foreign_networks import checked_logits, naming_the_builder, weights_by_geometry
-from .patch_geometry import min_size_px, patch_geometry
 from .pools import WindowPool
 from .regions import RegionMask, Windows, extract_windows, pyramid
 
 DiscriminatorFactory = Callable[[RegionConfig, int, int], nn.Module]
 """From a region, the number of input channels and the smallest input side in pixels to a network."""
+
+
+def patch_geometry(layers: int, all_strided: bool = False) -> tuple[tuple[int, int, int], ...]:
+    """Kernel, stride and padding of every convolution of a ``PatchDiscriminator``."""
+    last = 2 if all_strided else 1
+    return ((4, 2, 1),) * layers + ((4, last, 1),) * 2
+
+
+def min_size_px(layers: int, all_strided: bool = False) -> int:
+    """The smallest input side whose map of logits is not empty.
+
+    Every normalised map then has the two pixels a side that InstanceNorm asks for, since the 4 x 4 convolution after it
+    needs them too.
+    """
+    geometry = patch_geometry(layers, all_strided)
+
+    def fits(side: int) -> bool:
+        for kernel, stride, padding in geometry:
+            side = (side + 2 * padding - kernel) // stride + 1
+            if side < 1:
+                return False
+        return True
+
+    return next(side for side in range(1, 2 ** (layers + 6)) if fits(side))
 
 
 class PatchDiscriminator(nn.Module):
@@ -31,17 +55,24 @@ class PatchDiscriminator(nn.Module):
 
     Shape:
         ``[N, in_channels, H, W]`` in [-1, 1] to logits ``[N, 1, h, w]``; H and W at least ``min_size_px``.
+
+    Raises:
+        ConfigError: An argument is not a whole number of at least 1.
+
+    Example:
+        >>> discriminator = PatchDiscriminator(in_channels=1, base_channels=8, layers=3)
+        >>> discriminator.min_size_px
+        24
+        >>> discriminator(torch.zeros(2, 1, 64, 48)).shape
+        torch.Size([2, 1, 6, 4])
     """
 
     def __init__(
         self, in_channels: int = 1, base_channels: int = 64, layers: int = 3, *, all_strided: bool = False
     ) -> None:
         super().__init__()
-        if in_channels < 1 or base_channels < 1 or layers < 1:
-            raise ConfigError(
-                f"`in_channels`, `base_channels` and `layers` must be at least 1; "
-                f"got {in_channels}, {base_channels}, {layers}"
-            )
+        for name, value in {"in_channels": in_channels, "base_channels": base_channels, "layers": layers}.items():
+            check.whole("", name, value, low=1)
         self.in_channels = in_channels
         self.geometry = patch_geometry(layers, all_strided)
         widths = [base_channels * min(2**level, 8) for level in range(layers + 1)]
@@ -101,6 +132,16 @@ class RegionDiscriminator(nn.Module):
         build: Makes the network of one scale; ``patch_discriminator_for`` by default. A network with an
             attribute ``geometry`` (kernel, stride, padding of each layer) gets exact logit weights,
             any other the mask resized to its map.
+
+    Example:
+        >>> from roi_progressive import RegionConfig
+        >>> region = RegionConfig("tumor", scales=2, windows_px=(24, 32), base_channels=8)
+        >>> discriminator = RegionDiscriminator(region)
+        >>> [len(network.geometry) - 2 for network in discriminator.scales]  # strided layers, scale by scale
+        [3, 2]
+        >>> windows = Windows(torch.zeros(4, 1, 24, 24), torch.ones(4, 1, 24, 24))
+        >>> discriminator.losses(windows, lambda logits: (logits - 1).square()).shape
+        torch.Size([4])
     """
 
     def __init__(
@@ -108,7 +149,7 @@ class RegionDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.region = region
-        channels = in_channels + (region.roi_mode == "concat")
+        channels = in_channels + region.mode.extra_channels
         networks = [build(region, channels, region.windows_px[0] // 2**level) for level in range(region.scales)]
         for network in networks:
             if not isinstance(network, nn.Module):
@@ -160,6 +201,19 @@ class DiscriminatorBank(nn.Module):
         config: Regions, loss, background, pool size and seed.
         in_channels: Image channels by direction: those of its generated images.
         build: Makes the network of one scale.
+
+    Example:
+        >>> from roi_progressive import Config, RegionConfig
+        >>> tumor = RegionConfig("tumor", scales=2, windows_px=(24, 32), base_channels=8)
+        >>> bank = DiscriminatorBank(Config(regions=(tumor,)))
+        >>> fake, mask = torch.zeros(1, 1, 64, 64, requires_grad=True), torch.zeros(1, 1, 64, 64)
+        >>> bank.generator_loss("A2B", "tumor", fake, RegionMask.from_tensor(mask)) is None  # no region, no change
+        True
+        >>> mask[..., 20:30, 24:36] = 1
+        >>> loss = bank.generator_loss("A2B", "tumor", fake, RegionMask.from_tensor(mask))
+        >>> (gradient,) = torch.autograd.grad(loss, fake)
+        >>> bool((gradient[mask == 0] == 0).all())  # region terms touch the region only
+        True
     """
 
     def __init__(
@@ -170,7 +224,7 @@ class DiscriminatorBank(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.loss = AdversarialLoss.named(config.adversarial)
+        self.loss = ADVERSARIAL_LOSSES[config.adversarial]
         # What a mean over generated or real windows here weighs among those of all processes, by `fake_<key>`, ...
         self.shares: dict[str, float] = {}
         channels = {"A2B": 1, "B2A": 1} if in_channels is None else in_channels
@@ -247,7 +301,7 @@ class DiscriminatorBank(nn.Module):
         return network
 
     def pools_state_dict(self) -> dict[str, Any]:
-        """The pools' windows, masks and dice; plain values only."""
+        """The pools' windows, masks and random streams; plain values only."""
         return {key: pool.state_dict() for key, pool in self.pools.items()}
 
     def load_pools_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from .. import setting_checks as check
 from ..config import GGDConfig
 from ..errors import ConfigError, ShapeError
 
@@ -54,6 +55,14 @@ def ggd_nll(
     Raises:
         ShapeError: An input is no floating-point tensor, shapes do not broadcast, or the reduction is unknown.
         ConfigError: ``epsilon`` is negative or not finite.
+
+    Example:
+        >>> from scipy.stats import gennorm
+        >>> residual = torch.tensor([0.5, -0.1], dtype=torch.float64)
+        >>> loss = ggd_nll(residual, torch.full_like(residual, 0.25), torch.full_like(residual, 1.5), reduction="none")
+        >>> expected = -gennorm.logpdf(residual.numpy(), 1.5, scale=0.25) - math.log(2)
+        >>> bool(torch.allclose(loss, torch.from_numpy(expected), rtol=1e-12))
+        True
     """
     if reduction not in _REDUCTIONS:
         raise ShapeError(f"`reduction` must be one of {', '.join(_REDUCTIONS)}; got {reduction!r}; choose one of them")
@@ -80,6 +89,10 @@ def ggd_variance(scale: Tensor, shape: Tensor, *, log: bool = False) -> Tensor:
 
     Raises:
         ShapeError: An input is no floating-point tensor, or shapes do not broadcast.
+
+    Example:
+        >>> ggd_variance(torch.tensor([1.0]), torch.tensor([2.0]))  # a Gaussian: half of alpha squared
+        tensor([0.5000])
     """
     alpha, beta = _widened(*_broadcast(scale=scale, shape=shape))
     inverse = beta.reciprocal()
@@ -105,6 +118,12 @@ class GGDHead(nn.Module):
 
     Raises:
         ConfigError: An argument is out of its range.
+
+    Example:
+        >>> head = GGDHead(in_channels=8)
+        >>> scale, shape = head(torch.zeros(1, 8, 16, 16))
+        >>> round(scale.mean().item(), 3), round(shape.mean().item(), 3)
+        (0.25, 2.0)
     """
 
     def __init__(
@@ -119,9 +138,7 @@ class GGDHead(nn.Module):
         super().__init__()
         counts = {"in_channels": in_channels, "out_channels": out_channels, "hidden_channels": hidden_channels}
         for name, count in counts.items():
-            least = 0 if name == "hidden_channels" else 1
-            if not isinstance(count, int) or isinstance(count, bool) or count < least:
-                raise ConfigError(f"`{name}` must be a whole number of at least {least}; got {count!r}")
+            check.whole("", name, count, low=0 if name == "hidden_channels" else 1)
         GGDConfig(min_scale=min_scale, shape_range=shape_range, epsilon=0.0)  # checks the bounds of both
         self.in_channels, self.min_scale, self.shape_range = in_channels, min_scale, shape_range
         self.trunk: nn.Module = nn.Identity()

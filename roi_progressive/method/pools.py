@@ -1,4 +1,4 @@
-"""The history of generated windows shown to our discriminators (Shrivastava et al. 2017), masks included."""
+"""The history of generated windows (Shrivastava et al. 2017), in which a pooled fake keeps its own mask."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .regions import Windows
 
 
 class WindowPool:
-    """Keeps up to ``size`` generated windows, each with the very mask it was made under (promise 5).
+    """Keeps up to ``size`` generated windows, each with the very mask it was made under.
 
     Half of the windows asked about come back as they are; the other half are swapped for older ones. Its
-    dice are its own, so that the host's random stream does not move.
+    random stream is its own, so that the host's random stream does not move.
 
     Window by window on purpose: it takes 10 microseconds a window on a CPU and waits for no GPU. One store a window
     size, written and read by index for the whole batch at once, took 1.7 times as long for one, up to 2.6 for 16.
@@ -24,7 +24,7 @@ class WindowPool:
 
     def __init__(self, size: int, seed: int) -> None:
         self.size = size
-        self._dice = random.Random(seed)
+        self._random = random.Random(seed)
         self._stored: list[tuple[Tensor, Tensor]] = []
 
     def __len__(self) -> int:
@@ -55,15 +55,15 @@ class WindowPool:
         if len(self._stored) < self.size:
             self._stored.append(_apart(fresh))
             return fresh
-        if self._dice.random() < 0.5:
+        if self._random.random() < 0.5:
             return fresh
-        place = self._dice.randrange(self.size)
+        place = self._random.randrange(self.size)
         old, self._stored[place] = self._stored[place], _apart(fresh)
         return old
 
     def state_dict(self) -> dict[str, Any]:
-        """Windows, masks and dice; plain values only."""
-        version, words, gauss = self._dice.getstate()
+        """Windows, masks and the random stream; plain values only."""
+        version, words, gauss = self._random.getstate()
         return {
             "pixels": [pixels for pixels, _ in self._stored],
             "masks": [mask for _, mask in self._stored],
@@ -81,7 +81,7 @@ class WindowPool:
         if any(pixels.shape[1:] != mask.shape[1:] for pixels, mask in checked):
             raise ValueError("a window and its mask differ in size")
         self._stored = [(pixels.to(device), mask.to(device)) for pixels, mask in checked][: self.size]
-        self._dice.setstate(python_dice(state["dice"]))
+        self._random.setstate(python_dice(state["dice"]))
 
 
 def _apart(window: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

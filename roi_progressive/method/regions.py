@@ -1,7 +1,8 @@
 """From masks to what a region discriminator sees: windows, scale pyramids, logit weights.
 
-Everything here is differentiable in the image and constant in the mask. The gradient on the image is exactly
-zero outside the mask grown by ``context_px`` in every mode (promise 8): painting comes before any resizing.
+Everything here is differentiable in the image and constant in the mask. Region terms touch the region only: the
+gradient on the image is exactly zero outside the mask grown by ``context_px`` in every mode, since painting comes before any
+resizing.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ class Windows:
     """Windows of one size, as a discriminator sees them.
 
     Args:
-        pixels: ``[n, C, S, S]`` in [-1, 1] (``[n, C + 1, S, S]`` with the mask as last channel for ``concat``,
-            ``[n, C, H, W]`` for ``mask``); single precision or better.
+        pixels: ``[n, C, S, S]`` in [-1, 1] with the mask as one more channel where the region's mode adds it;
+            ``[n, C, H, W]`` where its window is the whole image; single precision or better.
         mask: The region inside each window, ``[n, 1, S, S]`` in [0, 1], of the pixels' type.
     """
 
@@ -124,7 +125,7 @@ def extract_windows(image: Tensor, region: RegionMask, config: RegionConfig, bac
     held = [(sample, box) for sample, box in enumerate(region.boxes) if box is not None]
     if not held:
         return []
-    if config.roi_mode == "mask":
+    if config.mode.whole_image:
         everything = len(held) == image.shape[0]
         kept = slice(None) if everything else torch.tensor([sample for sample, _ in held], device=image.device)
         return [_seen(image[kept], region.mask[kept], config, background)]
@@ -183,10 +184,9 @@ def _seen(pixels: Tensor, mask: Tensor, config: RegionConfig, background: float)
     # A host under autocast makes half-precision images, in which one pixel's share of a logit would vanish.
     pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
     inside = mask.to(pixels.dtype)
-    if config.roi_mode == "concat":
-        # The surroundings are shown but detached: the mask decides where the gradient may go.
-        return Windows(torch.cat([torch.where(visible, pixels, pixels.detach()), inside], dim=1), inside)
-    return Windows(torch.where(visible, pixels, background), inside)
+    # Shown, the surroundings are detached: the mask decides where the gradient may go.
+    seen = torch.where(visible, pixels, pixels.detach() if config.mode.shows_outside else background)
+    return Windows(torch.cat([seen, inside], dim=1) if config.mode.extra_channels else seen, inside)
 
 
 def grow(mask: Tensor, by_px: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Random streams: ours run beside the host's and never move them (promise 1)."""
+"""Random streams: ours run beside the host's and never move them ("Inert is invisible")."""
 
 from __future__ import annotations
 

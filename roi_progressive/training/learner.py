@@ -16,8 +16,7 @@ from ..method.foreign_networks import built_by
 from ..plugins.adapter import Adapter, Translation
 from ..plugins.manager import Plugins
 from ..runtime.distributed import average_gradients
-from ..runtime.finite import drop_where_not, finite
-from ..runtime.precision import is_mixed, single_precision
+from ..runtime.finite import drop_where_not, finite, is_mixed, single_precision
 from ..runtime.rng import ForkedStream
 from .objective import REVERSE, Contribution, GeneratorObjective, masks_of
 from .shares import Shares

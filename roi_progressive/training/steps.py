@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from ..config import Config
-from ..method.epoch_means import EpochMeans
-from ..method.stages import StageController
+from ..method.stages import EpochMeans, StageController
 from ..plugins.adapter import Adapter, DomainMasks
 from ..plugins.manager import Plugins
 from ..plugins.masks import masks_in_batch

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..runtime.finite import LateBool, finite
-from ..runtime.precision import is_mixed
+from ..runtime.finite import LateBool, finite, is_mixed
 
 
 def leaf(tensor: Tensor) -> Tensor:
