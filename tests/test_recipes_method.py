@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md for a region mode and an adversarial loss, carried out literally on a copy of the tree."""
+"""The recipes of CONTRIBUTING.md for a region mode and an adversarial loss, carried out on a copy of the tree."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """From masks to what a region discriminator sees: windows, scale pyramids, logit weights.
 
 Everything here is differentiable in the image and constant in the mask. Region terms touch the region only: the
-gradient on the image is exactly zero outside the mask grown by ``context_px`` in every mode, since painting comes before any
-resizing.
+gradient on the image is exactly zero outside the mask grown by ``context_px`` in every mode, since painting comes
+before any resizing.
 """
 
 from __future__ import annotations
