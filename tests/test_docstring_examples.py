@@ -28,7 +28,7 @@ def test_the_examples_of_a_module_run_as_printed(name: str) -> None:
     ("module", "name"),
     [
         ("config", "Config"),
-        ("method.discriminators", "DiscriminatorBank"),
+        ("method.bank", "DiscriminatorBank"),
         ("method.discriminators", "PatchDiscriminator"),
         ("method.discriminators", "RegionDiscriminator"),
         ("method.generator", "UNetGenerator"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ROI_MODES, Config
-from ..method.discriminators import DiscriminatorBank
+from ..method.bank import DiscriminatorBank
 from ..method.regions import RegionMask
 from .discriminator_trial import Failure, Trial
 

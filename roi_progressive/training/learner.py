@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..config import Config, RegionConfig
 from ..errors import CheckpointError, one_line
-from ..method.discriminators import DiscriminatorBank, patch_discriminator_for
-from ..method.foreign_networks import built_by
+from ..method.bank import DiscriminatorBank
+from ..method.discriminators import DiscriminatorFactory, patch_discriminator_for
+from ..method.foreign_networks import ForeignNetwork
 from ..plugins.adapter import Adapter, Translation
 from ..plugins.manager import Plugins
 from ..runtime.distributed import average_gradients
@@ -220,16 +221,14 @@ def _channels(generators: Iterable[str], first: Sequence[Translation]) -> dict[s
     return {direction: channels[direction] for direction in REVERSE if direction in training}
 
 
-def _factory(plugins: Plugins) -> Callable[[RegionConfig, int, int], nn.Module]:
-    def build(region: RegionConfig, in_channels: int, smallest_px: int) -> nn.Module:
+def _factory(plugins: Plugins) -> DiscriminatorFactory:
+    def build(region: RegionConfig, in_channels: int, smallest_px: int) -> nn.Module | ForeignNetwork:
         plugin, network = plugins.first(
             "roi_discriminator", region=region, in_channels=in_channels, smallest_px=smallest_px
         )
         if plugin is None:
             return patch_discriminator_for(region, in_channels, smallest_px)
-        built_by(network, plugin)
-        built: nn.Module = network
-        return built
+        return ForeignNetwork(network, plugin)
 
     return build
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import ConfigError, MaskError
-from ..method.discriminators import DiscriminatorBank
+from ..method.bank import DiscriminatorBank
 from ..method.regions import RegionMask
 from ..plugins.adapter import Translation
 from ..plugins.manager import Plugins
