@@ -234,13 +234,9 @@ class DiscriminatorBank(nn.Module):
             for keys, windows in self._pairs(sizes)
         ]
         losses = {"fake": self.loss.fake, "real": self.loss.real}
-        return self._losses(
-            judged, losses, lambda kind, key: 0.5 * self.shares.get(f"{kind}_{key}", 1.0), learn=True
-        )
+        return self._losses(judged, losses, lambda kind, key: 0.5 * self.shares.get(f"{kind}_{key}", 1.0), learn=True)
 
-    def _placed(
-        self, wanted: Sequence[tuple[str, str, str, Tensor, RegionMask]]
-    ) -> tuple[list[Tensor], list[_Placed]]:
+    def _placed(self, wanted: Sequence[tuple[str, str, str, Tensor, RegionMask]]) -> tuple[list[Tensor], list[_Placed]]:
         """The images that hold a region, each once, and where its windows lie in them."""
         images: dict[int, tuple[int, Tensor]] = {}
         placed = []

@@ -50,9 +50,7 @@ def checked_logits(network: nn.Module, logits: Any, n: int, plugin: str | None) 
     return logits
 
 
-def weights_by_geometry(
-    network: nn.Module, mask: Floats, logits: Tensor, level: int, plugin: str | None
-) -> Floats:
+def weights_by_geometry(network: nn.Module, mask: Floats, logits: Tensor, level: int, plugin: str | None) -> Floats:
     """What each logit weighs, by the network's ``geometry``.
 
     Args:

@@ -105,9 +105,7 @@ class RegionMask:
         """The masks of the images mirrored left to right."""
         return RegionMask(torch.from_numpy(self._numbers[:, None, :, ::-1].copy()), self._device)
 
-    def window_groups(
-        self, shape: Sequence[int], config: RegionConfig, background: float = -1.0
-    ) -> list[WindowGroup]:
+    def window_groups(self, shape: Sequence[int], config: RegionConfig, background: float = -1.0) -> list[WindowGroup]:
         """Where the region's windows lie in images of a shape, and what is painted; made once a batch.
 
         Args:
@@ -164,7 +162,7 @@ class WindowGroup:
     index: Indices
     shows: Bools
     hides: Bools
-    paint: npt.NDArray[np.float32]
+    paint: Floats
 
     @property
     def size(self) -> tuple[int, int]:
@@ -187,7 +185,9 @@ def _groups(masks: RegionMask, channels: int, config: RegionConfig, background: 
         else:
             side = window_side(box, config)
             by_size.setdefault((side, side), []).append((sample, *_corner(box, side, height, width)))
-    return [_group(masks.inside, size, places, channels, config, background) for size, places in sorted(by_size.items())]
+    return [
+        _group(masks.inside, size, places, channels, config, background) for size, places in sorted(by_size.items())
+    ]
 
 
 def _group(
@@ -212,13 +212,13 @@ def _group(
     index = np.where(in_image[:, None], places_in_mask[:, None] + by_sample + by_channel, 0)
     shows = np.broadcast_to((in_image if config.mode.shows_outside else visible)[:, None], index.shape)
     hides = np.broadcast_to(~visible[:, None], index.shape)
-    paint = np.full(index.shape, background, dtype=np.float32)
+    paint = np.full(index.shape, background)
     if config.mode.extra_channels:
         mask = region[:, None]
         index = np.concatenate([index, np.zeros_like(index[:, :1])], axis=1)
         shows = np.concatenate([shows, np.zeros_like(mask)], axis=1)
         hides = np.concatenate([hides, np.ones_like(mask)], axis=1)
-        paint = np.concatenate([paint, mask.astype(np.float32)], axis=1)
+        paint = np.concatenate([paint, mask], axis=1)
     return WindowGroup(region, index, shows, hides, paint)
 
 
@@ -276,8 +276,8 @@ def cut(images: Sequence[Tensor], groups: Sequence[Sequence[tuple[int, WindowGro
         _joined([[getattr(group, name) for _, group in together] for together in parts])
         for name in ("shows", "hides", "paint")
     )
-    if images[0].dtype == torch.float64:
-        paint = paint.astype(np.float64)
+    if images[0].dtype != torch.float64:
+        paint = paint.astype(np.float32)
     arrays = upload([index, paint, shows, hides], images[0].device)
     flat: Tensor = _Cut.apply(*arrays, *images)
     pixels = flat.split([int(np.prod(shape)) for shape in shapes])
