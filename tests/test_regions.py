@@ -18,7 +18,6 @@ from roi_progressive.errors import ShapeError
 from roi_progressive.method.discriminators import PatchDiscriminator, RegionDiscriminator, patch_geometry
 from roi_progressive.method.regions import (
     RegionMask,
-    Windows,
     extract_windows,
     grow,
     logit_weights,

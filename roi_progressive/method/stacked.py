@@ -18,9 +18,9 @@ _PARTS = (nn.Conv2d, nn.InstanceNorm2d, nn.LeakyReLU)
 class StackedPatchGAN:
     """Several ``PatchDiscriminator`` of one build as one network of grouped convolutions.
 
-    The networks keep their parameters, and whatever is done to those is done to the stack: both look at the same memory,
-    in which the parameters of all networks follow one another. InstanceNorm looks at each channel of each sample
-    alone, so that no network sees another's windows.
+    The networks keep their parameters, and whatever is done to those is done to the stack: both look at the same
+    memory, in which the parameters of all networks follow one another. InstanceNorm looks at each channel of each
+    sample alone, so that no network sees another's windows.
 
     Args:
         networks: See ``of``.

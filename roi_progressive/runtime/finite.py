@@ -6,11 +6,12 @@ device and read when they have arrived; steps that held some are left out and co
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import DivergenceError
 
@@ -40,32 +41,38 @@ def _autocasts(device_type: str) -> bool:
         return torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()
 
 
+@torch.no_grad()
+def largest(tensors: Iterable[Tensor]) -> Tensor | None:
+    """The largest absolute value of all tensors, or something larger; infinite or NaN where one of their numbers is.
+
+    Three operations, whatever the number of tensors.
+
+    Returns:
+        A scalar on the tensors' device; ``None`` where there is no number.
+    """
+    given = [tensor for tensor in tensors if tensor.numel()]
+    # What torch's own clip_grad_norm_ calls; it needs no map of bools, and of a NaN it makes a NaN.
+    norms = torch._foreach_norm(given, math.inf) if given else ()
+    return torch.stack(norms).sum() if len(norms) > 1 else next(iter(norms), None)
+
+
 def finite(tensors: Iterable[Tensor]) -> Tensor:
     """Whether no number is infinite or NaN, as a bool tensor on the tensors' device; nobody waits for it."""
-    # A sum is finite only if all its terms are, and needs no map of bools of the tensor's size.
-    sums = [tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
-    return torch.isfinite(torch.stack(sums)).all() if sums else torch.tensor(True)
+    found = largest(tensors)
+    return torch.tensor(True) if found is None else found < math.inf
 
 
-def drop_where_not(is_finite: Tensor, parameters: Iterable[nn.Parameter]) -> None:
-    """Take the gradients away where ``is_finite`` is false, so that an optimizer leaves their parameters alone.
-
-    On a GPU, where asking would wait for it, they become zeros there instead: what was learnt before still moves the
-    parameters a little.
-    """
-    if _is_read_late(is_finite):
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad = torch.where(is_finite, parameter.grad, 0.0)
-    elif not is_finite:
-        for parameter in parameters:
-            parameter.grad = None
+def is_read_late(flag: Tensor) -> bool:
+    """Whether a flag lies on a device, so that reading it now would wait."""
+    return flag.device.type != "cpu"
 
 
-def zero_where_not(is_finite: Tensor, tensor: Tensor) -> Tensor:
+def zero_where_not(is_finite: Tensor | bool, tensor: Tensor) -> Tensor:
     """The tensor itself, or zeros where ``is_finite`` is false."""
-    if _is_read_late(is_finite):
-        return torch.where(is_finite, tensor, 0.0)
+    if isinstance(is_finite, Tensor):
+        if is_read_late(is_finite):
+            return torch.where(is_finite, tensor, 0.0)
+        is_finite = bool(is_finite)
     return tensor if is_finite else torch.zeros_like(tensor)
 
 
@@ -74,27 +81,25 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
     return next((name for name, tensor in named if not finite([tensor])), None)
 
 
-def _is_read_late(flag: Tensor) -> bool:
-    """Whether a flag lies on a device, so that reading it now would wait."""
-    return flag.device.type != "cpu"
-
-
-class LateBool:
-    """A bool of a device, on its way to the CPU: reading it waits for what came before it, not for what came after."""
+class LateNumber:
+    """A number of a device, on its way to the CPU: reading it waits for what came before it, not for what came after."""
 
     def __init__(self, value: Tensor) -> None:
         self._value = value
         self._arrived: torch.cuda.Event | None = None
         if value.is_cuda:
-            self._value = torch.empty((), dtype=torch.bool, pin_memory=True)
+            self._value = torch.empty((), dtype=value.dtype, pin_memory=True)
             self._value.copy_(value, non_blocking=True)
             self._arrived = torch.cuda.Event()
             self._arrived.record()
 
-    def __bool__(self) -> bool:
+    def __float__(self) -> float:
         if self._arrived is not None:
             self._arrived.synchronize()
-        return bool(self._value)
+        return float(self._value)
+
+    def __bool__(self) -> bool:
+        return bool(float(self))
 
 
 class DroppedSteps:
