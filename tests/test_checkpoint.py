@@ -1,4 +1,4 @@
-"""Our file: written aside and renamed, read without running anything (promises 7 and 10)."""
+"""Our file: written aside and renamed, read without running anything."""
 
 from __future__ import annotations
 

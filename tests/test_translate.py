@@ -113,7 +113,7 @@ def test_an_earlier_translation_is_replaced_whole(plain: Path) -> None:
 
 
 def test_what_is_missing_is_said(plain: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="`split` must be one of test, val, train; got 'networks'"):
+    with pytest.raises(DataError, match="`split` must be one of train, val, test; got 'networks'"):
         translate(plain, "networks")
     with pytest.raises(CheckpointError, match="7_net_G_A"):
         translate(plain, epoch=7)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from roi_progressive.evaluation.curves import ARM_COLORS
-from roi_progressive.evaluation.figures import DIRECTION_NAMES, save_figure
-from roi_progressive.evaluation.metrics import region_psnr
-from roi_progressive.evaluation.pairs import DIRECTIONS, pairs_from_folders
+from roi_progressive.evaluation.figures import ARM_COLORS, save_figure
+from roi_progressive.evaluation.pairs import pairs_from_folders
+from roi_progressive.evaluation.similarity import region_psnr
 from roi_progressive.host import create_model
 from roi_progressive.runs.average import average_file
 from roi_progressive.runs.folder import history, read_run, saved_epoch, write_json
+from roi_progressive.saving.names import CT_AND_MR, DIRECTIONS
 
 from .gains import Slices, seeds_of
 
@@ -111,7 +111,7 @@ def draw_training(path: Path, out: Path, slices: Slices) -> bool:
             axis.axvline(epoch, color="0.5", linestyle=":", linewidth=1)
             place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "va": "top"}
             axis.annotate(f"stage {stage}", (epoch, 1), fontsize=7, color="0.4", **place)
-        axis.set_title(DIRECTION_NAMES[direction], fontsize=9)
+        axis.set_title(CT_AND_MR.title(direction), fontsize=9)
         axis.set_xlabel("epoch", fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("tumour PSNR, dB", fontsize=8)

@@ -9,6 +9,7 @@ from typing import Any
 from ..config import RegionConfig
 from ..errors import DataError
 from ..runtime.rng import RandomState
+from ..saving.names import DOMAINS
 
 SMALLEST_SCALE_PX = 6
 """The least side of an image that a region discriminator of one layer takes."""
@@ -23,7 +24,7 @@ def check_folder(data: Path) -> None:
     if not data.is_dir():
         what = "is a file" if data.exists() else "does not exist"
         raise DataError(f"`data` must be a folder that `roi-progressive prepare` wrote; {str(data)!r} {what}")
-    for domain in "AB":
+    for domain in DOMAINS:
         folder = data / f"train{domain}"
         if not folder.is_dir() or not any(path.is_file() for path in folder.iterdir()):
             what = "is empty" if folder.is_dir() else "is missing"
@@ -69,7 +70,7 @@ def read_everything(loader: Any) -> tuple[int, int]:
     try:
         for index in range(len(dataset)):
             sample = dataset[index]
-            for domain in "AB":
+            for domain in DOMAINS:
                 path, (height_px, width_px) = sample[f"{domain}_paths"], sample[domain].shape[-2:]
                 if size_px is None:
                     size_px, first = (width_px, height_px), path

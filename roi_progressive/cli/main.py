@@ -222,8 +222,8 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
 
 
 def _figure(options: argparse.Namespace) -> None:
-    from ..evaluation.figures import DIRECTION_NAMES
     from ..runs.figure import draw_run
+    from ..saving.names import CT_AND_MR
 
     with ProgressBar("figure") as bar:
         drawn = draw_run(
@@ -239,7 +239,7 @@ def _figure(options: argparse.Namespace) -> None:
             report=bar.step,
         )
     for figure in drawn:
-        print(f"{DIRECTION_NAMES[figure.direction]}: {', '.join(map(str, figure.files))}")
+        print(f"{CT_AND_MR.title(figure.direction)}: {', '.join(map(str, figure.files))}")
         print("\n".join(f"  {row}" for row in figure.rows))
 
 

@@ -12,10 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from ..saving.names import DOMAINS, SPLITS
 from .preprocessing import to_grey
-from .splits import SPLITS
-
-DOMAINS = ("A", "B")
 
 
 @contextmanager

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError
+from ..saving.names import DOMAINS, SPLITS
 from .contact_sheet import contact_sheet
 from .fingerprint import fingerprint
 from .groups import Group, LandmarksOf
 from .jobs import Progress, run_jobs
-from .layout import DOMAINS, make_folders
+from .layout import make_folders
 from .medical_packages import simpleitk
 from .options import PrepareOptions
 from .partial_folder import PartialFolder, partial_folder
 from .pictures import DOMAIN_OF, MAIN_REGION
 from .record import manifest_record, versions
-from .splits import SPLITS, checked_split, split_by_modality
+from .splits import checked_split, split_by_modality
 from .standardise import Landmarks, fit_standard
 from .volume_list import VolumeList, VolumeRow, read_volume_list
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
-from .manifest import Label, label_in_name, read_manifest
-from .pairs import DIRECTIONS, ImagePair
-from .picture_files import WHITE_16_BIT, Picture, list_pictures, read_picture, read_region
+from ..saving.names import DIRECTIONS, target_of
+from .image_files import WHITE_16_BIT, Picture, list_pictures, read_picture, read_region
+from .pairs import ImagePair, Label, label_in_name, read_manifest
 
 ONE_PHASE = "all"
 
@@ -76,7 +76,7 @@ def pairs_from_files(
         fake: The generated ones, on the same grid.
         masks: The evaluated region of each, 0 and 255; all 0 where the slice does not show it.
         direction: ``A2B`` or ``B2A``, which the real images are the B or the A of.
-        manifest: A data set's ``manifest.json``; where it maps the real images to HU, errors are told in HU too.
+        manifest: A data set's ``manifest.json``; where it maps the real images to HU, errors are given in HU too.
         organs: Masks, likewise, of what the region lies in, for the lesion audit.
         white: The value of 16-bit files that stands for 255.
 
@@ -98,9 +98,9 @@ def pairs_from_files(
             _same_names(reals, others, argument, Path(folder))
     files = {stem: (path, fakes[stem], regions[stem]) for stem, path in reals.items()}
     if manifest is None:
-        labels = _labels_in_names(list(reals), Path(real))
-        return FilePairs(direction, files, labels[0], {}, white, labels[1], around)
-    known, scales = read_manifest(Path(manifest), direction[2])
+        labels, patients_unknown = _labels_in_names(list(reals), Path(real))
+        return FilePairs(direction, files, labels, {}, white, patients_unknown, around)
+    known, scales = read_manifest(Path(manifest), target_of(direction))
     unknown = [stem for stem in reals if stem not in known]
     if unknown:
         raise DataError(

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..errors import DataError
+from ..saving.names import DOMAINS
 from .array_images import FORMAT, checked
 from .options import HostOptions
 from .ranks import sampler_for
@@ -85,7 +86,7 @@ class UnalignedDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, opt: HostOptions) -> None:
         self.opt = opt
-        self.dir_A, self.dir_B = (str(Path(opt.dataroot) / f"{opt.phase}{domain}") for domain in "AB")
+        self.dir_A, self.dir_B = (str(Path(opt.dataroot) / f"{opt.phase}{domain}") for domain in DOMAINS)
         self.A_paths = find_images(self.dir_A)[: opt.max_dataset_size]
         self.B_paths = find_images(self.dir_B)[: opt.max_dataset_size]
         self.A_size, self.B_size = len(self.A_paths), len(self.B_paths)
@@ -198,7 +199,7 @@ def _read(path: str, channels: int) -> PillowImage:
 
 
 def _collate(samples: list[dict[str, Any]]) -> Any:
-    for domain in "AB":
+    for domain in DOMAINS:
         first = samples[0]
         for sample in samples:
             if sample[domain].shape != first[domain].shape:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ADVERSARIAL_LOSSES, Config
+from ..saving.names import DIRECTIONS
 from .adversarial import Elementwise, JudgedMap, shares, term_losses
 from .discriminators import DiscriminatorFactory, RegionDiscriminator, patch_discriminator_for
 from .pools import PooledWindow, WindowPool
@@ -132,7 +133,7 @@ class DiscriminatorBank(nn.Module):
         self.loss = ADVERSARIAL_LOSSES[config.adversarial]
         # What a mean over generated or real windows here weighs among those of all processes, by `fake_<key>`, ...
         self.shares: dict[str, float] = {}
-        channels = {"A2B": 1, "B2A": 1} if in_channels is None else in_channels
+        channels = dict.fromkeys(DIRECTIONS, 1) if in_channels is None else in_channels
         keys = [(direction, region) for direction in channels for region in config.regions]
         self.networks = nn.ModuleDict(
             {f"{d}_{region.name}": RegionDiscriminator(region, channels[d], build) for d, region in keys}

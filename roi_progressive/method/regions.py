@@ -42,6 +42,17 @@ class RegionMask:
         mask: ``[N, 1, H, W]``; bool, or numbers of which those above 0 are inside. Best given on the CPU: it is read
             there, and on a GPU that waits for it.
         device: Where the images are.
+
+    Example:
+        >>> import torch
+        >>> from roi_progressive import RegionMask
+        >>> tumor = torch.zeros(2, 1, 32, 32)  # two images, of which the first holds the region
+        >>> tumor[0, :, 8:20, 10:18] = 1
+        >>> masks = RegionMask.from_tensor(tumor)
+        >>> masks.boxes
+        ((8, 10, 20, 18), None)
+        >>> masks.mirrored().boxes
+        ((8, 14, 20, 22), None)
     """
 
     def __init__(self, mask: Tensor, device: torch.device | str) -> None:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..evaluation.aggregation import Results
-from ..evaluation.curves import curves_figure
-from ..evaluation.figures import ComparisonRow, comparison_figure, slice_to_show
+from ..evaluation.aggregation import Results, metric_of, metrics_of
+from ..evaluation.figures import ComparisonRow, comparison_figure, curves_figure, slice_to_show
 from ..evaluation.image_files import read_grey
-from ..evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders
+from ..evaluation.metrics import PSNR, TEXTURE, TPSNR, TSSIM, Metric
+from ..evaluation.pairs import FolderPairs, pairs_from_folders
 from ..evaluation.table import render_markdown
+from ..saving.names import CT_AND_MR, DIRECTIONS
 from .folder import history, write_json, write_text
 from .scores import RunScores
 
 REGION = "tumor"
 REFERENCES = ("constant_fill", "copy_source")
-WAYS = {"A2B": "CT → MR", "B2A": "MR → CT"}
 
 
 def write(folder: Path, scores: Mapping[str, RunScores], *, seed: int, epochs: int, minutes: float) -> dict[str, Any]:
@@ -58,13 +58,13 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
     """Five lines a newcomer understands."""
     return "\n".join(
         [
-            f"Guiding by regions changed the tumour by {_both(metrics['gain'], 'tpsnr')} dB PSNR "
-            f"and {_both(metrics['gain'], 'tssim', 2)} SSIM (higher is better).",
+            f"Guiding by regions changed the tumour by {_both(metrics['gain'], TPSNR)} dB PSNR "
+            f"and {_both(metrics['gain'], TSSIM, 2)} SSIM (higher is better).",
             f"The same with masks shuffled between images, which must not help: "
-            f"{_both(metrics['placebo_gain'], 'tpsnr')} dB.",
-            f"The whole image changed by {_both(metrics['gain'], 'psnr')} dB; lesion texture is "
+            f"{_both(metrics['placebo_gain'], TPSNR)} dB.",
+            f"The whole image changed by {_both(metrics['gain'], PSNR)} dB; lesion texture is "
             f"{_texture(metrics)} times the real one's (1 is right).",
-            f"Against painting the tumour flat in its mean grey: {_both(metrics['to_constant_fill'], 'tpsnr')} dB "
+            f"Against painting the tumour flat in its mean grey: {_both(metrics['to_constant_fill'], TPSNR)} dB "
             f"(above 0 beats it).",
             f"Look at {folder / 'figure.png'}, then read {folder / 'report.md'}; "
             f"it took {metrics['minutes']:.1f} minutes.",
@@ -73,31 +73,35 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
 
 
 def _difference(these: Results, those: Results) -> dict[str, dict[str, float | None]]:
-    """By direction and metric: the difference of the means over phases, ``None`` where either does not exist."""
-    skipped = ("texture_ratio", "reasons")
-    return {
-        direction: {
-            name: None
-            if value is None or those[direction]["mean"].get(name) is None
-            else value - those[direction]["mean"][name]
-            for name, value in these[direction]["mean"].items()
-            if name not in skipped and not name.startswith("n_")
+    """By direction and metric: the difference of the means over phases, ``None`` where either does not exist.
+
+    A metric that is best at 1 has no gain.
+    """
+    gains: dict[str, dict[str, float | None]] = {}
+    for direction in DIRECTIONS:
+        ours, others = these[direction]["mean"], those[direction]["mean"]
+        scores = set(metrics_of([ours]))
+        gains[direction] = {
+            key: None if value is None or others.get(key) is None else value - others[key]
+            for key, value in ours.items()
+            if key in scores and metric_of(key).better != "1"
         }
-        for direction in DIRECTIONS
-    }
+    return gains
 
 
-def _both(gain: Mapping[str, Mapping[str, float | None]], name: str, digits: int = 1) -> str:
-    return " and ".join(f"{_shown(gain[d][name], f'+.{digits}f')} ({WAYS[d]})" for d in DIRECTIONS)
+def _both(gain: Mapping[str, Mapping[str, float | None]], metric: Metric, digits: int = 1) -> str:
+    return " and ".join(
+        f"{_number(gain[d][metric.key], f'+.{digits}f')} ({CT_AND_MR.title(d)})" for d in DIRECTIONS
+    )
 
 
-def _shown(value: float | None, form: str) -> str:
+def _number(value: float | None, form: str) -> str:
     return "n/a" if value is None else f"{value:{form}}"
 
 
 def _texture(metrics: Mapping[str, Any]) -> str:
-    ratios = (metrics["arms"]["regions"][d]["mean"]["texture_ratio"] for d in DIRECTIONS)
-    return " and ".join(_shown(ratio, ".2f") for ratio in ratios)
+    ratios = (metrics["arms"]["regions"][d]["mean"][TEXTURE.key] for d in DIRECTIONS)
+    return " and ".join(_number(ratio, ".2f") for ratio in ratios)
 
 
 def _pairs(folder: Path, scores: Mapping[str, RunScores], arm: str, direction: str) -> FolderPairs:
@@ -108,7 +112,7 @@ def _draw_comparison(folder: Path, scores: Mapping[str, RunScores]) -> None:
     """One slice a direction: the largest lesion of the patient whose tumour PSNR is the median."""
     rows = []
     for direction in DIRECTIONS:
-        slices = [one for one in scores["regions"].slices["model"] if one["direction"] == direction]
+        slices = [scored for scored in scores["regions"].slices["model"] if scored["direction"] == direction]
         shown = slice_to_show(slices)
         guided = _pairs(folder, scores, "regions", direction)[shown["name"]]
         plain = _pairs(folder, scores, "plain", direction)[shown["name"]]
@@ -182,15 +186,15 @@ Losses by epoch, averaged over both directions; at the dashed lines stage 2 (S2)
 
 
 def _gains(metrics: Mapping[str, Any]) -> str:
-    lines = ["| mean over phases | " + " | ".join(WAYS[d] for d in DIRECTIONS) + " |", "| --- | ---: | ---: |"]
+    lines = ["| mean over phases | " + " | ".join(CT_AND_MR.title(d) for d in DIRECTIONS) + " |", "| --- | ---: | ---: |"]
     rows = (
-        ("tumour PSNR, regions − plain (dB)", "gain", "tpsnr", 2),
-        ("tumour SSIM, regions − plain", "gain", "tssim", 3),
-        ("whole-image PSNR, regions − plain (dB)", "gain", "psnr", 2),
-        ("tumour PSNR, placebo − plain (dB)", "placebo_gain", "tpsnr", 2),
-        ("tumour PSNR, regions − constant fill (dB)", "to_constant_fill", "tpsnr", 2),
+        ("tumour PSNR, regions − plain (dB)", "gain", TPSNR, 2),
+        ("tumour SSIM, regions − plain", "gain", TSSIM, 3),
+        ("whole-image PSNR, regions − plain (dB)", "gain", PSNR, 2),
+        ("tumour PSNR, placebo − plain (dB)", "placebo_gain", TPSNR, 2),
+        ("tumour PSNR, regions − constant fill (dB)", "to_constant_fill", TPSNR, 2),
     )
-    for title, table, name, digits in rows:
-        values = " | ".join(_shown(metrics[table][d][name], f"+.{digits}f") for d in DIRECTIONS)
+    for title, table, metric, digits in rows:
+        values = " | ".join(_number(metrics[table][d][metric.key], f"+.{digits}f") for d in DIRECTIONS)
         lines.append(f"| {title} | {values} |")
     return "\n".join(lines)

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError, MaskError
-from ..evaluation.aggregation import METRICS, aggregate
+from ..evaluation.aggregation import aggregate
 from ..evaluation.file_pairs import FilePairs, pairs_from_files
+from ..evaluation.image_files import WHITE_16_BIT
 from ..evaluation.intervals import DIFFERENCE, paired_difference, with_intervals
 from ..evaluation.networks import load_inception, load_lpips
-from ..evaluation.pairs import DIRECTIONS, FolderPairs, ImagePair, pairs_from_folders
-from ..evaluation.picture_files import WHITE_16_BIT
+from ..evaluation.pairs import FolderPairs, ImagePair, pairs_from_folders, require_folders, with_sigma
 from ..evaluation.references import constant_fill, copy_source, mean_image
-from ..evaluation.scoring import SliceScores, score
-from ..evaluation.sigma_maps import require_folders, with_sigma
+from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score
 from ..plugins.manager import Plugins
+from ..saving.names import DIRECTIONS
 from .train import Report
 from .folder import read_run, require_data, required_epoch
 from .scores import RunScores
@@ -90,7 +90,7 @@ def evaluate_run(
 
 def _extra_columns(manager: Plugins) -> Callable[[ImagePair], dict[str, Any]]:
     def columns(pair: ImagePair) -> dict[str, Any]:
-        return manager.merged("roi_metrics", taken=METRICS, real=pair.real, fake=pair.fake, mask=pair.mask)
+        return manager.merged("roi_metrics", taken=RESERVED_NAMES, real=pair.real, fake=pair.fake, mask=pair.mask)
 
     return columns
 

@@ -11,17 +11,18 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..evaluation.aggregation import phase_order
 from ..evaluation.figures import ComparisonRow, comparison_figure, slice_to_show
-from ..evaluation.metrics import region_psnr
-from ..evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders
+from ..evaluation.image_files import read_sigma
+from ..evaluation.metrics import TPSNR
+from ..evaluation.pairs import FolderPairs, pairs_from_folders
 from ..evaluation.scoring import SliceScores
-from ..evaluation.sigma_maps import read_sigma
+from ..evaluation.similarity import region_psnr
+from ..saving.names import CT_AND_MR, DIRECTIONS, source_of, target_of
 from .evaluate import default_region
 from .train import Report
 from .folder import make_folder, read_run, require_data, required_epoch
 from .translate import translate
 
 FORMATS = ("png", "pdf")
-MODALITIES = {"A": "CT", "B": "MR"}
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _slices_to_show(pairs: FolderPairs, patient: str | None) -> list[SliceScores
             phase=pair.phase,
             direction=pair.direction,
             region_px=int(pair.mask.sum()),
-            scores={"tpsnr": region_psnr(pair.real, pair.fake, pair.mask)},
+            scores={TPSNR.key: region_psnr(pair.real, pair.fake, pair.mask)},
             reasons={},
             fid_features=None,
         )
@@ -157,7 +158,7 @@ def _slices_to_show(pairs: FolderPairs, patient: str | None) -> list[SliceScores
 
 def _row(pairs: FolderPairs, shown: SliceScores, sigma_dir: Path | None, error: bool) -> ComparisonRow:
     pair = pairs[shown["name"]]
-    source, target = MODALITIES[pair.direction[0]], MODALITIES[pair.direction[2]]
+    source, target = (CT_AND_MR.name(domain_of(pair.direction)) for domain_of in (source_of, target_of))
     assert pair.source is not None
     panels = {f"real {source}": pair.source, f"generated {target}": pair.fake, f"real {target}": pair.real}
     maps = {}
@@ -170,5 +171,5 @@ def _row(pairs: FolderPairs, shown: SliceScores, sigma_dir: Path | None, error: 
 
 def _said(shown: SliceScores, patient: str | None) -> str:
     why = "the median patient" if patient is None else "as asked"
-    tpsnr = shown["scores"]["tpsnr"]
+    tpsnr = shown["scores"][TPSNR.key]
     return f"{shown['phase']}: {shown['patient']}, {why}; {shown['name']}, tumour PSNR {tpsnr:.2f} dB"

@@ -23,9 +23,9 @@ from torch import Tensor
 from ..config import Config
 from ..errors import CheckpointError, DataError
 from .options import TrainOptions
+from ..saving.names import DIRECTIONS, SPLITS
 from ..saving.whole_files import writing, written_whole
 
-SPLITS = ("test", "val", "train")
 _HALF_WRITTEN = re.compile(r"\.?.+\.(pth|json|jsonl)\.\d+\.tmp")
 _NETWORKS = re.compile(r"(\d+)_(net_[GD]_[AB]|average_G_[AB]|roi_progressive|optimizers)\.pth")
 
@@ -129,7 +129,7 @@ def clear(folder: Path) -> None:
         for path in folder.glob(pattern):
             path.unlink()
     for split in SPLITS:
-        for name in ("A2B", "B2A", "A2B_sigma", "B2A_sigma"):
+        for name in (*DIRECTIONS, *(f"{direction}_sigma" for direction in DIRECTIONS)):
             shutil.rmtree(folder / split / name, ignore_errors=True)
         for name in ("table.md", "table.csv", "table.tex", "metrics.json", "reliability.png", "reliability.pdf"):
             (folder / split / name).unlink(missing_ok=True)

@@ -13,17 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from ..evaluation.aggregation import LESION_COUNTS, Results
+from ..evaluation.aggregation import Results
 from ..evaluation.calibration import reliability
-from ..evaluation.reliability_figure import reliability_figure
-from ..evaluation.scoring import SliceScores
+from ..evaluation.figures import reliability_figure
+from ..evaluation.metrics import LESION_COUNTS
+from ..evaluation.scoring import LABELS, SliceScores
 from ..evaluation.table import render_csv, render_latex, render_markdown
 from .folder import write_json, write_text
 
 IDENTICAL = "identical pixels"
 RELIABILITY_FILES = ("reliability.png", "reliability.pdf")
 FILES = ("table.md", "table.csv", "table.tex", "metrics.json")
-_LABELS = ("name", "patient", "phase", "direction", "region_px")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _plain(one: SliceScores) -> dict[str, Any]:
     scores = {name: value if value is None or math.isfinite(value) else None for name, value in one["scores"].items()}
     reasons = dict(one["reasons"])
     reasons.update({name: IDENTICAL for name, v in one["scores"].items() if v is not None and not math.isfinite(v)})
-    labels = {key: one[key] for key in (*_LABELS, *LESION_COUNTS) if key in one}  # type: ignore[literal-required]
+    labels = {key: one[key] for key in (*LABELS, *LESION_COUNTS) if key in one}  # type: ignore[literal-required]
     return {**labels, **scores, "reasons": reasons}
 
 
@@ -164,7 +164,7 @@ def _scored(entry: Mapping[str, Any]) -> SliceScores:
     scores = {
         name: math.inf if reasons.get(name) == IDENTICAL else None if value is None else float(value)
         for name, value in entry.items()
-        if name not in (*_LABELS, *LESION_COUNTS, "reasons")
+        if name not in (*LABELS, *LESION_COUNTS, "reasons")
     }
     counts = {key: int(entry[key]) for key in LESION_COUNTS if key in entry}
     return {

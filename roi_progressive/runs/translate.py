@@ -13,11 +13,11 @@ from torch import Tensor
 from ..data.layout import new_folder
 from ..errors import DataError
 from ..evaluation.image_files import list_images, read_grey
-from ..evaluation.pairs import DIRECTIONS
 from ..host import CycleGANModel, create_model
 from .train import INERT, Report
 from .average import use_averages
-from .folder import SPLITS, read_run, require_data, required_epoch, write_image
+from ..saving.names import DIRECTIONS, SPLITS
+from .folder import read_run, require_data, required_epoch, write_image
 from ..training.session import Session, attach
 
 

@@ -17,7 +17,17 @@ from ..saving.state_checks import number, python_dice, whole
 
 @dataclass(frozen=True)
 class RandomState:
-    """A snapshot of every random stream a training script draws from: Python, NumPy, torch on CPU and CUDA."""
+    """A snapshot of every random stream a training script draws from: Python, NumPy, torch on CPU and CUDA.
+
+    Example:
+        >>> import torch
+        >>> from roi_progressive import RandomState
+        >>> before = RandomState.now()
+        >>> first = torch.rand(3)
+        >>> before.restore()
+        >>> torch.equal(torch.rand(3), first)
+        True
+    """
 
     python: tuple[Any, ...]
     numpy: dict[str, Any]

@@ -20,7 +20,16 @@ _DOS_FOLDER = 0x10
 
 
 def checkpoint_name(epoch: int | str) -> str:
-    """The file's name for an epoch (or ``latest``), as it lies beside the host's own files."""
+    """The name of our checkpoint of an epoch, as it lies beside the host's own files.
+
+    Args:
+        epoch: In the host's own count, or its own word, such as ``latest``.
+
+    Example:
+        >>> from roi_progressive import checkpoint_name
+        >>> checkpoint_name(7), checkpoint_name("latest")
+        ('7_roi_progressive.pth', 'latest_roi_progressive.pth')
+    """
     return f"{epoch}_roi_progressive.pth"
 
 
@@ -45,7 +54,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint with ``weights_only=True``: nothing in it is executed (promise 10).
+    """Read a checkpoint with ``weights_only=True``: nothing in it is executed ("Loading is safe").
 
     Raises:
         CheckpointError: The file is missing, damaged, or of a newer format.

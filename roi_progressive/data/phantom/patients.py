@@ -22,11 +22,11 @@ from PIL import Image
 from roi_progressive.data.phantom.anatomy import BoolArray, Canvas, paint_patient
 from roi_progressive.data.phantom.tissue import LESION_TYPES, PHANTOM_VERSION, PHASES, FloatArray
 from roi_progressive.errors import ConfigError, DataError
+from roi_progressive.saving.names import DOMAINS, SPLITS
 from roi_progressive.saving.whole_files import writing
 
 REGIONS = ("liver", "tumor")
 NOISE_GREY_LEVELS = 2.5
-_SPLITS = ("train", "val", "test")
 _OWN_FILE = re.compile(r"p\d{3,}_(ART|PV|NC)_\d{3}\.png")
 
 
@@ -56,7 +56,7 @@ class _Plan:
     patient: str
     number: int
     split: str
-    domains: str
+    domains: tuple[str, ...]
     phase: str
     lesion: str
 
@@ -159,9 +159,9 @@ def make_phantom(
 
 def _plans(n_patients: dict[str, int]) -> Iterator[_Plan]:
     number = 0
-    for split in _SPLITS:
+    for split in SPLITS:
         for k in range(n_patients[split]):
-            domains, turn = ("AB"[k % 2], k // 2) if split == "train" else ("AB", k)
+            domains, turn = ((DOMAINS[k % 2],), k // 2) if split == "train" else (DOMAINS, k)
             lesion = LESION_TYPES[(turn + turn // 3) % 3]
             yield _Plan(f"p{number:03d}", number, split, domains, PHASES[turn % 3], lesion)
             number += 1
@@ -200,7 +200,7 @@ def _write_png(path: Path, image: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
 
 def _folders() -> list[str]:
     return [
-        f"{split}{domain}{tail}" for split in _SPLITS for domain in "AB" for tail in ("", *(f"_{r}" for r in REGIONS))
+        f"{split}{domain}{tail}" for split in SPLITS for domain in DOMAINS for tail in ("", *(f"_{r}" for r in REGIONS))
     ]
 
 
