@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..config import ADVERSARIAL_LOSSES, Config
 from ..saving.names import DIRECTIONS
 from .adversarial import Elementwise, JudgedMap, shares, term_losses
-from .discriminators import DiscriminatorFactory, RegionDiscriminator, patch_discriminator_for
+from .discriminators import DiscriminatorFactory, PatchDiscriminator, RegionDiscriminator, patch_discriminator_for
 from .pools import PooledWindow, WindowPool
 from .regions import Bools, Floats, RegionMask, WindowGroup, Windows, cut, in_full, mask_tensor, pyramid
 from .stacked import StackedPatchGAN, is_hooked
@@ -144,6 +144,12 @@ class DiscriminatorBank(nn.Module):
         }
         self._regions = {region.name: region for region in config.regions}
         self._stacks: dict[tuple[str, ...], list[StackedPatchGAN] | None] = {}
+
+    @property
+    def has_foreign_networks(self) -> bool:
+        """Whether a network is not of our making."""
+        scales = (scale for key in self.networks for scale in self._network(key).scales)
+        return any(type(network) is not PatchDiscriminator for network in scales)
 
     def generator_loss(self, direction: str, region: str, fake: Tensor, masks: RegionMask) -> Tensor | None:
         """How far the generated regions are from passing for real (paper eq. 4, 6, 8).

@@ -90,9 +90,7 @@ def _difference(these: Results, those: Results) -> dict[str, dict[str, float | N
 
 
 def _both(gain: Mapping[str, Mapping[str, float | None]], metric: Metric, digits: int = 1) -> str:
-    return " and ".join(
-        f"{_number(gain[d][metric.key], f'+.{digits}f')} ({CT_AND_MR.title(d)})" for d in DIRECTIONS
-    )
+    return " and ".join(f"{_number(gain[d][metric.key], f'+.{digits}f')} ({CT_AND_MR.title(d)})" for d in DIRECTIONS)
 
 
 def _number(value: float | None, form: str) -> str:
@@ -186,7 +184,10 @@ Losses by epoch, averaged over both directions; at the dashed lines stage 2 (S2)
 
 
 def _gains(metrics: Mapping[str, Any]) -> str:
-    lines = ["| mean over phases | " + " | ".join(CT_AND_MR.title(d) for d in DIRECTIONS) + " |", "| --- | ---: | ---: |"]
+    lines = [
+        "| mean over phases | " + " | ".join(CT_AND_MR.title(d) for d in DIRECTIONS) + " |",
+        "| --- | ---: | ---: |",
+    ]
     rows = (
         ("tumour PSNR, regions − plain (dB)", "gain", TPSNR, 2),
         ("tumour SSIM, regions − plain", "gain", TSSIM, 3),

@@ -19,7 +19,19 @@ from ..errors import DataError, ShapeError
 from ..host import CycleGANModel, create_dataset, create_model
 from ..check.data_check import check_folder, check_size, read_everything
 from .average import AveragedGenerators
-from .folder import append_json, clear, make_folder, read_run, remove_leftovers, require_data, required_epoch, saved_epoch, truncate_history, write_image, write_json
+from .folder import (
+    append_json,
+    clear,
+    make_folder,
+    read_run,
+    remove_leftovers,
+    require_data,
+    required_epoch,
+    saved_epoch,
+    truncate_history,
+    write_image,
+    write_json,
+)
 from .run_optimizers import load_optimizers, optimizers_file, save_optimizers
 from ..training.session import Session, attach
 from .options import TrainOptions

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import DivergenceError
 
@@ -50,7 +50,7 @@ def largest(tensors: Iterable[Tensor]) -> Tensor | None:
     Returns:
         A scalar on the tensors' device; ``None`` where there is no number.
     """
-    given = [tensor for tensor in tensors if tensor.numel()]
+    given = [tensor for tensor in tensors if tensor.numel() and tensor.is_floating_point()]
     # What torch's own clip_grad_norm_ calls; it needs no map of bools, and of a NaN it makes a NaN.
     norms = torch._foreach_norm(given, math.inf) if given else ()
     return torch.stack(norms).sum() if len(norms) > 1 else next(iter(norms), None)
@@ -74,6 +74,17 @@ def zero_where_not(is_finite: Tensor | bool, tensor: Tensor) -> Tensor:
             return torch.where(is_finite, tensor, 0.0)
         is_finite = bool(is_finite)
     return tensor if is_finite else torch.zeros_like(tensor)
+
+
+def drop_where_not(is_finite: Tensor, parameters: Iterable[nn.Parameter]) -> None:
+    """Take the gradients away where ``is_finite`` is false; on a device, where asking would wait, they become zeros."""
+    if is_read_late(is_finite):
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = torch.where(is_finite, parameter.grad, 0.0)
+    elif not is_finite:
+        for parameter in parameters:
+            parameter.grad = None
 
 
 def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:

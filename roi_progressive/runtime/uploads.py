@@ -20,7 +20,7 @@ def upload(arrays: Sequence[npt.NDArray[Any]], device: torch.device) -> list[Ten
             memory to a CUDA device, so that neither the device nor the CPU waits.
     """
     plain = [np.ascontiguousarray(array) for array in arrays]
-    if device.type == "cpu":
+    if lies_here(device):
         return [torch.from_numpy(array) for array in plain]
     packed = torch.from_numpy(np.concatenate([array.reshape(-1).view(np.uint8) for array in plain]))
     there = (packed.pin_memory() if device.type == "cuda" else packed).to(device, non_blocking=True)
@@ -28,3 +28,8 @@ def upload(arrays: Sequence[npt.NDArray[Any]], device: torch.device) -> list[Ten
     return [
         part.view(torch.from_numpy(array).dtype).view(array.shape) for part, array in zip(parts, plain, strict=True)
     ]
+
+
+def lies_here(device: torch.device) -> bool:
+    """Whether a device reads the CPU's own memory."""
+    return device.type == "cpu"
