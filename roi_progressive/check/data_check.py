@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ..config import RegionConfig
 from ..errors import DataError
 from ..runtime.rng import RandomState
@@ -48,6 +50,19 @@ def check_size(size_px: tuple[int, int], regions: Sequence[RegionConfig]) -> Non
             )
 
 
+def _verify(path: str) -> None:
+    """Compare a PNG with its checksums, which Pillow leaves aside where it decodes the pixels.
+
+    Raises:
+        DataError: They do not match.
+    """
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"`data` must hold readable images; {path!r} is not: {error}; replace the file") from error
+
+
 def read_everything(loader: Any) -> tuple[int, int]:
     """Read every image of both domains once, and its masks where the session's wrapper brings them.
 
@@ -72,6 +87,7 @@ def read_everything(loader: Any) -> tuple[int, int]:
             sample = dataset[index]
             for domain in DOMAINS:
                 path, (height_px, width_px) = sample[f"{domain}_paths"], sample[domain].shape[-2:]
+                _verify(path)
                 if size_px is None:
                     size_px, first = (width_px, height_px), path
                 if (width_px, height_px) != size_px:

@@ -11,7 +11,7 @@ from ..saving.names import DIRECTIONS
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error."""
+    """Reports a mistake in one line, as every other error."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"roi-progressive: error: {message}; see `{self.prog} --help`\n")

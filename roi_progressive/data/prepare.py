@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..saving.names import DOMAINS, SPLITS
+from ..saving.records import to_json
 from .contact_sheet import contact_sheet
 from .fingerprint import fingerprint
 from .groups import Group, LandmarksOf
@@ -115,7 +115,7 @@ def prepare(
         notes += _empty_parts(counts)
         _write_sheets(place, slices, volumes.regions)
         manifest = manifest_record(volumes, options, split_of, slices, standard)
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        text = to_json(manifest, ascii_only=False) + "\n"
         place.put(place.pictures / "manifest.json", lambda aside: aside.write_text(text, encoding="utf-8"))
     patients = {split: len({e["patient"] for e in slices if e["split"] == split}) for split in SPLITS}
     return PrepareReport(Path(out), manifest, problems, notes, counts, patients)

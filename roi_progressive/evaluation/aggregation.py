@@ -48,12 +48,12 @@ def aggregate(slices: Iterable[SliceScores]) -> Results:
         number of images behind FID and KID), ``n_region_slices``, ``n_without_region``, ``n_lesions`` (behind ``lost``,
         ``inverted`` and ``invented``) and ``n_unclear_lesions``.
     """
-    groups: dict[str, dict[str, list[SliceScores]]] = {}
+    by_direction: dict[str, dict[str, list[SliceScores]]] = {}
     for scored in slices:
-        groups.setdefault(scored["direction"], {}).setdefault(scored["phase"], []).append(scored)
+        by_direction.setdefault(scored["direction"], {}).setdefault(scored["phase"], []).append(scored)
     results: Results = {}
-    for direction in sorted(groups):
-        phases = groups[direction]
+    for direction in sorted(by_direction):
+        phases = by_direction[direction]
         cells = {phase: _phase_cell(phases[phase]) for phase in sorted(phases, key=phase_order)}
         patients = {scored["patient"] for members in phases.values() for scored in members}
         results[direction] = {**cells, "mean": _mean_cell(cells, len(patients))}
@@ -70,7 +70,12 @@ def metric_of(key: str) -> Metric:
 
 
 def patient_values(slices: Iterable[SliceScores], key: str) -> dict[str, float]:
-    """A score averaged over each patient's slices, as :func:`aggregate` does; patients without a value are absent."""
+    """A score averaged over each patient's slices, as :func:`aggregate` does; patients without a value are absent.
+
+    Args:
+        slices: What :func:`~roi_progressive.evaluation.scoring.score` returned.
+        key: The name of the score, e.g. ``TPSNR.key``.
+    """
     by_patient: dict[str, list[float]] = {}
     for scored in slices:
         value = scored["scores"].get(key)

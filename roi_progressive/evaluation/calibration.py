@@ -102,6 +102,11 @@ def sparsification_error(sigma: Array, error: Array) -> float | None:
 
     Returns:
         At least 0, lower is better; 0 if sigma orders the pixels as the error does. ``None`` without any error.
+
+    Example:
+        >>> error = np.array([1.0, -2.0, 3.0])
+        >>> sparsification_error(np.abs(error), error)
+        0.0
     """
     size = np.abs(error.astype(np.float64)).ravel()
     if not size.size or size.mean() == 0.0:

@@ -133,6 +133,12 @@ def region_box(mask: Mask, margin_px: int = 6, min_side_px: int = 24) -> Box:
 
     Returns:
         ``(top, left, height, width)``, square unless the image is narrower.
+
+    Example:
+        >>> mask = np.zeros((64, 64), dtype=bool)
+        >>> mask[30:34, 40:44] = True
+        >>> region_box(mask)
+        (20, 30, 24, 24)
     """
     from skimage import measure
 
@@ -309,13 +315,15 @@ def reliability_figure(
     if not curves:
         raise DataError("`curves` must have at least one direction; there is none; score images with their sigma")
     shown = {
-        direction: {name: [point for point in points if point["n"] >= MIN_BIN_PX] for name, points in of.items()}
-        for direction, of in curves.items()
+        direction: {
+            name: [point for point in points if point["n"] >= MIN_BIN_PX] for name, points in of_direction.items()
+        }
+        for direction, of_direction in curves.items()
     }
     sizes = [
         point[key]
-        for of in shown.values()
-        for points in of.values()
+        for of_direction in shown.values()
+        for points in of_direction.values()
         for point in points
         for key in ("predicted", "observed")
         if point[key] > 0
@@ -323,9 +331,9 @@ def reliability_figure(
     limits = (min(sizes) / 1.4, max(sizes) * 1.4) if sizes else (1.0, 255.0)
     figure = Figure(figsize=(3.4 * len(shown), 3.7), layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
-    for axis, (direction, of) in zip(axes, shown.items(), strict=True):
+    for axis, (direction, of_direction) in zip(axes, shown.items(), strict=True):
         axis.plot(limits, limits, color="0.5", linestyle="--", linewidth=1.0, label="equal")
-        for color, (name, points) in zip(ARM_COLORS, of.items(), strict=False):
+        for color, (name, points) in zip(ARM_COLORS, of_direction.items(), strict=False):
             most = max((point["n"] for point in points), default=1)
             x, y = [point["predicted"] for point in points], [point["observed"] for point in points]
             axis.plot(x, y, color=color, linewidth=1.0, alpha=0.6)

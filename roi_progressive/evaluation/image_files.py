@@ -219,6 +219,8 @@ def _read(path: Path, error: type[DataError] | type[MaskError]) -> tuple[Grey, s
 
     try:
         with Image.open(path) as image:
+            image.verify()  # a PNG's checksums, which Pillow leaves aside where it decodes the pixels
+        with Image.open(path) as image:
             return np.array(image.convert("L"), dtype=np.uint8), image.mode
     except FileNotFoundError as cause:
         raise error(f"{path} is missing") from cause

@@ -116,6 +116,14 @@ def audit_lesions(
 
     Raises:
         ShapeError: The arrays do not fit each other.
+
+    Example:
+        >>> mask = np.zeros((32, 32), dtype=bool)
+        >>> mask[12:18, 12:18] = True
+        >>> real, fake = np.where(mask, 140.0, 100.0), np.where(mask, 60.0, 100.0)
+        >>> [lesion] = audit_lesions(real, fake, mask, organ=np.ones_like(mask)).lesions
+        >>> lesion.real, lesion.fake, lesion.outcome
+        (40.0, -40.0, 'inverted')
     """
     check_images(real, fake, mask, organ)
     if not mask.any():

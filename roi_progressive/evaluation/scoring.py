@@ -45,7 +45,7 @@ class SliceScores(_NotAlways):
 
 
 LABELS = ("name", "patient", "phase", "direction", "region_px")
-"""What tells a slice from the others, beside its scores."""
+"""What identifies a slice, beside its scores."""
 RESERVED_NAMES = frozenset(
     {
         *(metric.key for metric in METRICS),

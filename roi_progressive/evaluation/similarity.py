@@ -112,6 +112,11 @@ def texture_ratio(real: Array, fake: Array, mask: Array) -> float | None:
 
     Raises:
         ShapeError: The arrays do not fit each other, or ``mask`` is not boolean.
+
+    Example:
+        >>> real = np.arange(64.0).reshape(8, 8)
+        >>> texture_ratio(real, 100 + real / 2, real > 10)
+        0.5
     """
     check_images(real, fake, mask)
     if not mask.any():

@@ -110,7 +110,10 @@ class _Table:
     def joined(self, space: str) -> list[list[str]]:
         """The rows with each interval behind its value."""
         return [
-            [*row[:3], *(f"{value}{space}{of}" if of else value for value, of in zip(row[3:], intervals, strict=True))]
+            [
+                *row[:3],
+                *(f"{value}{space}{pair}" if pair else value for value, pair in zip(row[3:], intervals, strict=True)),
+            ]
             for row, intervals in zip(self.rows, self.intervals, strict=True)
         ]
 

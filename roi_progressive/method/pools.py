@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..saving.state_checks import python_dice, tensor
+from ..saving.state_checks import python_stream, tensor
 from .regions import Bools
 
 
@@ -108,4 +108,4 @@ class WindowPool:
         self._stored = [
             PooledWindow(pixels.to(device), np.asarray(mask[0].cpu() > 0)) for pixels, mask in checked[: self.size]
         ]
-        self._random.setstate(python_dice(state["dice"]))
+        self._random.setstate(python_stream(state["dice"]))

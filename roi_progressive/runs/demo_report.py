@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from ..evaluation.metrics import PSNR, TEXTURE, TPSNR, TSSIM, Metric
 from ..evaluation.pairs import FolderPairs, pairs_from_folders
 from ..evaluation.table import render_markdown
 from ..saving.names import CT_AND_MR, DIRECTIONS
-from .folder import history, write_json, write_text
+from ..saving.whole_files import write_text
+from .folder import Run, history
 from .scores import RunScores
 
 REGION = "tumor"
@@ -47,7 +49,7 @@ def write(folder: Path, scores: Mapping[str, RunScores], *, seed: int, epochs: i
         "placebo_gain": _difference(results["placebo"], results["plain"]),
         "to_constant_fill": _difference(results["regions"], results["constant_fill"]),
     }
-    write_json(folder / "metrics.json", metrics)
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     _draw_comparison(folder, scores)
     draw_curves(folder)
     write_text(folder / "report.md", _report(metrics))
@@ -90,16 +92,16 @@ def _difference(these: Results, those: Results) -> dict[str, dict[str, float | N
 
 
 def _both(gain: Mapping[str, Mapping[str, float | None]], metric: Metric, digits: int = 1) -> str:
-    return " and ".join(f"{_number(gain[d][metric.key], f'+.{digits}f')} ({CT_AND_MR.title(d)})" for d in DIRECTIONS)
+    return " and ".join(f"{_formatted(gain[d][metric.key], f'+.{digits}f')} ({CT_AND_MR.title(d)})" for d in DIRECTIONS)
 
 
-def _number(value: float | None, form: str) -> str:
+def _formatted(value: float | None, form: str) -> str:
     return "n/a" if value is None else f"{value:{form}}"
 
 
 def _texture(metrics: Mapping[str, Any]) -> str:
     ratios = (metrics["arms"]["regions"][d]["mean"][TEXTURE.key] for d in DIRECTIONS)
-    return " and ".join(_number(ratio, ".2f") for ratio in ratios)
+    return " and ".join(_formatted(ratio, ".2f") for ratio in ratios)
 
 
 def _pairs(folder: Path, scores: Mapping[str, RunScores], arm: str, direction: str) -> FolderPairs:
@@ -108,7 +110,7 @@ def _pairs(folder: Path, scores: Mapping[str, RunScores], arm: str, direction: s
 
 def _draw_comparison(folder: Path, scores: Mapping[str, RunScores]) -> None:
     """One slice a direction: the largest lesion of the patient whose tumour PSNR is the median."""
-    rows = []
+    run, rows = Run.open(folder / "regions"), []
     for direction in DIRECTIONS:
         slices = [scored for scored in scores["regions"].slices["model"] if scored["direction"] == direction]
         shown = slice_to_show(slices)
@@ -116,7 +118,7 @@ def _draw_comparison(folder: Path, scores: Mapping[str, RunScores]) -> None:
         plain = _pairs(folder, scores, "plain", direction)[shown["name"]]
         assert guided.source is not None
         panels = {"real": guided.source, "plain": plain.fake, "regions": guided.fake, "real target": guided.real}
-        sigma = read_grey(folder / "regions" / "test" / f"{direction}_sigma" / shown["name"]).astype(float)
+        sigma = read_grey(run.sigma("test", direction) / shown["name"]).astype(float)
         label, maps = f"{shown['patient']}, {shown['phase']} (median)", {"uncertainty": sigma}
         rows.append(ComparisonRow(label, direction, panels, guided.mask, maps))
     comparison_figure(rows, folder / "figure.png")
@@ -184,10 +186,8 @@ Losses by epoch, averaged over both directions; at the dashed lines stage 2 (S2)
 
 
 def _gains(metrics: Mapping[str, Any]) -> str:
-    lines = [
-        "| mean over phases | " + " | ".join(CT_AND_MR.title(d) for d in DIRECTIONS) + " |",
-        "| --- | ---: | ---: |",
-    ]
+    titles = " | ".join(CT_AND_MR.title(direction) for direction in DIRECTIONS)
+    lines = [f"| mean over phases | {titles} |", "| --- | ---: | ---: |"]
     rows = (
         ("tumour PSNR, regions − plain (dB)", "gain", TPSNR, 2),
         ("tumour SSIM, regions − plain", "gain", TSSIM, 3),
@@ -196,6 +196,6 @@ def _gains(metrics: Mapping[str, Any]) -> str:
         ("tumour PSNR, regions − constant fill (dB)", "to_constant_fill", TPSNR, 2),
     )
     for title, table, metric, digits in rows:
-        values = " | ".join(_number(metrics[table][d][metric.key], f"+.{digits}f") for d in DIRECTIONS)
+        values = " | ".join(_formatted(metrics[table][d][metric.key], f"+.{digits}f") for d in DIRECTIONS)
         lines.append(f"| {title} | {values} |")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..saving.state_checks import number, python_dice, whole
+from ..saving.state_checks import number, python_stream, whole
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class RandomState:
         """
         numpy_state = plain["numpy"]
         state = cls(
-            python=python_dice(plain["python"]),
+            python=python_stream(plain["python"]),
             numpy={
                 "bit_generator": numpy_state["bit_generator"],
                 "state": {

@@ -9,7 +9,6 @@ directions.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from roi_progressive.data.phantom.anatomy import BoolArray, Canvas, paint_patien
 from roi_progressive.data.phantom.tissue import LESION_TYPES, PHANTOM_VERSION, PHASES, FloatArray
 from roi_progressive.errors import ConfigError, DataError
 from roi_progressive.saving.names import DOMAINS, SPLITS
-from roi_progressive.saving.whole_files import writing
+from roi_progressive.saving.records import read_json, write_json
+from roi_progressive.saving.whole_files import require_new_or_empty, writing
 
 REGIONS = ("liver", "tumor")
 NOISE_GREY_LEVELS = 2.5
@@ -122,7 +122,7 @@ def make_phantom(
         progress: Show a progress bar.
 
     Returns:
-        The manifest, as written.
+        The manifest, as ``manifest.json`` holds it.
 
     Raises:
         ConfigError: A number is out of range.
@@ -152,8 +152,7 @@ def make_phantom(
         "seed": seed,
         "slices": entries,
     }
-    with writing(folder):
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "manifest.json", manifest)
     return manifest
 
 
@@ -206,13 +205,8 @@ def _folders() -> list[str]:
 
 def _make_room(folder: Path, force: bool) -> None:
     """Create the folders; with ``force``, first remove what a phantom has written there."""
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"`out` must be a folder; {str(folder)!r} is a file; name another place")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not force:
-            raise DataError(
-                f"`out` must be empty or new; {str(folder)!r} is not; name another folder or pass force=True"
-            )
+    require_new_or_empty(folder, force=force, remedy="pass force=True")
+    if folder.is_dir():
         _refuse_foreign(folder / "manifest.json")
         for name in _folders():
             for path in (folder / name).glob("*.png"):
@@ -228,7 +222,7 @@ def _refuse_foreign(manifest: Path) -> None:
     if not manifest.exists():
         return
     try:
-        kind = json.loads(manifest.read_text(encoding="utf-8")).get("kind")
+        kind = read_json(manifest).get("kind")
     except (OSError, ValueError, AttributeError):
         kind = None
     if kind != "phantom":
