@@ -88,6 +88,13 @@ def flops_of(step: Step) -> int:
     return int(counter.get_total_flops())
 
 
+_ALLOCATIONS = {
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.empty_like.default,
+    torch.ops.aten.empty_strided.default,
+}
+
+
 class _LaunchCounter(TorchDispatchMode):
     """Counts the aten operations that are dispatched to a device, views left out."""
 
@@ -97,7 +104,7 @@ class _LaunchCounter(TorchDispatchMode):
         self.paused = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not self.paused and not _is_view(func):
+        if not self.paused and func.namespace == "aten" and not _is_view(func) and func not in _ALLOCATIONS:
             self.counts[func.overloadpacket.__name__] += 1
         return func(*args, **(kwargs or {}))
 

@@ -144,13 +144,15 @@ class RegionMask:
 
 def mask_boxes(inside: Bools) -> tuple[Box | None, ...]:
     """Bounding boxes of bool masks ``[N, H, W]``; ``None`` for an empty one."""
-    rows, columns = inside.any(axis=2), inside.any(axis=1)
+    rows: Bools = np.any(inside, axis=2)
+    columns: Bools = np.any(inside, axis=1)
+    held: Bools = np.any(rows, axis=1)
     first = [axis.argmax(axis=1) for axis in (rows, columns)]
     last = [axis.shape[1] - axis[:, ::-1].argmax(axis=1) for axis in (rows, columns)]
     numbers = np.stack([*first, *last], axis=1).tolist()
     return tuple(
-        (top, left, bottom, right) if held else None
-        for (top, left, bottom, right), held in zip(numbers, rows.any(axis=1), strict=True)
+        (top, left, bottom, right) if any_inside else None
+        for (top, left, bottom, right), any_inside in zip(numbers, held, strict=True)
     )
 
 
@@ -182,8 +184,9 @@ class WindowGroup:
 
     def part(self, windows: slice) -> WindowGroup:
         """Some of the windows."""
-        arrays = (self.inside, self.index, self.shows, self.hides, self.paint)
-        return WindowGroup(*(array[windows] for array in arrays))
+        return WindowGroup(
+            self.inside[windows], self.index[windows], self.shows[windows], self.hides[windows], self.paint[windows]
+        )
 
 
 def _groups(masks: RegionMask, channels: int, config: RegionConfig, background: float) -> Sequence[WindowGroup]:
