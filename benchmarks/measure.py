@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+
+from roi_progressive.check.step_cost import flop_counter
 
 Step = Callable[[], object]
 
@@ -82,8 +83,8 @@ def ratios(of: Sequence[float], to: Sequence[float]) -> Spread:
 
 
 def flops_of(step: Step) -> int:
-    """Floating-point operations of the convolutions and matrix products of one call, by torch's counter."""
-    with FlopCounterMode(display=False) as counter:
+    """Floating-point operations of the convolutions and matrix products of one call."""
+    with flop_counter() as counter:
         step()
     return int(counter.get_total_flops())
 

@@ -289,7 +289,8 @@ class DiscriminatorBank(nn.Module):
         or somebody's hooks want to be called with what they were hooked to."""
         if keys not in self._in_use:
             if keys not in self._stacks:
-                self._stacks[keys] = StackedRegion.of([self._network(key) for key in keys])
+                networks = [self._network(key) for key in keys]
+                self._stacks[keys] = StackedRegion.of(networks, compiled=self.config.compile)
             stack = self._stacks[keys]
             self._in_use[keys] = None if stack is None or stack.is_hooked() else stack
         return self._in_use[keys]

@@ -410,9 +410,10 @@ def logit_weights(mask: Floats, geometry: Geometry, level: int = 0) -> Floats:
     Raises:
         ValueError: A kernel is larger than what it is laid on, or the geometry is none.
     """
-    plain = tuple((int(kernel), int(stride), int(padding)) for kernel, stride, padding in geometry)
-    rows, columns = (_means(side, level, plain) for side in mask.shape[1:])
-    weights: Floats = rows @ mask.astype(np.float64) @ columns.T
+    plain = tuple([(int(kernel), int(stride), int(padding)) for kernel, stride, padding in geometry])
+    rows = _means(mask.shape[1], level, plain)
+    columns = rows if mask.shape[1] == mask.shape[2] else _means(mask.shape[2], level, plain)
+    weights: Floats = rows @ (mask @ columns.T)
     return weights
 
 

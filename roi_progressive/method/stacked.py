@@ -27,9 +27,11 @@ class StackedPatchGAN:
 
     Args:
         networks: See ``of``.
+        compiled: Have ``torch.compile`` make kernels of their layers.
     """
 
-    def __init__(self, networks: Sequence[PatchDiscriminator]) -> None:
+    def __init__(self, networks: Sequence[PatchDiscriminator], *, compiled: bool = False) -> None:
+        self._layers = torch.compile(self._forward, dynamic=False) if compiled else self._forward
         self._networks = list(networks)
         self._geometry = networks[0].geometry
         convolutions = [[m for m in network.model if isinstance(m, nn.Conv2d)] for network in networks]
@@ -42,7 +44,7 @@ class StackedPatchGAN:
         self._dtype = torch.float32
 
     @classmethod
-    def of(cls, networks: Sequence[nn.Module]) -> StackedPatchGAN | None:
+    def of(cls, networks: Sequence[nn.Module], *, compiled: bool = False) -> StackedPatchGAN | None:
         """The networks side by side; ``None`` where they are not all ours, of one build."""
         ours = [network for network in networks if type(network) is PatchDiscriminator]
         if len(ours) < len(networks):
@@ -53,7 +55,7 @@ class StackedPatchGAN:
             (network.geometry, *((name, p.shape, p.dtype) for name, p in network.named_parameters()))
             for network in ours
         }
-        return cls(ours) if len(builds) == 1 else None
+        return cls(ours, compiled=compiled) if len(builds) == 1 else None
 
     def __call__(self, pixels: Tensor, *, learn: bool) -> Tensor:
         """Judge windows.
@@ -74,7 +76,8 @@ class StackedPatchGAN:
         stacked: Sequence[Tensor] = self._stacked
         if learn and torch.is_grad_enabled():
             stacked = _SideBySide.apply(self._stacked, *(parameter for same in self._parameters for parameter in same))
-        return self._forward(pixels, stacked)
+        logits: Tensor = self._layers(pixels, stacked)
+        return logits
 
     def _forward(self, x: Tensor, stacked: Sequence[Tensor]) -> Tensor:
         n_networks, last = len(self._networks), len(self._geometry) - 1
@@ -146,10 +149,10 @@ class StackedRegion:
         self._parts = [part for network in networks for part in network.modules()]
 
     @classmethod
-    def of(cls, networks: Sequence[RegionDiscriminator]) -> StackedRegion | None:
+    def of(cls, networks: Sequence[RegionDiscriminator], *, compiled: bool = False) -> StackedRegion | None:
         """The networks side by side; ``None`` where they are not all ours, of one build."""
         by_scale = zip(*(network.scales for network in networks), strict=True)
-        found = [StackedPatchGAN.of(scale) for scale in by_scale]
+        found = [StackedPatchGAN.of(scale, compiled=compiled) for scale in by_scale]
         stacks = [stack for stack in found if stack is not None]
         return cls(networks, stacks) if len(stacks) == len(found) else None
 
