@@ -96,6 +96,7 @@ class Shares:
 
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, int]] = {}
+        self._n_processes = n_processes()
 
     def count(self, translations: Sequence[Translation], config: Config) -> None:
         """Count a step's windows and pixels over all processes, in one small exchange.
@@ -113,6 +114,7 @@ class Shares:
                 own[f"real_{direction}_{region.name}"] = _n_windows(translation.real_masks.get(region.name))
         for (name, count), total in zip(own.items(), sums_over_processes(list(own.values())), strict=True):
             self._counts[name] = count, total
+        self._n_processes = n_processes()
 
     def ggd(self, direction: str) -> float:
         """Weight of a mean over the pixels of this process's generated images."""
@@ -131,8 +133,8 @@ class Shares:
         return any(self._counts.get(f"{kind}_{direction}_{region}", (0, 0))[1] for kind in ("fake", "real"))
 
     def _of(self, name: str) -> float:
-        count, total = self._counts.get(name, (1, n_processes()))
-        return count * n_processes() / total if total else 0.0
+        count, total = self._counts.get(name, (1, self._n_processes))
+        return count * self._n_processes / total if total else 0.0
 
 
 @dataclass(frozen=True)
