@@ -64,9 +64,7 @@ def from_json(text: str | bytes) -> Any:
         UnreadableError: It is no JSON, or holds a number that is not finite or a whole one of more than 64 bits.
     """
     written = (text.encode() if isinstance(text, str) else text).removesuffix(b"\n")
-    content = parsed(
-        json.loads, written, parse_constant=_refuse, parse_float=_finite, parse_int=_of_64_bits
-    )
+    content = parsed(json.loads, written, parse_constant=_refuse, parse_float=_finite, parse_int=_of_64_bits)
     if not isinstance(content, dict) or not _has_checksum(content):
         return content
     found = content.pop(KEY, None)
