@@ -413,8 +413,19 @@ def logit_weights(mask: Floats, geometry: Geometry, level: int = 0) -> Floats:
     plain = tuple([(int(kernel), int(stride), int(padding)) for kernel, stride, padding in geometry])
     rows = _means(mask.shape[1], level, plain)
     columns = rows if mask.shape[1] == mask.shape[2] else _means(mask.shape[2], level, plain)
-    weights: Floats = rows @ (mask @ columns.T)
-    return weights
+    return _product(rows, _product(mask.astype(np.float64), columns.T))
+
+
+_ONE_THREAD = 2**18
+"""Multiplications up to which OpenBLAS wakes no other threads; once woken they spin for milliseconds, and on many
+cores the few small products of a step would take more of the processor than the rest of it."""
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """``left @ right``, ``[..., m, k]`` and ``[..., k, n]``, in pieces small enough for one thread."""
+    step = max(1, _ONE_THREAD // (right.shape[-2] * right.shape[-1]))
+    pieces = [left[..., first : first + step, :] @ right for first in range(0, left.shape[-2], step)]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-2)
 
 
 @lru_cache(maxsize=256)
