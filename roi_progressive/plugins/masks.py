@@ -1,7 +1,7 @@
-"""Where masks come from, and how they follow their image through a host's own transforms (promise 4).
+"""Where masks come from, and how they follow their image through a host's own transforms.
 
 A sample is read once as ever; then, for each region, once more with the same random state and with every image file
-replaced by its mask. Whatever the host does to an image it does to the mask.
+replaced by its mask. Whatever the host does to an image it does to the mask ("Masks follow their image exactly").
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from ..plugins import masks as mask_files
 from ..plugins.adapter import Translation
 from ..plugins.hookspecs import hookimpl
 from ..plugins.manager import Plugins
-from ..plugins.recognition import adapter_for
 from ..runtime.rng import RandomState
 from ..training.session import Session, attach
 from .states import attributes_of, differing, n_hooks_of, read, same, state_of, written
@@ -114,7 +113,7 @@ class _Trial:
     def answers(self) -> Iterator[str]:
         """What the adapter says of its host, before anything is trained."""
         host, loader = self._make_host()
-        adapter = adapter_for(host, self._active, Plugins(self._plugins, defaults=[mask_files]))
+        adapter = Plugins(self._plugins, defaults=[mask_files]).adapter_for(host, self._active)
         self.name = adapter.name
         generators = adapter.generators()
         if not generators or any(name not in _DIRECTIONS for name in generators):
@@ -180,7 +179,7 @@ class _Trial:
     def host_state(self) -> Iterator[str]:
         """What ``resume = "exact"`` stores is plain, and loading it back changes nothing."""
         host, loader = self._make_host()
-        adapter = adapter_for(host, self._active, Plugins(self._plugins, defaults=[mask_files]))
+        adapter = Plugins(self._plugins, defaults=[mask_files]).adapter_for(host, self._active)
         with self._seeded():
             self._train(host, loader)
         before, file = state_of(host), written(adapter.host_state())
