@@ -1,4 +1,4 @@
-"""CycleGAN in the junyanz dialect: its own codebase, classic and DDP, forks of it, and the bundled host."""
+"""CycleGAN in the junyanz dialect: its own codebase, classic and DDP, forks of it (DCLGAN too), and the bundled host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from roi_progressive import Adapter, Config, DomainMasks, Translation, hookimpl
 
-from ._dialect import MODEL, DialectAdapter, lacking
+from .dialect import MODEL, DialectAdapter, lacking
 
 NEEDED = (*MODEL, "netG_A", "netG_B")
 
@@ -34,21 +34,22 @@ class CycleGANAdapter(DialectAdapter):
     pools = ("fake_A_pool", "fake_B_pool")
 
     def generators(self) -> Mapping[str, nn.Module]:
-        return {"A2B": self._model.netG_A, "B2A": self._model.netG_B}
+        return {"A2B": self.model.netG_A, "B2A": self.model.netG_B}
 
     def sources(self) -> Mapping[str, Tensor]:
-        return {"A2B": self._model.real_A, "B2A": self._model.real_B}
+        return {"A2B": self.model.real_A, "B2A": self.model.real_B}
 
     def translations(self, masks: DomainMasks) -> Sequence[Translation]:
-        model = self._model
-        a, b = (masks[domain] for domain in self.batch_domains())
+        model = self.model
+        a, b = self.masks_of_model(masks)
         return (
             Translation(
                 "A2B",
                 source=model.real_A,
                 fake=model.fake_B,
                 real=model.real_B,
-                reconstruction=model.rec_A,
+                reconstruction=self.made("rec_A"),
+                identity=self.made("idt_A"),
                 masks=a,
                 real_masks=b,
             ),
@@ -57,7 +58,8 @@ class CycleGANAdapter(DialectAdapter):
                 source=model.real_B,
                 fake=model.fake_A,
                 real=model.real_A,
-                reconstruction=model.rec_B,
+                reconstruction=self.made("rec_B"),
+                identity=self.made("idt_B"),
                 masks=b,
                 real_masks=a,
             ),

@@ -108,7 +108,7 @@ def _findings(checkout: HostCheckout, opt: Any, loader: Any, model: Any, config:
     adapter = plugins.adapter_for(model, config)
     coverage = _coverage(adapter, loader, config, plugins)
     n_epochs = adapter.n_epochs() or 1
-    plan = StageController(config, n_epochs, plugins.stages(config, n_epochs))
+    plan = StageController(config, n_epochs, plugins.stages(config, n_epochs), last_epoch=adapter.last_epoch())
     plan.start_epoch(int(getattr(opt, "epoch_count", 1)))
     traps = [*_host_traps(checkout, opt), *_mask_traps(coverage, config), *_plan_traps(plan)]
     cost = None
@@ -141,15 +141,15 @@ def _coverage(adapter: Adapter, loader: Any, config: Config, plugins: Plugins) -
 
 def _stage_lines(plan: StageController) -> list[str]:
     begins = [plan.first_epoch_of(stage) for stage in plan.plan]
-    last = (plan.first_epoch or 0) + plan.n_epochs - 1
-    ends = [*(begin - 1 for begin in begins[1:]), last]
+    ends = [*(begin - 1 for begin in begins[1:]), plan.last_epoch]
     return [f"epochs {b} to {e}: {stage}" for stage, b, e in zip(plan.plan, begins, ends, strict=True) if e >= b]
 
 
 def _plan_traps(plan: StageController) -> list[str]:
-    last = (plan.first_epoch or 0) + plan.n_epochs - 1
-    late = [stage for stage in plan.plan if plan.first_epoch_of(stage) > last]
-    return [f"{stage} begins in epoch {plan.first_epoch_of(stage)}, after the last one, {last}" for stage in late]
+    return [
+        f"{stage} begins in epoch {plan.first_epoch_of(stage)}, after the last one, {plan.last_epoch}"
+        for stage in plan.never_reached()
+    ]
 
 
 def _host_traps(checkout: HostCheckout, opt: Any) -> Iterator[str]:

@@ -63,6 +63,15 @@ class RegionMask:
         boxes = (box and (box[0], width - box[3], box[2], width - box[1]) for box in self.boxes)
         return RegionMask(torch.flip(self.mask, [3]), tuple(boxes), self.is_finite)
 
+    @classmethod
+    def joined(cls, batches: Sequence[RegionMask]) -> RegionMask:
+        """The masks of several batches of images of one size, as one batch."""
+        return cls(
+            torch.cat([batch.mask for batch in batches]),
+            tuple(box for batch in batches for box in batch.boxes),
+            all(batch.is_finite for batch in batches),
+        )
+
     @property
     def is_empty(self) -> bool:
         """Whether no image of the batch holds the region."""

@@ -69,8 +69,7 @@ class Learner:
         for translation in translations:
             self._build_heads(translation)
         self._mixed = is_mixed(translations[0].fake)
-        self._shares.count(translations, self._config)
-        self.bank.shares.update(self._shares.of_windows())
+        self.count(translations)
         with self._stream.active(), single_precision(translations[0].fake):
             contribution = self._objective.contribution(translations, weights, self._shares)
         factor = self._config.ggd.learning_rate_factor if self._config.ggd is not None else 1.0
@@ -81,6 +80,11 @@ class Learner:
             check=self._mixed,
         )
         return contribution
+
+    def count(self, translations: Sequence[Translation]) -> None:
+        """Count the windows and pixels that losses are means over, on all processes."""
+        self._shares.count(translations, self._config)
+        self.bank.shares.update(self._shares.of_windows())
 
     def _build_heads(self, translation: Translation) -> None:
         direction = translation.direction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +26,11 @@ from ..runtime.rng import RandomState
 from ..saving.checkpoint import check_config, checkpoint_name, fitting, load_checkpoint, save_checkpoint
 from ..saving.state_checks import whole
 from .guidance import Guidance
+from .idleness import Idleness
 
 _MARK = "_roi_progressive_attached"
+_GUIDED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+"""The generators of all open sessions."""
 
 
 def attach(
@@ -43,7 +47,8 @@ def attach(
         host: A model object that an adapter understands, or ``{"A2B": generator, "B2A": generator}`` for a script.
         dataset: The host's data set or loader, from whose image files the masks follow; scripts give masks by hand.
         config: A ``Config``, a mapping, or the path of a TOML file; ``Config()`` where not given.
-        n_epochs: Length of the run; a host that knows its own needs none.
+        n_epochs: Length of the run in epochs; a host that knows its own needs none. Of a run that was begun without us
+            and goes on guided, the length of the whole: the stages share what is left.
         plugins: Modules or objects with ``hookimpl`` functions, besides those installed.
 
     Returns:
@@ -76,7 +81,7 @@ def attach(
     length = n_epochs if n_epochs is not None else adapter.n_epochs()
     if length is None:
         raise ConfigError("`n_epochs` must be given for this host; got none; give the length of the run in epochs")
-    session = Session(adapter, settings, manager, length)
+    session = Session(adapter, settings, manager, length, adapter.last_epoch() if n_epochs is None else None)
     try:
         session._connect(host, dataset)
     except BaseException:
@@ -126,12 +131,15 @@ class Session:
         >>> session.close()
     """
 
-    def __init__(self, adapter: Adapter, config: Config, plugins: Plugins, n_epochs: int) -> None:
+    def __init__(
+        self, adapter: Adapter, config: Config, plugins: Plugins, n_epochs: int, last_epoch: int | None = None
+    ) -> None:
         self.config = config
         self._adapter = adapter
         self._plugins = plugins
-        self._stages = StageController(config, n_epochs, plugins.stages(config, n_epochs))
+        self._stages = StageController(config, n_epochs, plugins.stages(config, n_epochs), last_epoch=last_epoch)
         self._guidance = Guidance(config, adapter, plugins)
+        self._idleness = Idleness(config)
         self._epoch_means = EpochMeans()
         self._arrived: tuple[Mapping[str, Any], torch.device | str] | None = None
         self._batch_in_step: Mapping[str, Any] | None = None
@@ -147,11 +155,25 @@ class Session:
             if _MARK in vars(host):
                 raise ConfigError("`host` has an open session already; got a second `attach`; close the first one")
             self._patches.set(host, _MARK, True)
+        self._claim_generators()
         self._follow_masks(dataset)
         self._adapter.install(self, self._patches)
         file = self._adapter.resume_file()
         if file is not None and self.config.resume != "fresh":
             self.load_state_dict(load_checkpoint(file))
+
+    def _claim_generators(self) -> None:
+        """Two sessions on one network would each guide it, and each think they are alone."""
+        for network in self._adapter.generators().values():
+            while isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+                network = network.module
+            if network in _GUIDED:
+                raise ConfigError(
+                    f"`host` has generators of an open session already ({type(network).__name__}); got a second "
+                    f"`attach`; close the first one"
+                )
+            _GUIDED.add(network)
+            self._patches.on_undo(lambda network=network: _GUIDED.discard(network))
 
     def _follow_masks(self, dataset: Any) -> None:
         """Have the samples of ``dataset`` carry the masks that lie in files."""
@@ -182,10 +204,14 @@ class Session:
         if self._host_random is not None:  # came with a loaded state, for the start of its next epoch
             self._host_random.restore()
             self._host_random = None
+        self._adapter.epoch_begins()
+        if self._stages.epoch is not None:
+            self._idleness.epoch_over(self._stages.epoch, self._weights(), n_dropped=self.dropped_steps)
         before = self._stages.stage if self._stages.epoch is not None else None
         if self.config.stages.trigger == "plateau":
             self._stages.observe(self._epoch_means.take())
         stage = self._stages.start_epoch(epoch)
+        self._idleness.plan_known(self._stages)
         if stage != before:
             self._plugins.call("roi_stage_started", stage=stage, session=self)
         return stage
@@ -272,7 +298,8 @@ class Session:
                     paired=paired,
                 )
             )
-        return self._guidance.contribute(translations, self._weights(), host_scale=False)
+        self._idleness.looked_at(translations)
+        return self._guidance.contribute(translations, self._weights(), in_loss=True)
 
     def discriminator_step(self) -> None:
         """After the script's own discriminator step: move the region discriminators one step."""
@@ -338,6 +365,7 @@ class Session:
             batch: The host's, with our masks in it.
             device: Where the host has put the images.
         """
+        self._idleness.batch_arrived()
         self._arrived = batch, device
 
     def step_started(self) -> None:
@@ -355,16 +383,28 @@ class Session:
 
     def translated(self) -> None:
         """The host's forward is done, its backward to come: lay our gradient on the generated images."""
-        if self._in_step and torch.is_grad_enabled():
-            self._guidance.contribute(self._adapter.translations(self._masks), self._weights(), host_scale=True)
+        weights = self._weights()
+        # Where nothing is active, nothing is asked of a host either: it may lack what regions would need.
+        if self._in_step and torch.is_grad_enabled() and self._guidance.has_terms(weights):
+            translations = self._adapter.translations(self._masks)
+            self._idleness.looked_at(translations)
+            self._guidance.contribute(translations, weights, in_loss=False)
 
-    def step_finished(self) -> None:
-        """The host's step is done: move our discriminators."""
+    def step_finished(self, *, if_trained: bool = False) -> None:
+        """The host's step is done: move our discriminators.
+
+        Args:
+            if_trained: Forget the step where no backward of the host has come by our images.
+        """
+        if if_trained and not self._guidance.is_collected:
+            self.step_abandoned()
+            return
         self._in_step = False
         was_guided = self._guidance.finish(self._weights(), self._broken_files)
         self._batch_in_step = None
         if was_guided:
             self._n_steps += 1
+            self._idleness.guided()
             if self.config.stages.trigger == "plateau":
                 self._epoch_means.add(self._guidance.losses)
             self._plugins.call("roi_step_finished", step=self._n_steps, losses=dict(self._guidance.losses))
@@ -446,9 +486,16 @@ class Session:
 
     def close(self) -> None:
         """Take every patch and hook off the host again ("Detach leaves no trace"); a second call does nothing."""
+        if not self._closed:
+            self._adapter_is_leaving()
         self._closed = True
         self._guidance.close()
         self._patches.undo()
+
+    def _adapter_is_leaving(self) -> None:
+        """Say of the last epoch what would have been said at the start of the next one."""
+        if self._stages.epoch is not None and self._idleness.saw_batches:
+            self._idleness.epoch_over(self._stages.epoch, self._weights(), n_dropped=self.dropped_steps)
 
     def __enter__(self) -> Session:
         return self

@@ -134,21 +134,6 @@ def test_a_scaled_loss_scales_our_gradient_alike(build_toy: Any, toy_step: Any, 
     assert differing(*gradients) == []
 
 
-class _Scaler:
-    def scale(self, loss: Any) -> Any: ...
-
-    def unscale_(self, optimizer: Any) -> None: ...
-
-    def get_scale(self) -> float:
-        return 32.0
-
-
-def test_a_grad_scaler_of_the_model_is_asked_where_no_scale_arrives(build_toy: Any) -> None:
-    model, _ = build_toy("pix2pix")
-    adapter = Pix2PixAdapter(model, Config())
-    assert adapter.loss_scale() == 1.0
-    model.scaler = _Scaler()
-    assert adapter.loss_scale() == 32.0
 
 
 # --- batches with masks -----------------------------------------------------------------------------------------------
