@@ -97,6 +97,7 @@ class DialectAdapter(Adapter):
         """Whether a forward of the user's own loop has begun a step, which the next batch ends."""
         self._setting_up = False
         self._before: dict[str, Any] = {}
+        self._batch_images: dict[str, Any] = {}
         self._late_state: Mapping[str, Any] | None = None
 
     # -- what the model has made ----------------------------------------------------------------------------------
@@ -111,9 +112,12 @@ class DialectAdapter(Adapter):
         return ("A", "B") if direction == "AtoB" else ("B", "A")
 
     def masks_of_model(self, masks: DomainMasks) -> tuple[Mapping[str, RegionMask], Mapping[str, RegionMask]]:
-        """The masks of the model's own A and B."""
-        a, b = self.batch_domains()
-        return masks[a], masks[b]
+        """The masks of the model's own A and B; of those images at hand, where the model takes its batch in parts."""
+        own = []
+        for domain, name in zip(self.batch_domains(), ("real_A", "real_B"), strict=True):
+            samples = _samples_of(self._batch_images.get(name), vars(self.model).get(name))
+            own.append({region: mask.of_samples(samples) for region, mask in masks[domain].items()})
+        return own[0], own[1]
 
     def made(self, name: str) -> Tensor | None:
         """An image that the latest forward has made; ``None`` where it has not, though an earlier step may have."""
@@ -155,15 +159,17 @@ class DialectAdapter(Adapter):
     def _set_input(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._end_of_loop_step()
         result = original(*args, **kwargs)
+        self._batch_images = {name: vars(self.model).get(name) for name in ("real_A", "real_B")}
         batch = next((given for given in (*args, *kwargs.values()) if isinstance(given, Mapping)), None)
         if batch is not None and self._session is not None:
             self._session.masks_arrived(batch, self.device())
         return result
 
     def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if not self._in_method and not self._in_loop and not self._setting_up and torch.is_grad_enabled():
+        if not self._in_method and not self._setting_up and torch.is_grad_enabled() and self._session is not None:
             self._in_loop = True
-            self._begin()
+            self._load_late_state()
+            self._session.step_may_start()
         self._before = {name: value for name, value in vars(self.model).items() if isinstance(value, Tensor)}
         result = original(*args, **kwargs)
         if self._session is not None and (self._in_method or self._in_loop):
@@ -174,7 +180,9 @@ class DialectAdapter(Adapter):
         self._end_of_loop_step()
         self._in_method = True
         try:
-            self._begin()
+            self._load_late_state()
+            if self._session is not None:
+                self._session.step_started()
             result = original(*args, **kwargs)
         except BaseException:
             if self._session is not None:
@@ -186,12 +194,10 @@ class DialectAdapter(Adapter):
             self._session.step_finished()
         return result
 
-    def _begin(self) -> None:
+    def _load_late_state(self) -> None:
         if self._late_state is not None:
             late, self._late_state = self._late_state, None
             self._load_host_state(late)
-        if self._session is not None:
-            self._session.step_started()
 
     def _end_of_loop_step(self) -> None:
         """A loop that calls ``forward`` and the backwards itself has done with its batch when it takes the next one."""
@@ -223,7 +229,8 @@ class DialectAdapter(Adapter):
         return result
 
     def _forget(self) -> None:
-        self._session, self._in_loop, self._in_method, self._before = None, False, False, {}
+        self._session, self._in_loop, self._in_method = None, False, False
+        self._before, self._batch_images = {}, {}
 
     # -- its loss, rates and length -------------------------------------------------------------------------------
 
@@ -302,3 +309,13 @@ class DialectAdapter(Adapter):
     def _load_host_state(self, state: Mapping[str, Any]) -> None:
         load_moments(self.model.optimizers, state["moments"])
         load_pools(self.model, state["pools"], self.device())
+
+
+def _samples_of(whole: Tensor | None, part: Tensor | None) -> slice:
+    """Which images of a batch a tensor holds; all of them where it is no part of it."""
+    if whole is None or part is None or part is whole or len(part) == len(whole) or whole.stride(0) == 0:
+        return slice(None)
+    if part.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr() or part.shape[1:] != whole.shape[1:]:
+        return slice(None)
+    first = (part.storage_offset() - whole.storage_offset()) // whole.stride(0)
+    return slice(first, first + len(part))

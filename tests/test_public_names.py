@@ -65,7 +65,7 @@ def test_the_public_names_are_these_and_changing_them_takes_a_line_in_the_change
 
 GUIDED_SESSION = {
     *("config", "losses", "masks_arrived", "n_processes", "save", "save_epoch", "stage", "step_abandoned"),
-    *("step_finished", "step_started", "translated", "uncertainty"),
+    *("step_finished", "step_may_start", "step_started", "translated", "uncertainty"),
 }
 FROZEN = {
     "GuidedSession": GUIDED_SESSION,
@@ -75,13 +75,14 @@ FROZEN = {
         *("start_epoch", "state_dict"),
     },
     "Adapter": {
-        *("betas", "dataset_layout", "generators", "host_state", "image_files", "install", "is_training"),
-        *("learning_rates", "load_host_state", "loss_scale", "n_epochs", "name", "resume_file", "translations"),
+        *("betas", "dataset_layout", "epoch_begins", "generator_loss", "generators", "host_state", "image_files"),
+        *("install", "is_training", "last_epoch", "learning_rates", "load_host_state", "n_epochs", "name"),
+        *("resume_file", "translations"),
     },
     "DatasetLayout": {"domains", "image_modules", "loader", "paths"},
     "Patches": {"on_undo", "set", "undo", "wrap"},
     "RandomState": {"from_plain", "now", "numpy", "python", "restore", "to_plain", "torch_cpu", "torch_cuda"},
-    "RegionMask": {"boxes", "from_tensor", "is_empty", "is_finite", "mask", "mirrored"},
+    "RegionMask": {"boxes", "from_tensor", "is_empty", "is_finite", "joined", "mask", "mirrored", "of_samples"},
     "Stage": {"from_epoch", "from_fraction", "number", "terms"},
     "Translation": {
         *("direction", "fake", "identity", "masks", "paired", "real", "real_masks", "reconstruction", "source"),

@@ -63,6 +63,10 @@ class RegionMask:
         boxes = (box and (box[0], width - box[3], box[2], width - box[1]) for box in self.boxes)
         return RegionMask(torch.flip(self.mask, [3]), tuple(boxes), self.is_finite)
 
+    def of_samples(self, samples: slice) -> RegionMask:
+        """The masks of some images of the batch."""
+        return RegionMask(self.mask[samples], self.boxes[samples], self.is_finite)
+
     @classmethod
     def joined(cls, batches: Sequence[RegionMask]) -> RegionMask:
         """The masks of several batches of images of one size, as one batch."""

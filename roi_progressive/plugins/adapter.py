@@ -126,6 +126,10 @@ class GuidedSession(Protocol):
             MaskError: The batch at hand carries no masks.
         """
 
+    def step_may_start(self) -> None:
+        """Tell that a forward begins of which only a backward will tell whether it is trained on: for hosts whose loops
+        call the parts of a step themselves. In place of ``step_started``; nothing happens before that backward."""
+
     def translated(self) -> None:
         """Tell that the host's forward is done and its backward is to come; the adapter is asked for
         ``translations`` now, and our gradient is laid on their images. Outside a step it does nothing."""

@@ -110,6 +110,10 @@ class Guidance:
         self._tap.lay(injections)
         return value
 
+    def await_backward(self, then: Callable[[], None]) -> None:
+        """Call this once before the next backward of the host runs."""
+        self._tap.await_backward(then)
+
     def has_terms(self, weights: Mapping[str, float]) -> bool:
         """Whether anything may be asked of a step: an active term, or a plugin that brings terms of its own."""
         return bool(weights or self._plugins.names("roi_generator_losses"))

@@ -87,7 +87,8 @@ class Idleness:
         """
         if self._ranges:
             self._judge_range()
-        if active and self._n_guided == 0 and n_dropped == self._n_dropped:
+        regions = [region.name for region in self._config.regions if active.get(region.name, 0) > 0]
+        if active and self._n_guided == 0 and n_dropped == self._n_dropped and (regions or not self._n_looked_at):
             if self._n_looked_at:
                 cause = "the images were made, but no backward came by, or discriminator_step() was never called"
             elif self._n_batches:
@@ -99,7 +100,6 @@ class Idleness:
                 cause = "no batch came: a model must be given its batches by `set_input`, a script call generator_loss()"
             self._say("guided", f"no step was guided in epoch {epoch}; {cause}")
         elif self._n_looked_at:
-            regions = [region.name for region in self._config.regions if active.get(region.name, 0) > 0]
             for name in regions:
                 if name not in self._held:
                     files = ", although it has mask files" if name in self._with_files else ""

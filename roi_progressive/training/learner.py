@@ -94,7 +94,7 @@ class Learner:
             (direction, translation.identity),
         )
         for made_by, output in outputs:
-            if output is not None and made_by in self._heads:
+            if output is not None and made_by in self._heads and self._heads[made_by].can_read(output):
                 self._heads[made_by].build_head(output)
                 self._optimize_head(made_by)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -149,6 +150,7 @@ class GeneratorObjective:
         self._bank = bank
         self._heads = heads
         self._plugins = plugins
+        self._without_target: set[str] = set()
 
     def contribution(
         self, translations: Sequence[Translation], weights: Mapping[str, float], shares: Shares | None = None
@@ -210,13 +212,15 @@ class GeneratorObjective:
         ggd = self._config.ggd
         if ggd is not None and "ggd" in weights and ggd.weight > 0:
             weight = weights["ggd"] * ggd.weight * shares.ggd(direction)
-            terms[f"ggd_{direction}"] = (self._ggd(translation, ggd.target, leaves), weight)
+            loss = self._ggd(translation, ggd.target, leaves)
+            if loss is not None:
+                terms[f"ggd_{direction}"] = (loss, weight)
         taken = {term.removesuffix(f"_{direction}") for term in terms}
         for name, loss in self._extra(translation, leaves, taken).items():
             terms[f"{name}_{direction}"] = (loss, 1.0)
         return terms
 
-    def _ggd(self, translation: Translation, configured: str, leaves: _Leaves) -> Tensor:
+    def _ggd(self, translation: Translation, configured: str, leaves: _Leaves) -> Tensor | None:
         direction = translation.direction
         target = self._target(translation) if configured == "auto" else configured
         output, truth, made_by = {
@@ -228,16 +232,32 @@ class GeneratorObjective:
             missing = {"cycle": "a reconstruction", "identity": "an identity image"}.get(target, "a generated image")
             missing = missing if configured != "auto" else "a paired truth, a reconstruction or an identity image"
             missing = missing if output is None else f"generator {made_by}"
+            if configured == "auto":
+                self._leave_out(direction, missing)
+                return None
             raise ConfigError(
                 f"`ggd.target` is {configured!r} and needs {missing} for {direction}; the host gave none; "
                 f"choose another target or set ggd = false"
             )
+        if not self._heads[made_by].can_read(output):
+            return None
         name = {"paired": "generated", "cycle": "reconstructed", "identity": "identity"}[target]
         leaf = leaves.of(output, f"the {name} image of {direction}")
         term = self._heads[made_by].term(output, leaf - truth.detach(), leaf)
         if term.features is not output:
             leaves.add(term.features, term.leaf, f"the features of generator {made_by}", is_image=False)
         return term.loss
+
+    def _leave_out(self, direction: str, missing: str) -> None:
+        """Nobody has asked for a target the host has not; say once that there is no uncertainty to learn."""
+        if direction not in self._without_target:
+            self._without_target.add(direction)
+            warnings.warn(
+                f"uncertainty is left out for {direction}: `ggd.target` = 'auto' needs {missing}, and the host's "
+                f"forward makes none; name a target, or set ggd = false",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _target(self, translation: Translation) -> str:
         """What ``auto`` stands for: the data decide."""

@@ -145,6 +145,8 @@ class Session:
         self._batch_in_step: Mapping[str, Any] | None = None
         self._masks: DomainMasks = {"A": {}, "B": {}}
         self._in_step = False
+        self._may_train = False
+        self._in_epoch = False
         self._n_steps = 0
         self._host_random: RandomState | None = None
         self._patches = Patches()
@@ -205,12 +207,12 @@ class Session:
             self._host_random.restore()
             self._host_random = None
         self._adapter.epoch_begins()
-        if self._stages.epoch is not None:
-            self._idleness.epoch_over(self._stages.epoch, self._weights(), n_dropped=self.dropped_steps)
+        self._epoch_over()
         before = self._stages.stage if self._stages.epoch is not None else None
         if self.config.stages.trigger == "plateau":
             self._stages.observe(self._epoch_means.take())
         stage = self._stages.start_epoch(epoch)
+        self._in_epoch = True
         self._idleness.plan_known(self._stages)
         if stage != before:
             self._plugins.call("roi_stage_started", stage=stage, session=self)
@@ -374,18 +376,39 @@ class Session:
         Raises:
             MaskError: The batch at hand carries no masks.
         """
+        self._take_masks()
+        self._in_step, self._may_train = True, False
+        self._guidance.start()
+
+    def _take_masks(self) -> None:
         if self._arrived is not None:
             batch, device = self._arrived
             self._masks = mask_files.masks_in_batch(batch, self.config.regions, device)
             self._arrived, self._batch_in_step = None, batch
-        self._in_step = True
-        self._guidance.start()
+
+    def step_may_start(self) -> None:
+        """A forward begins of which only a backward will tell whether it is trained on."""
+        if not self._in_step:
+            self._may_train = True
+            self._guidance.start()
 
     def translated(self) -> None:
         """The host's forward is done, its backward to come: lay our gradient on the generated images."""
+        if self._may_train and torch.is_grad_enabled():
+            self._guidance.await_backward(self._is_trained)
+        elif self._in_step and torch.is_grad_enabled():
+            self._contribute()
+
+    def _is_trained(self) -> None:
+        """A backward is about to run after a forward of which it was not known."""
+        self._take_masks()
+        self._in_step, self._may_train = True, False
+        self._contribute()
+
+    def _contribute(self) -> None:
         weights = self._weights()
         # Where nothing is active, nothing is asked of a host either: it may lack what regions would need.
-        if self._in_step and torch.is_grad_enabled() and self._guidance.has_terms(weights):
+        if self._guidance.has_terms(weights):
             translations = self._adapter.translations(self._masks)
             self._idleness.looked_at(translations)
             self._guidance.contribute(translations, weights, in_loss=False)
@@ -399,7 +422,7 @@ class Session:
         if if_trained and not self._guidance.is_collected:
             self.step_abandoned()
             return
-        self._in_step = False
+        self._in_step = self._may_train = False
         was_guided = self._guidance.finish(self._weights(), self._broken_files)
         self._batch_in_step = None
         if was_guided:
@@ -411,7 +434,7 @@ class Session:
 
     def step_abandoned(self) -> None:
         """The host's step failed: forget it, so that a loop that goes on starts the next one afresh."""
-        self._in_step, self._batch_in_step = False, None
+        self._in_step, self._may_train, self._batch_in_step = False, False, None
         self._guidance.abandon()
 
     def _broken_files(self) -> list[str]:
@@ -486,16 +509,17 @@ class Session:
 
     def close(self) -> None:
         """Take every patch and hook off the host again ("Detach leaves no trace"); a second call does nothing."""
-        if not self._closed:
-            self._adapter_is_leaving()
+        if not self._closed and self._idleness.saw_batches:
+            self._epoch_over()
         self._closed = True
         self._guidance.close()
         self._patches.undo()
 
-    def _adapter_is_leaving(self) -> None:
-        """Say of the last epoch what would have been said at the start of the next one."""
-        if self._stages.epoch is not None and self._idleness.saw_batches:
+    def _epoch_over(self) -> None:
+        """Have it said what kept the epoch that was trained here from being guided."""
+        if self._in_epoch and self._stages.epoch is not None:
             self._idleness.epoch_over(self._stages.epoch, self._weights(), n_dropped=self.dropped_steps)
+        self._in_epoch = False
 
     def __enter__(self) -> Session:
         return self

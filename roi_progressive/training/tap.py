@@ -308,6 +308,12 @@ class Tap:
     def __init__(self, loss: Callable[[], Tensor | None]) -> None:
         self._loss = loss
         self._injections: list[Injection] = []
+        self._awaiting: Callable[[], None] | None = None
+
+    def await_backward(self, then: Callable[[], None]) -> None:
+        """Call this once before the next backward of the host runs, to lay what it is to take along."""
+        self._awaiting = then
+        _watch(self)
 
     def lay(self, injections: Sequence[Injection]) -> None:
         """Add these from the next backward on."""
@@ -322,6 +328,9 @@ class Tap:
     @contextmanager
     def during(self, passing: Pass) -> Iterator[None]:
         """While a backward runs."""
+        awaiting, self._awaiting = self._awaiting, None
+        if awaiting is not None:
+            awaiting()
         with ExitStack() as stack:
             if any(not injection.in_loss for injection in self._injections):
                 stack.enter_context(passing.watching_loss(self._loss()))
@@ -336,7 +345,7 @@ class Tap:
     def lift(self) -> None:
         """The step is over: stop watching, and forget what was laid."""
         _unwatch(self)
-        self._injections = []
+        self._injections, self._awaiting = [], None
 
 
 # -- a script's loss ---------------------------------------------------------------------------------------------------
