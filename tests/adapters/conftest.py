@@ -91,8 +91,12 @@ class ToyStyled(ToyPix2Pix):
     """A pix2pix whose backward is written in one of many ways; ``edited_in`` is a term written into its loss."""
 
     edited_in: Callable[[Tensor], Tensor] | None = None
-    style: Callable[[Any], None]
     figure: Any = None
+
+    @staticmethod
+    def style(model: Any) -> None:
+        model.loss_G = model.generator_loss()
+        model.loss_G.backward()
 
     def parts(self) -> tuple[Tensor, Tensor]:
         judged = self.netD(torch.cat([self.real_A, self.fake_B], 1))
