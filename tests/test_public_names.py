@@ -72,6 +72,7 @@ FROZEN = {
     "Session": {
         *GUIDED_SESSION,
         *("close", "discriminator_step", "dropped_steps", "generator_loss", "load_state_dict", "networks", "stages"),
+        "loss_tensors",
         *("start_epoch", "state_dict"),
     },
     "Adapter": {

@@ -163,16 +163,16 @@ def _host_traps(checkout: HostCheckout, opt: Any) -> Iterator[str]:
 
 def _mask_traps(coverage: Sequence[Coverage], config: Config) -> Iterator[str]:
     by_name = {region.name: region for region in config.regions}
-    for one in coverage:
-        region = by_name[one.region]
-        if not one.areas_px:
-            yield f"{one.folder} holds no {one.region}: its discriminator would see one side only"
+    for found in coverage:
+        name, folder, region = found.region, found.folder, by_name[found.region]
+        if not found.areas_px:
+            yield f"{folder} holds no {name}: its discriminator would see one side only"
             continue
-        if one.areas_px[0] < SMALL_REGION_PX:
-            yield f"the smallest {one.region} of {one.folder} has {one.areas_px[0]} px, fewer than a logit can tell"
-        if region.roi_mode != "mask" and one.longest_side_px + 2 * region.margin_px > region.windows_px[-1]:
+        if found.areas_px[0] < SMALL_REGION_PX:
+            yield f"the smallest {name} of {folder} has {found.areas_px[0]} px, fewer than a logit can tell"
+        if region.roi_mode != "mask" and found.longest_side_px + 2 * region.margin_px > region.windows_px[-1]:
             yield (
-                f"a {one.region} of {one.folder} is {one.longest_side_px} px long before the host resizes it; the "
+                f"a {name} of {folder} is {found.longest_side_px} px long before the host resizes it; the "
                 f"largest of `windows_px`, {region.windows_px[-1]}, may not hold it"
             )
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..config import Config, RegionConfig
 from ..errors import ConfigError, PluginError, ShapeError
+from ..saving.names import DIRECTIONS
 from .adversarial import AdversarialLoss, Elementwise, reduce_logits
 from .foreign_networks import ForeignNetwork, checked_logits, naming_the_builder, weights_by_geometry
 from .patch_geometry import min_size_px, patch_geometry
@@ -177,7 +178,7 @@ class DiscriminatorBank(nn.Module):
         self.loss = AdversarialLoss.named(config.adversarial)
         # What a mean over generated or real windows here weighs among those of all processes, by `fake_<key>`, ...
         self.shares: dict[str, float] = {}
-        channels = {"A2B": 1, "B2A": 1} if in_channels is None else in_channels
+        channels = dict.fromkeys(DIRECTIONS, 1) if in_channels is None else in_channels
         keys = [(direction, region) for direction in channels for region in config.regions]
         self.networks = nn.ModuleDict(
             {_key(d, region.name): RegionDiscriminator(region, channels[d], build) for d, region in keys}

@@ -183,6 +183,60 @@ class Adapter(abc.ABC):
     """What a session asks of a host; one subclass a host family, returned by the hook ``roi_adapter``.
 
     ``generators``, ``translations``, ``install`` and ``learning_rates`` must be answered; all else has a default.
+    "Your own host" in the README has one for a whole host.
+
+    Example:
+        A trainer that translates CT to MR, its adapter, and a session made with it:
+
+        >>> import torch
+        >>> import roi_progressive
+        >>> from roi_progressive.testing import phantom_batch, phantom_config
+        >>> class Trainer:
+        ...     def __init__(self):
+        ...         self.generator = torch.nn.Conv2d(1, 1, 3, padding=1)
+        ...         self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=1e-3)
+        ...     def forward(self):
+        ...         self.fake = self.generator(self.ct).tanh()
+        ...     def step(self, batch):
+        ...         self.ct, self.mr = batch["A"], batch["B"]
+        ...         self.forward()
+        ...         self.optimizer.zero_grad()
+        ...         (self.fake - self.mr).abs().mean().backward()
+        ...         self.optimizer.step()
+        >>> class TrainerAdapter(roi_progressive.Adapter):
+        ...     name = "trainer"
+        ...     def __init__(self, trainer):
+        ...         self.trainer = trainer
+        ...     def generators(self):
+        ...         return {"A2B": self.trainer.generator}
+        ...     def translations(self, masks):
+        ...         made = {"source": self.trainer.ct, "fake": self.trainer.fake, "real": self.trainer.mr}
+        ...         return [roi_progressive.Translation("A2B", **made, masks=masks["A"], real_masks=masks["B"])]
+        ...     def install(self, session, patches):
+        ...         def step(original, batch):
+        ...             session.masks_arrived(batch, "cpu")
+        ...             session.step_started()
+        ...             original(batch)
+        ...             session.step_finished()
+        ...         def forward(original):
+        ...             original()
+        ...             session.translated()
+        ...         patches.wrap(self.trainer, "step", step)
+        ...         patches.wrap(self.trainer, "forward", forward)
+        ...     def learning_rates(self):
+        ...         return {"generator": 1e-3, "discriminator": 1e-3}
+        >>> class TrainerPlugin:
+        ...     @roi_progressive.hookimpl
+        ...     def roi_adapter(self, host):
+        ...         return TrainerAdapter(host) if isinstance(host, Trainer) else None
+        >>> trainer = Trainer()
+        >>> with roi_progressive.attach(
+        ...     trainer, config=phantom_config(ggd=None), n_epochs=1, plugins=[TrainerPlugin()]
+        ... ) as session:
+        ...     stage = session.start_epoch(0)
+        ...     trainer.step(phantom_batch())
+        ...     print(sorted(session.losses()))
+        ['D_tumor_A2B', 'G_tumor_A2B']
     """
 
     name: str = "adapter"

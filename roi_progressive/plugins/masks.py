@@ -125,6 +125,8 @@ def _mask(file: str, region: str, size: tuple[int, int]) -> Image.Image:
         MaskError: The file is unreadable, of another size, or has values that would all count as outside.
     """
     try:
+        with Image.open(file) as unread:
+            unread.verify()  # a PNG's checksums, which Pillow leaves aside where it decodes the pixels
         opened = Image.open(file)
         opened.load()
         mask: Image.Image = opened if opened.mode in ("L", "RGB") else opened.convert("L")

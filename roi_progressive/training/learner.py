@@ -19,7 +19,8 @@ from ..runtime.distributed import average_gradients
 from ..runtime.finite import drop_where_not, finite
 from ..runtime.precision import is_mixed, single_precision
 from ..runtime.rng import ForkedStream
-from .objective import REVERSE, Contribution, GeneratorObjective, Shares, masks_of
+from ..saving.names import REVERSE
+from .objective import Contribution, GeneratorObjective, Shares, masks_of
 from .tap import leaf
 from .uncertainty import GGDWrapper
 

@@ -18,10 +18,9 @@ from ..plugins.adapter import Translation
 from ..plugins.manager import Plugins
 from ..runtime.distributed import n_processes, sums_over_processes
 from ..runtime.finite import drop_where_not, finite, zero_where_not
+from ..saving.names import REVERSE
 from .tap import leaf as leaf_of
 from .uncertainty import GGDWrapper
-
-REVERSE = {"A2B": "B2A", "B2A": "A2B"}
 
 
 @dataclass(frozen=True)

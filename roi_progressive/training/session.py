@@ -325,6 +325,10 @@ class Session:
         """Our terms of the last step by name (``G_tumor_A2B``, ``D_tumor_A2B``, ``ggd_A2B``, ...), unweighted."""
         return {name: float(loss) for name, loss in self._guidance.losses.items()}
 
+    def loss_tensors(self) -> dict[str, Tensor]:
+        """The same as ``losses``, detached and where they were computed: reading one waits for a GPU."""
+        return dict(self._guidance.losses)
+
     @property
     def n_processes(self) -> int:
         """How many processes train the host together (``torch.distributed``); 1 where one trains alone."""
