@@ -52,8 +52,10 @@ class RegionMask:
         """Measure the boxes of a mask batch and move it to the images' device.
 
         Args:
-            mask: ``[N, 1, H, W]`` or ``[N, H, W]``; bool, or numbers of which those above 0 are inside.
-                Best given on the CPU: on a GPU, measuring the boxes waits for it.
+            mask: ``[N, 1, H, W]`` or ``[N, H, W]``; bool, or numbers of which those above one half of their range are
+                inside: floating point from 0 to 1 or from -1 to 1, or grey levels from 0 to 255. Whole numbers of at
+                most 127 are labels, all of which but 0 are inside. Best given on the CPU: on a GPU, measuring the boxes
+                waits for it.
             device: Where the images are; the mask's own device by default.
 
         Raises:
@@ -65,7 +67,7 @@ class RegionMask:
             raise ShapeError(f"`mask` must be [N, 1, H, W]; got {list(mask.shape)}; give one channel a region")
         if 0 in mask.shape[2:]:
             raise ShapeError(f"`mask` must be of at least one pixel; got {list(mask.shape)}; give whole images")
-        inside = mask if mask.dtype == torch.bool else mask > 0
+        inside = mask if mask.dtype == torch.bool else mask > _one_half(mask)
         is_finite = not mask.is_floating_point() or bool(torch.isfinite(mask).all())
         return cls(inside.to(device) if device is not None else inside, mask_boxes(inside), is_finite)
 
@@ -92,6 +94,18 @@ class RegionMask:
     def is_empty(self) -> bool:
         """Whether no image of the batch holds the region."""
         return all(box is None for box in self.boxes)
+
+
+def _one_half(mask: Tensor) -> float:
+    """Half of the range that a mask's numbers are from: a soft mask is not inside wherever it is above 0."""
+    if mask.numel() == 0:
+        return 0.0
+    low, high = (float(value) for value in torch.aminmax(torch.nan_to_num(mask.detach(), 0.0, 1.0, 0.0)))
+    if low < 0:
+        return 0.0
+    if high > 127:
+        return 127.5
+    return 0.5
 
 
 def mask_boxes(mask: Tensor) -> tuple[Box | None, ...]:

@@ -21,6 +21,7 @@ from ..plugins import masks as mask_files
 from ..plugins.adapter import Adapter, DomainMasks, Translation, Uncertainty
 from ..plugins.manager import Plugins
 from ..plugins.patching import Patches
+from ..plugins.replay import masked_dataset
 from ..runtime.distributed import is_main_process, n_processes
 from ..runtime.rng import RandomState
 from ..saving.checkpoint import check_config, checkpoint_name, fitting, load_checkpoint, save_checkpoint
@@ -189,7 +190,8 @@ class Session:
                 f"{type(dataset).__name__}; give the loader that is trained on, or bring the masks in the batch "
                 f"(`batch_key`; for scripts: `generator_loss`)"
             )
-        masked = mask_files.masked_dataset(layout, regions, self._plugins.mask_files)
+        masked = masked_dataset(layout, regions, self._plugins.mask_files)
+        self._idleness.regions_have_files(masked.regions_with_files)
         self._patches.set(layout.loader, "dataset", masked)
 
     # -- the two calls of a user's script -------------------------------------------------------------------------
