@@ -80,7 +80,7 @@ _MODULE_OF = {
     "ConfigError": "errors",
     "DataError": "errors",
     "DatasetLayout": "plugins.adapter",
-    "DiscriminatorBank": "method.discriminators",
+    "DiscriminatorBank": "method.bank",
     "DivergenceError": "errors",
     "DomainMasks": "plugins.adapter",
     "GGDConfig": "config",

@@ -14,7 +14,7 @@ from ..method.regions import RegionMask
 from ..plugins.adapter import Adapter, Translation
 from ..plugins.manager import Plugins
 from ..runtime.distributed import sums_over_processes
-from ..runtime.finite import DroppedSteps, LateBool, first_not_finite
+from ..runtime.finite import DroppedSteps, LateNumber, first_not_finite
 from ..runtime.rng import ForkedStream
 from ..saving.checkpoint import fitting
 from ..saving.state_checks import adam
@@ -55,8 +55,8 @@ class Guidance:
         self._translations: list[list[Translation]] = []
         """What every forward of the step made, for the discriminators."""
         self._injections: list[Injection] = []
-        self._contributions_were_finite: list[LateBool] = []
-        self._discriminators_were_finite: LateBool | None = None
+        self._contributions_were_finite: list[LateNumber] = []
+        self._discriminators_were_finite: LateNumber | None = None
         self.losses: dict[str, Tensor] = {}
         self.dropped = DroppedSteps()
 
@@ -88,7 +88,7 @@ class Guidance:
             return translations[0].fake.new_zeros(()) if translations else torch.zeros(())
         contribution = self._built(translations).contribution(translations, weights)
         self.losses.update(contribution.losses)
-        self._contributions_were_finite.append(LateBool(contribution.is_finite))
+        self._contributions_were_finite.append(LateNumber(contribution.is_finite))
         self._translations.append([_for_discriminators(translation) for translation in translations])
         # A script that never ends its step must not pile up the images of all earlier ones.
         del self._translations[:-MOST_FORWARDS], self._contributions_were_finite[:-MOST_FORWARDS]
@@ -173,7 +173,7 @@ class Guidance:
     ) -> None:
         """Whether the step counts as left out; the discriminators' gradient is known a step later only."""
         before = self._discriminators_were_finite
-        self._discriminators_were_finite = LateBool(learner.were_finite) if broken is None else None
+        self._discriminators_were_finite = LateNumber(learner.were_finite) if broken is None else None
         if broken is not None:
             self.losses = {name: torch.full_like(loss, torch.nan) for name, loss in self.losses.items()}
             self.dropped.dropped(*_cause(translations, broken, files()))

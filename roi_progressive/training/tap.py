@@ -11,6 +11,7 @@ such pass; a host's ``autograd.grad`` meets none of them, and nothing of ours st
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 import weakref
@@ -21,8 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..runtime.finite import LateBool, finite
-from ..runtime.precision import is_mixed
+from ..runtime.finite import LateNumber, is_mixed, largest
 
 
 def leaf(tensor: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ class Injection:
         self.balance = balance
         self.in_loss = False
         """Whether a ``surrogate`` brings it; the host's backward need not be asked for the scale then."""
-        self._finite: list[LateBool] = []
+        self._largest: list[LateNumber] = []
         # What was met so far in this step. All passes of a step together add what one pass of their sum would.
         self._by_loss = False
         self._root: Any = None
@@ -214,19 +214,25 @@ class Injection:
         if self.in_loss and self.balance is None:
             ours = None  # the surrogate has brought it already
         elif self.balance is None:
-            ours = None if here is None else _times(self.gradient, here)
+            ours = None if here is None else self.gradient
         else:
             ours = self._balanced(host_gradient, here)
         if ours is not None:
             self.fired = True
-            dtype = ours.dtype if host_gradient is None else host_gradient.dtype
-            summed = ours.to(dtype) if host_gradient is None else host_gradient + ours.to(dtype)
+            scale = 1.0 if here is None or self.balance is not None else here
+            if host_gradient is None:
+                summed = _times(ours, scale)
+            elif ours.dtype == host_gradient.dtype:
+                summed = _plus(host_gradient, ours, scale)
+            else:
+                summed = host_gradient + _times(ours, scale).to(host_gradient.dtype)
         elif host_gradient is None:
             return None
         else:
             summed = host_gradient
-        if self.fired:
-            self._finite.append(LateBool(finite([summed])))
+        found = largest([summed]) if self.fired else None
+        if found is not None:
+            self._largest.append(LateNumber(found))
         return None if ours is None else summed
 
     def _scale_of(self, passing: Pass) -> Tensor | float | None:
@@ -269,7 +275,7 @@ class Injection:
 
     def was_finite(self) -> bool:
         """Whether the gradient that arrived was, with ours under its scale; also where none has arrived."""
-        return all(self._finite)
+        return all(math.isfinite(float(number)) for number in self._largest)
 
     def warn_if_unused(self) -> None:
         """Warn where the host's backward never came by."""
@@ -286,6 +292,13 @@ def _times(gradient: Tensor, scale: Tensor | float) -> Tensor:
     if isinstance(scale, float):
         return gradient if scale == 1.0 else gradient * scale
     return gradient * scale.to(gradient.dtype)
+
+
+def _plus(host: Tensor, ours: Tensor, scale: Tensor | float) -> Tensor:
+    """``host + scale * ours`` in one operation."""
+    if isinstance(scale, Tensor):
+        return torch.addcmul(host, ours, scale.to(ours.dtype))
+    return torch.add(host, ours, alpha=scale)
 
 
 def balance_factor(ours: Tensor, host: Tensor, share: float) -> Tensor:
