@@ -173,8 +173,18 @@ class DialectAdapter(Adapter):
         self._before = {name: value for name, value in vars(self.model).items() if isinstance(value, Tensor)}
         result = original(*args, **kwargs)
         if self._session is not None and (self._in_method or self._in_loop):
-            self._session.translated()
+            if self.images_are_made():
+                self._session.translated()
+            else:
+                self._await_images(self._session)
         return result
+
+    def images_are_made(self) -> bool:
+        """Whether the model's forward has made its images; some make them in the method that builds the loss."""
+        return True
+
+    def _await_images(self, session: GuidedSession) -> None:
+        """Call ``session.translated`` when they are; asked where ``images_are_made`` says no."""
 
     def _optimize_parameters(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._end_of_loop_step()
@@ -190,9 +200,13 @@ class DialectAdapter(Adapter):
             raise
         finally:
             self._in_method, self._before = False, {}
+            self._step_is_over()
         if self._session is not None:
             self._session.step_finished()
         return result
+
+    def _step_is_over(self) -> None:
+        """Called at the end of every step, also of one that failed."""
 
     def _load_late_state(self) -> None:
         if self._late_state is not None:
@@ -203,6 +217,7 @@ class DialectAdapter(Adapter):
         """A loop that calls ``forward`` and the backwards itself has done with its batch when it takes the next one."""
         if self._in_loop and self._session is not None:
             self._in_loop, self._before = False, {}
+            self._step_is_over()
             self._session.step_finished(if_trained=True)
 
     def epoch_begins(self) -> None:
@@ -231,6 +246,7 @@ class DialectAdapter(Adapter):
     def _forget(self) -> None:
         self._session, self._in_loop, self._in_method = None, False, False
         self._before, self._batch_images = {}, {}
+        self._step_is_over()
 
     # -- its loss, rates and length -------------------------------------------------------------------------------
 

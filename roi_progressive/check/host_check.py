@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from ..config import Config, StageConfig
-from ..errors import ConfigError, HostNotSupportedError, MaskError
+from ..errors import ConfigError, HostNotSupportedError, MaskError, one_line
 from ..method.stages import StageController
 from ..plugins import masks as mask_files
 from ..plugins.adapter import Adapter
@@ -97,9 +97,10 @@ def check_host(folder: Path, data: Path, config: Config, arguments: Sequence[str
 def _importing(folder: Path) -> Iterator[None]:
     try:
         yield
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
+        remedy = "install what it requires" if isinstance(error, ImportError) else "bring its code up to this Python"
         raise HostNotSupportedError(
-            f"`host` must be importable here; {str(folder)!r} is not: {error}; install what it requires"
+            f"`host` must be importable here; {str(folder)!r} is not: {one_line(error)}; {remedy}"
         ) from error
 
 
@@ -188,14 +189,10 @@ def _cost(checkout: HostCheckout, loader: Any, model: Any, config: Config) -> St
     )
     with attach(model, loader, everything, n_epochs=1) as session:
         batch = _batch_with_regions(loader)
-    if checkout.sets_up_in_its_loop:
-        model.data_dependent_initialize(batch)
-        model.setup(model.opt)
-        model.parallelize()
+    checkout.set_up(model, batch)
 
     def step() -> None:
-        model.set_input(batch)
-        model.optimize_parameters()
+        checkout.step(model, batch)
 
     host = [getattr(model, f"net{name}") for name in model.model_names]
     alone = measured(step, lambda: host)
