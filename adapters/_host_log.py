@@ -94,6 +94,8 @@ def show_sigma(
     sources: Callable[[], Mapping[str, Tensor]],
     generators: Callable[[], Mapping[str, nn.Module]],
     patches: Patches,
+    *,
+    is_training: bool,
 ) -> None:
     """Add a sigma map of every direction to ``visual_names``; they are made in ``compute_visuals`` and nowhere else.
 
@@ -103,6 +105,7 @@ def show_sigma(
         sources: The images last translated, by direction.
         generators: The generators by direction; one that cannot be asked by an image alone has no map.
         patches: Undone when the session closes.
+        is_training: Whether the heads are only being trained, so that at first they say nothing.
     """
     if not hasattr(model, "visual_names") or not hasattr(model, "compute_visuals"):
         return
@@ -110,6 +113,8 @@ def show_sigma(
     def compute_visuals(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         asked = generators()
+        if is_training and not any(name.startswith("ggd_") for name in session.losses()):
+            return result  # nothing has been learnt yet, or there is nothing to learn from
         for direction, source in sources().items():
             if direction not in asked or not takes_image_alone(asked[direction]):
                 continue
