@@ -83,7 +83,8 @@ def takes_image_alone(generator: nn.Module) -> bool:
     needed = [
         parameter
         for parameter in inspect.signature(generator.forward).parameters.values()
-        if parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
     return len(needed) <= 1
 

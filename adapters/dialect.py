@@ -138,9 +138,7 @@ class DialectAdapter(Adapter):
     def install(self, session: GuidedSession, patches: Patches) -> None:
         self._session = session
         if self.config.ggd is not None:
-            show_sigma(
-                self.model, session, self.sources, self.generators, patches, is_training=self.is_training()
-            )
+            show_sigma(self.model, session, self.sources, self.generators, patches, is_training=self.is_training())
         if not self.is_training():
             return
         if self.config.resume == "exact" and session.n_processes > 1:

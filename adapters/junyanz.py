@@ -1,4 +1,4 @@
-"""CycleGAN in the junyanz dialect: its own codebase, classic and DDP, forks of it (DCLGAN too), and the bundled host."""
+"""CycleGAN in the junyanz dialect: its own codebase, forks of it (DCLGAN and cGAN too), and the bundled host."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class CycleGANAdapter(DialectAdapter):
 
         def calls(direction: str) -> Any:
             source, fake, fake_back, back = (
-                ("real_A", "fake_B", "fake_A", "rec_B") if direction == "A2B" else ("real_B", "fake_A", "fake_B", "rec_A")
+                ("real_A", "fake_B", "fake_A", "rec_B")
+                if direction == "A2B"
+                else ("real_B", "fake_A", "fake_B", "rec_A")
             )
 
             def called(module: nn.Module, inputs: Any, output: Any) -> None:

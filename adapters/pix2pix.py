@@ -1,4 +1,4 @@
-"""pix2pix in the junyanz dialect, classic and DDP, forks of it (pGAN, ResViT), and the one generator of ``--model test``."""
+"""pix2pix in the junyanz dialect, forks of it (pGAN and ResViT too), and the one generator of ``--model test``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def missing(host: Any) -> list[str]:
     if getattr(host, "isTrain", True):
         others = [f"the absence of {name}" for name in OTHERS if hasattr(host, name)]
     else:  # `--model test` holds its generator under a second name
-        others = [f"the absence of {name}" for name in ("netF", "data_dependent_initialize", "lab2rgb") if hasattr(host, name)]
+        unlike = ("netF", "data_dependent_initialize", "lab2rgb")
+        others = [f"the absence of {name}" for name in unlike if hasattr(host, name)]
         both = hasattr(host, "netG_A") and hasattr(host, "netG_B")
         others += ["the absence of netG_B"] if both else []
     return lacking(host, needed) + others

@@ -227,7 +227,10 @@ def test_the_discriminators_learn_from_all_forwards_of_a_step_as_from_one_batch(
             forwards[0],
             **{name: torch.cat([getattr(t, name) for t in forwards]) for name in ("source", "fake", "real")},
             reconstruction=None,
-            **{name: {"tumor": RegionMask.joined([getattr(t, name)["tumor"] for t in forwards])} for name in ("masks", "real_masks")},
+            **{
+                name: {"tumor": RegionMask.joined([getattr(t, name)["tumor"] for t in forwards])}
+                for name in ("masks", "real_masks")
+            },
         )
         for translation in forwards if apart else [together]:
             guidance.contribute([translation], WEIGHTS, in_loss=False)

@@ -152,9 +152,7 @@ def test_uncertainty_that_nobody_asked_for_by_name_is_left_out_where_the_host_ha
     needs = "a paired truth, a reconstruction or an identity image"
     with pytest.warns(RuntimeWarning, match=f"uncertainty is left out for A2B: .* needs {needs}") as said:
         for _ in range(2):
-            found = setup.objective.contribution(
-                [setup.translation(reconstruction=None)], {"tumor": 1.0, "ggd": 1.0}
-            )
+            found = setup.objective.contribution([setup.translation(reconstruction=None)], {"tumor": 1.0, "ggd": 1.0})
             assert set(found.losses) == {"G_tumor_A2B"}
     assert len(said) == 1
 

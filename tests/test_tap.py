@@ -257,7 +257,9 @@ def test_a_figure_of_the_hosts_own_is_neither_falsified_nor_taken_for_its_traini
     _, image = network(SOURCE)
     loss = host_loss(image)
     asked = image if at == "image" else network.head.weight
-    (expected,) = torch.autograd.grad(host_loss(network(SOURCE)[1]) if at == "layer" else loss, asked, retain_graph=True)
+    (expected,) = torch.autograd.grad(
+        host_loss(network(SOURCE)[1]) if at == "layer" else loss, asked, retain_graph=True
+    )
     with laid(injection := Injection(image, gradient_of(image_term, image), "the image"), loss=loss):
         (figure,) = torch.autograd.grad(loss, asked, retain_graph=True)
         assert torch.equal(figure, expected) and not injection.fired

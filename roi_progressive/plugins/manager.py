@@ -18,7 +18,6 @@ from .adapter import OWN_ADAPTER, Adapter, asked_carefully
 from .answer_checks import check_answer
 
 
-
 class Plugins:
     """Calls hooks; an error inside a plugin keeps its type and gets a note that names plugin and hook.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..config import RegionConfig
 from ..errors import MaskError, one_line
 from ..method.regions import RegionMask
+from ..saving.stray_files import is_stray
 from .adapter import DomainMasks
 from .hookspecs import hookimpl
 
@@ -65,8 +66,8 @@ def find_masks(
         lookup: The hook ``roi_masks``.
 
     Raises:
-        MaskError: A mask is missing, and its region does not say ``missing = "skip"``; or the host lists masks, or files
-            of other programs, among its images.
+        MaskError: A mask is missing, and its region does not say ``missing = "skip"``; or the host lists masks, or
+            files of other programs, among its images.
     """
     names = [region.name for region in regions]
     found: dict[str, dict[str, str | None]] = {}
@@ -78,28 +79,23 @@ def find_masks(
     both = next((path for path in found if path in masks), None)
     if both is not None:
         raise MaskError(
-            f"`dataset` must list images only; it lists {both!r}, which is a mask, and would train on it; move the masks "
-            f"out of the images' folder"
+            f"`dataset` must list images only; it lists {both!r}, which is a mask, and would train on it; move the "
+            f"masks out of the images' folder"
         )
     return found
 
 
-def is_foreign(path: Path) -> bool:
-    """Whether a file is one of another program's that only looks like an image: hidden, or a preview."""
-    return path.name.startswith(".") or path.parent.name == ".ipynb_checkpoints" or path.name == "Thumbs.db"
-
-
 def _check_is_image(path: Path, regions: Sequence[str]) -> None:
-    if is_foreign(path):
+    if is_stray(path):
         raise MaskError(
-            f"`dataset` must list images only; it lists {str(path)!r}, which a file browser or notebook has left; delete "
-            f"it, or the host trains on it"
+            f"`dataset` must list images only; it lists {str(path)!r}, which a file browser or notebook has left; "
+            f"delete it, or the host trains on it"
         )
     for region in regions:
         if any(folder.name.endswith(f"_{region}") for folder in list(path.parents)[:2]):
             raise MaskError(
-                f"`dataset` must list images only; it lists {str(path)!r}, which lies in a folder of {region!r} masks; move "
-                f"that folder out of the images', e.g. from trainA/p01_{region} to trainA_{region}/p01"
+                f"`dataset` must list images only; it lists {str(path)!r}, which lies in a folder of {region!r} masks; "
+                f"move that folder out of the images', e.g. from trainA/p01_{region} to trainA_{region}/p01"
             )
 
 

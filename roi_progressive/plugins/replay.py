@@ -76,7 +76,7 @@ class _Reading:
 
 
 class _Opener:
-    """Stands in for ``PIL.Image`` in a host's namespace: opens images and notes their sizes, or what is read instead."""
+    """Stands in for ``PIL.Image`` in a host's namespace: opens images and notes their sizes, or what stands for them."""
 
     def __init__(self, masks: MaskFiles, sizes: dict[str, tuple[int, int]], reading: _Reading) -> None:
         self._masks = masks
@@ -132,7 +132,8 @@ def _painted(image: Image.Image, mask: Image.Image, paint: float) -> Image.Image
         return _wide(np.where(np.asarray(cover) > 0, high if paint else low, values), image)
     bands = {"RGBA": "RGB", "LA": "L", "1": "L", "P": "RGB"}.get(image.mode, image.mode)
     grey = 255 if paint else 0
-    colour = grey if len(Image.new(bands, (1, 1)).getbands()) == 1 else (grey,) * len(Image.new(bands, (1, 1)).getbands())
+    n_bands = len(Image.new(bands, (1, 1)).getbands())
+    colour = grey if n_bands == 1 else (grey,) * n_bands
     over = Image.composite(Image.new(bands, image.size, colour), image.convert(bands), cover)
     if image.mode in ("RGBA", "LA"):
         over.putalpha(image.getchannel("A"))
@@ -151,6 +152,7 @@ def _wide(values: Any, like: Image.Image) -> Image.Image:
 # -- streams that are put back -----------------------------------------------------------------------------------------
 
 _STREAMS = (random.Random, np.random.RandomState, np.random.Generator, torch.Generator)
+_PLAIN = (str, bytes, int, float, complex, type(None), Tensor, np.ndarray, Path)
 _MOST_VISITED = 20_000
 
 
@@ -164,7 +166,7 @@ def held_streams(root: Any) -> list[Any]:
     waiting: list[Any] = [root]
     while waiting and len(seen) < _MOST_VISITED:
         thing = waiting.pop()
-        if id(thing) in seen or isinstance(thing, (str, bytes, int, float, complex, type(None), Tensor, np.ndarray, Path)):
+        if id(thing) in seen or isinstance(thing, _PLAIN):
             continue
         seen[id(thing)] = thing
         if isinstance(thing, _STREAMS):
@@ -410,9 +412,7 @@ class MaskedDataset(Dataset[Any]):
             masks[domain] = mask
         return masks
 
-    def _refusal(
-        self, sample: Mapping[str, Any], read: Callable[[_Reading], dict[str, Any]], region: str
-    ) -> MaskError:
+    def _refusal(self, sample: Mapping[str, Any], read: Callable[[_Reading], dict[str, Any]], region: str) -> MaskError:
         kind = type(self.dataset).__name__
         same = all(  # a mirroring comes out the same every second time
             torch.equal(sample[domain], again[domain])
@@ -423,12 +423,12 @@ class MaskedDataset(Dataset[Any]):
             "a sample read twice comes out the same, but another one once the region looks different: a crop or a "
             "normalisation depends on what the image shows"
             if same
-            else "a sample read twice with all random generators put back comes out different: a transform draws from one "
-            "that it makes anew or hides"
+            else "a sample read twice with all random generators put back comes out different: a transform draws from "
+            "one that it makes anew or hides"
         )
         return MaskError(
-            f"`dataset` must do to the mask of {region!r} what it does to the image; {kind} does not: {cause}; draw from "
-            f"Python's, NumPy's or torch's generator and from the image's size alone, or transform image and mask "
+            f"`dataset` must do to the mask of {region!r} what it does to the image; {kind} does not: {cause}; draw "
+            f"from Python's, NumPy's or torch's generator and from the image's size alone, or transform image and mask "
             f"together and bring the mask in the batch (`batch_key`)"
         )
 

@@ -65,9 +65,7 @@ class Guidance:
         for head in self.heads().values():
             head.start_recording()
 
-    def contribute(
-        self, translations: Sequence[Translation], weights: Mapping[str, float], *, in_loss: bool
-    ) -> Tensor:
+    def contribute(self, translations: Sequence[Translation], weights: Mapping[str, float], *, in_loss: bool) -> Tensor:
         """Compute our terms and lay their gradients on the host's tensors.
 
         A step may hold several forwards: micro-batches, or several steps of the generators. All of them are guided, and
@@ -76,8 +74,8 @@ class Guidance:
         Args:
             translations: What the host's forward made.
             weights: Stage weight of every active term.
-            in_loss: Whether the returned scalar is added to the loss, as a script does; otherwise our gradients join the
-                host's in its own backward.
+            in_loss: Whether the returned scalar is added to the loss, as a script does; otherwise our gradients join
+                the host's in its own backward.
 
         Returns:
             A scalar with our value; zero where no term is active.

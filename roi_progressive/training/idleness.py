@@ -97,7 +97,7 @@ class Idleness:
                     f"`optimize_parameters`, or `forward` and a backward with gradients enabled"
                 )
             else:
-                cause = "no batch came: a model must be given its batches by `set_input`, a script call generator_loss()"
+                cause = "no batch came: a model takes its batches by `set_input`, a script calls generator_loss()"
             self._say("guided", f"no step was guided in epoch {epoch}; {cause}")
         elif self._n_looked_at:
             for name in regions:

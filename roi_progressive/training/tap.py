@@ -66,8 +66,8 @@ class Pass:
 
     Attributes:
         root: The autograd node it starts from.
-        loss_gradient: The gradient that arrived at the host's loss, which is the factor the host has put on it; ``None``
-            until then, and where the pass does not come by.
+        loss_gradient: The gradient that arrived at the host's loss, which is the factor the host has put on it;
+            ``None`` until then, and where the pass does not come by.
         root_gradient: The same for a loss that the host does not name: the sum that the pass starts from.
     """
 

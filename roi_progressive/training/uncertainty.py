@@ -81,8 +81,8 @@ class GGDWrapper:
         if output.requires_grad and not self._said_unread:
             self._said_unread = True
             warnings.warn(
-                f"uncertainty is left out for an image of {type(self._module).__name__}: what the host trains on is not "
-                f"the tensor that the generator returned; give that one, or set ggd = false",
+                f"uncertainty is left out for an image of {type(self._module).__name__}: what the host trains on is "
+                f"not the tensor that the generator returned; give that one, or set ggd = false",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -117,5 +117,3 @@ def test_generators_of_an_open_session_are_refused_to_a_second_one(build_toy: An
             with pytest.raises(ConfigError, match="open session already"):
                 attach(*first, config=tiny(), n_epochs=2)
         attach(*second, config=tiny(), n_epochs=2).close()
-
-

@@ -243,7 +243,9 @@ def test_its_gradient_is_that_of_the_edited_loss(build_toy: Any, tiny: Any) -> N
                 mask = RegionMask.from_tensor(batch["roi_masks"]["A"]["tumor"])
                 fake = net(batch["A"])
                 loss = ((judge(torch.cat([batch["A"], fake], 1)) - 1) ** 2).mean()
-                loss = loss + 10.0 * model.criterionL1(fake, batch["B"]) + kept.generator_loss("A2B", "tumor", fake, mask)
+                loss = (
+                    loss + 10.0 * model.criterionL1(fake, batch["B"]) + kept.generator_loss("A2B", "tumor", fake, mask)
+                )
                 _agree(found, list(torch.autograd.grad(loss, list(net.parameters()))))
 
 

@@ -24,7 +24,6 @@ from roi_progressive import (
 from roi_progressive.adapters.cut import CUTAdapter
 from roi_progressive.adapters.cut import roi_adapter as cut
 from roi_progressive.adapters.junyanz import roi_adapter as cycle_gan
-from roi_progressive.adapters.pix2pix import Pix2PixAdapter
 from roi_progressive.adapters.pix2pix import roi_adapter as pix2pix
 from roi_progressive.method.regions import RegionMask
 from roi_progressive.testing import check_adapter
@@ -132,8 +131,6 @@ def test_a_scaled_loss_scales_our_gradient_alike(build_toy: Any, toy_step: Any, 
             toy_step(model, next(iter(loader)))
         gradients.append([p.grad.clone() for p in model.netG.parameters() if p.grad is not None])
     assert differing(*gradients) == []
-
-
 
 
 # --- batches with masks -----------------------------------------------------------------------------------------------

@@ -90,7 +90,9 @@ def test_it_is_guided_in_two_lines(kind: str, open_host: Any, seed: Any) -> None
     assert [text.split(":")[0] for text in ours] == expected
     files = {path.name for path in Path(host.model.save_dir).glob("*.pth")}
     assert "latest_roi_progressive.pth" in files
-    assert {name for name in files if "roi" not in name} == {f"latest_{n.replace('net', 'net_')}.pth" for n in host.networks if n not in ("netPre",)}
+    assert {name for name in files if "roi" not in name} == {
+        f"latest_{n.replace('net', 'net_')}.pth" for n in host.networks if n not in ("netPre",)
+    }
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -101,7 +103,9 @@ def test_inert_it_trains_bit_for_bit_as_without_us(
     for attached in (False, True):
         host = _with_masks(open_host(kind, out=tmp_path / str(attached)))
         seed(1)
-        config = _config(kind, stage=2, ggd=GGDConfig(hidden_channels=4, stage=2), stages=StageConfig(from_epochs=(99,)))
+        config = _config(
+            kind, stage=2, ggd=GGDConfig(hidden_channels=4, stage=2), stages=StageConfig(from_epochs=(99,))
+        )
         with contextlib.ExitStack() as stack:
             warnings.simplefilter("ignore")
             session = stack.enter_context(attach(host.model, host.loader, config)) if attached else None
@@ -131,9 +135,7 @@ def test_masks_lie_where_the_tumor_does(kind: str, open_host: Any, bright: Path,
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ALL if kind not in ("pGAN", "cGAN")])
-def test_it_is_continued_with_what_is_ours(
-    kind: str, open_host: Any, differing: Any, copied: Any, seed: Any
-) -> None:
+def test_it_is_continued_with_what_is_ours(kind: str, open_host: Any, differing: Any, copied: Any, seed: Any) -> None:
     config = _config(kind, resume="networks")
     host = open_host(kind)
     seed(1)
