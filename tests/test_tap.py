@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -406,11 +408,11 @@ def test_neither_an_image_nor_a_loss_outlives_its_step(network: Generator, in_lo
     class Holder:
         pass
 
-    holder = Holder()
+    holder: Any = Holder()
     _, image = network(SOURCE)
     injection = Injection(image, torch.zeros_like(image), "the image")
     holder.image, holder.loss = image, host_loss(image)
-    tap = Tap(lambda: holder.loss)
+    tap = Tap(functools.partial(getattr, holder, "loss"))
     loss = holder.loss + surrogate(host_loss(image), [injection], [image]) if in_loss else 2 * holder.loss
     tap.lay([injection])
     loss.backward()

@@ -59,7 +59,7 @@ class HostCheckout:
     @property
     def sets_up_in_its_loop(self) -> bool:
         """Whether networks are still made, and ``setup`` runs, at the first batch."""
-        return "data_dependent_initialize(" in self._text("train.py")
+        return "data_dependent_initialize(" in self._text("train.py") or self._has("models.cut_model")
 
     def _text(self, *path: str) -> str:
         file = self.folder.joinpath(*path)

@@ -130,9 +130,9 @@ def read_mask(file: str, region: str, size: tuple[int, int] | None = None) -> Im
     try:
         with Image.open(file) as unread:
             unread.verify()  # a PNG's checksums, which Pillow leaves aside where it decodes the pixels
-        opened = Image.open(file)
-        opened.load()
-        mask = _one_band(opened)
+        with Image.open(file) as opened:
+            opened.load()
+            mask = _one_band(opened)
     except (OSError, SyntaxError, ValueError) as error:
         reason = one_line(error)
         raise MaskError(f"`{region}` mask {file!r} must be a readable image: {reason}; write it anew") from error

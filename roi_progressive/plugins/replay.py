@@ -92,17 +92,17 @@ class _Opener:
         if key not in self._masks:
             return Image.open(path, *args, **kwargs)
         self.opened.append(key)
-        image = Image.open(path, *args, **kwargs)
         region, paint = self._reading.region, self._reading.paint
-        if region is None:
-            self._sizes[key] = image.size
-            return image
-        if key not in self._sizes:  # another image than the first time, which `MaskedDataset` reports
+        if region is None or key not in self._sizes:  # the latter is another image, which `MaskedDataset` reports
+            image = Image.open(path, *args, **kwargs)
+            if region is None:
+                self._sizes[key] = image.size
             return image
         file = self._masks[key][region]
         size = self._sizes[key]
         mask = Image.new("L", size, 0) if file is None else read_mask(file, region, size)
-        return _in_mode_of(image, mask) if paint is None else _painted(image, mask, paint)
+        with Image.open(path, *args, **kwargs) as image:
+            return _in_mode_of(image, mask) if paint is None else _painted(image, mask, paint)
 
 
 def _is_wide(mode: str) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..errors import CheckpointError, ConfigError, MaskError
+from ..errors import CheckpointError, ConfigError, HostNotSupportedError, MaskError, ShapeError
 from ..method.regions import RegionMask
 from ..method.stages import EpochMeans, Stage, StageController
 from ..plugins import masks as mask_files
@@ -169,6 +169,11 @@ class Session:
         for network in self._adapter.generators().values():
             while isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
                 network = network.module
+            if any(isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)) for module in network.modules()):
+                raise HostNotSupportedError(
+                    f"`host` must translate images [N, C, H, W]; {type(network).__name__} has convolutions of three "
+                    f"dimensions, for volumes [N, C, D, H, W]; train on slices"
+                )
             if network in _GUIDED:
                 raise ConfigError(
                     f"`host` has generators of an open session already ({type(network).__name__}); got a second "
@@ -271,6 +276,8 @@ class Session:
                     f"`{name}` must be the generator's own output, with its graph; got a tensor without gradient; give "
                     f"it before any detach(), and leave it out where its generator does not train"
                 )
+        for name, image in (("real_A", real_A), ("real_B", real_B), ("fake_B", fake_B), ("fake_A", fake_A)):
+            _check_is_batch(name, image)
         a, b = _region_masks(masks_A, real_A), _region_masks(masks_B, real_B)
         translations = []
         if fake_B is not None:
@@ -415,6 +422,9 @@ class Session:
         # Where nothing is active, nothing is asked of a host either: it may lack what regions would need.
         if self._guidance.has_terms(weights):
             translations = self._adapter.translations(self._masks)
+            for translation in translations:
+                for name in ("source", "fake", "real"):
+                    _check_is_batch(f"{name} of {translation.direction}", getattr(translation, name))
             self._idleness.looked_at(translations)
             self._guidance.contribute(translations, weights, in_loss=False)
 
@@ -537,6 +547,14 @@ class Session:
     def _check_open(self) -> None:
         if self._closed:
             raise ConfigError("`session` must be open; got a closed one; `attach` anew")
+
+
+def _check_is_batch(name: str, image: Tensor | None) -> None:
+    if image is not None and image.ndim != 4:
+        raise ShapeError(
+            f"`{name}` must be images [N, C, H, W]; got {list(image.shape)}; images of two dimensions are supported, "
+            f"volumes are not: train on slices"
+        )
 
 
 def _region_masks(masks: Mapping[str, Tensor] | None, images: Tensor) -> dict[str, RegionMask]:
