@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from roi_progressive import MaskError, RegionConfig
+from roi_progressive import MaskError, MaskReader, RegionConfig
 from roi_progressive.plugins.masks import find_masks, roi_masks
 from roi_progressive.plugins.replay import MaskedDataset, held_streams
 
@@ -321,3 +321,52 @@ def test_albumentations_are_followed(masked: Any) -> None:
     steps = library.Compose([library.HorizontalFlip(p=0.5), library.RandomCrop(40, 40)])
     dataset = masked(lambda image: _unit(Image.fromarray(steps(image=np.asarray(image))["image"])))
     assert min(_overlaps(dataset)) == 1.0
+
+
+# -- for data sets of one's own ----------------------------------------------------------------------------------------
+
+
+def _script_transform(image: Image.Image) -> Tensor:
+    return _unit(_flipped(image, random.random() < 0.5))
+
+
+class _ScriptsOwn(Dataset[Any]):
+    """What a plain script's data set looks like with one line for the masks."""
+
+    def __init__(self, root: Path) -> None:
+        self.files = sorted((root / "trainA").glob("*.png"))
+        self.read = MaskReader(_script_transform, ["tumor"])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, masks = self.read(self.files[index])
+        return {"A": image, "masks_A": masks}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_scripts_own_data_set_gets_masks_that_follow(workers: int, tmp_path: Path) -> None:
+    loader = DataLoader(_ScriptsOwn(_write(tmp_path / "data")), batch_size=4, num_workers=workers)
+    seen = set()
+    for _ in range(6):
+        for batch in loader:
+            mask = batch["masks_A"]["tumor"]
+            assert mask.shape == (4, 1, SIZE_PX, SIZE_PX)
+            for image, one in zip(batch["A"], mask, strict=True):
+                assert torch.equal(one, _truth(image))
+                seen.add(tuple(one.nonzero()[0].tolist()))
+    assert len(seen) > 8, "images must have been mirrored"
+
+
+def test_a_scripts_reader_names_what_is_missing_and_skips_where_told(tmp_path: Path) -> None:
+    root = _write(tmp_path / "data")
+    (root / "trainA_tumor" / "0.png").unlink()
+    with pytest.raises(MaskError, match=r"no mask file .*trainA_tumor/0\.png"):
+        MaskReader(_script_transform)(root / "trainA" / "0.png")
+    _, masks = MaskReader(_script_transform, [RegionConfig("tumor", missing="skip")])(root / "trainA" / "0.png")
+    assert not masks["tumor"].any()
+    with pytest.raises(MaskError, match="makes anew or hides"):
+        for _ in range(6):
+            for name in range(1, 8):
+                MaskReader(_drawn_anew)(root / "trainA" / f"{name}.png")
