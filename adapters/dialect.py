@@ -261,7 +261,7 @@ class DialectAdapter(Adapter):
         return {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in groups.items()}
 
     def betas(self) -> tuple[float, float]:
-        optimizer = self._optimizer_d() or self.model.optimizer_G
+        optimizer: optim.Optimizer = self._optimizer_d() or self.model.optimizer_G
         first, second = optimizer.param_groups[0].get("betas", super().betas())
         return (float(first), float(second))
 

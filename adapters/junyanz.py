@@ -50,7 +50,7 @@ class CycleGANAdapter(DialectAdapter):
     def _await_images(self, session: GuidedSession) -> None:
         """Note what the generators are called with and give, until both images and both ways back are there."""
         late: dict[str, Tensor] = {}
-        handles = []
+        handles: list[Any] = []
 
         def calls(direction: str) -> Any:
             source, fake, fake_back, back = (

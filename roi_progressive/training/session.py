@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import weakref
 from collections.abc import Iterable, Mapping
@@ -180,7 +181,7 @@ class Session:
                     f"`attach`; close the first one"
                 )
             _GUIDED.add(network)
-            self._patches.on_undo(lambda network=network: _GUIDED.discard(network))
+            self._patches.on_undo(functools.partial(_GUIDED.discard, network))
 
     def _follow_masks(self, dataset: Any) -> None:
         """Have the samples of ``dataset`` carry the masks that lie in files."""
