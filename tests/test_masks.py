@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from roi_progressive import Config, MaskError, RegionConfig, attach
 from roi_progressive.host import HostOptions, UnalignedDataset, create_dataset
 from roi_progressive.plugins.adapter import DatasetLayout
-from roi_progressive.plugins.masks import MaskedDataset, find_masks, masked_dataset, masks_in_batch, roi_masks
+from roi_progressive.plugins.masks import find_masks, masks_in_batch, roi_masks
+from roi_progressive.plugins.replay import MaskedDataset, masked_dataset
 
 PREPROCESS: dict[str, dict[str, Any]] = {
     "none": {"preprocess": "none"},
@@ -41,7 +42,9 @@ def options(host_options: Any) -> Any:
 
 def _masked(dataset: UnalignedDataset, masks: Mapping[str, Mapping[str, str | None]]) -> MaskedDataset:
     regions = list(next(iter(masks.values())))
-    return MaskedDataset(dataset, MODULES, ("A", "B"), masks, regions)
+    # A picture is no mask: interpolated, it has half-way greys all over, which prove nothing.
+    n_proofs = 0 if "self" in regions else 4
+    return MaskedDataset(dataset, MODULES, ("A", "B"), masks, regions, n_proofs=n_proofs)
 
 
 def _itself(dataset: UnalignedDataset) -> dict[str, dict[str, str | None]]:

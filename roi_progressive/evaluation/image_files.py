@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, MaskError, first_line
+from ..saving.stray_files import is_stray
 
 Grey = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -31,7 +32,7 @@ def list_images(folder: Path, argument: str) -> tuple[str, ...]:
     if not folder.is_dir():
         raise DataError(f"`{argument}` needs the folder {folder}, which is missing")
     found = (path for path in folder.iterdir() if path.suffix.lower() in (".png", ".npy") and path.is_file())
-    names = tuple(sorted(path.name for path in found))
+    names = tuple(sorted(path.name for path in found if not is_stray(path)))
     if not names:
         raise DataError(f"`{argument}` needs PNG images in {folder}, or .npy; there are none")
     return names
@@ -90,7 +91,7 @@ def list_pictures(folder: Path, argument: str) -> dict[str, Path]:
         raise DataError(f"`{argument}` must be a folder of images; {str(folder)!r} is not a folder; check the path")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in ENDINGS and path.is_file():
+        if path.suffix.lower() in ENDINGS and path.is_file() and not is_stray(path):
             if path.stem in found:
                 raise DataError(f"`{argument}` must hold an image once; {folder} has {path.name} twice; remove one")
             found[path.stem] = path

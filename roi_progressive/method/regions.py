@@ -39,8 +39,8 @@ class RegionMask:
     Nothing is computed before it is asked for: a step in which the region is not active costs nothing.
 
     Args:
-        mask: ``[N, 1, H, W]``; bool, or numbers of which those above 0 are inside. Best given on the CPU: it is read
-            there, and on a GPU that waits for it.
+        mask: ``[N, 1, H, W]``; bool, or numbers of which those above one half of their range are inside, as
+            ``from_tensor`` tells. Best given on the CPU: it is read there, and on a GPU that waits for it.
         device: Where the images are.
 
     Example:
@@ -65,7 +65,9 @@ class RegionMask:
         """The masks of a batch.
 
         Args:
-            mask: ``[N, 1, H, W]`` or ``[N, H, W]``; bool, or numbers of which those above 0 are inside.
+            mask: ``[N, 1, H, W]`` or ``[N, H, W]``; bool, or numbers of which those above one half of their range are
+                inside: floating point from 0 to 1 or from -1 to 1, or grey levels from 0 to 255. Whole numbers of at
+                most 127 are labels, all of which but 0 are inside.
             device: Where the images are; the mask's own device by default.
 
         Raises:
@@ -88,7 +90,7 @@ class RegionMask:
     @cached_property
     def inside(self) -> Bools:
         """Whether each pixel is, ``[N, H, W]``, on the CPU."""
-        return self._numbers if self._numbers.dtype == np.bool_ else self._numbers > 0
+        return self._numbers if self._numbers.dtype == np.bool_ else self._numbers > _one_half(self._numbers)
 
     @cached_property
     def mask(self) -> Tensor:
@@ -106,6 +108,20 @@ class RegionMask:
     def is_finite(self) -> bool:
         """Whether the mask was given in finite numbers."""
         return self._numbers.dtype.kind != "f" or bool(np.isfinite(self._numbers).all())
+
+    def of_samples(self, samples: slice) -> RegionMask:
+        """The masks of some images of the batch."""
+        part = RegionMask(torch.from_numpy(self.inside[samples, None]), self._device)
+        part.is_finite = self.is_finite
+        return part
+
+    @classmethod
+    def joined(cls, batches: Sequence[RegionMask]) -> RegionMask:
+        """The masks of several batches of images of one size, as one batch."""
+        inside = np.concatenate([batch.inside for batch in batches])
+        together = cls(torch.from_numpy(inside[:, None]), batches[0]._device)
+        together.is_finite = all(batch.is_finite for batch in batches)
+        return together
 
     @property
     def is_empty(self) -> bool:
@@ -140,6 +156,14 @@ class RegionMask:
         if key not in self._plans:
             self._plans[key] = list(_groups(self, shape[1], config, background))
         return self._plans[key]
+
+
+def _one_half(numbers: npt.NDArray[Any]) -> float:
+    """Half of the range that a mask's numbers are from: a soft mask is not inside wherever it is above 0."""
+    known = np.nan_to_num(numbers, nan=0.0, posinf=1.0, neginf=0.0) if numbers.dtype.kind == "f" else numbers
+    if known.min(initial=0) < 0:
+        return 0.0
+    return 127.5 if known.max(initial=0) > 127 else 0.5
 
 
 def mask_boxes(inside: Bools) -> tuple[Box | None, ...]:

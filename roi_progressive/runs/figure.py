@@ -18,6 +18,7 @@ from ..evaluation.scoring import SliceScores
 from ..evaluation.similarity import region_psnr
 from ..saving.names import CT_AND_MR, DIRECTIONS, source_of, target_of
 from ..saving.records import check_files
+from ..saving.stray_files import is_stray
 from ..saving.whole_files import make_folder
 from .evaluate import default_region
 from .folder import Run
@@ -129,7 +130,7 @@ def _images(run: Run, split: str, device: str, report: Report | None) -> dict[st
 
 
 def _stems(folder: Path) -> set[str]:
-    return {path.stem for path in folder.iterdir()} if folder.is_dir() else set()
+    return {path.stem for path in folder.iterdir() if not is_stray(path)} if folder.is_dir() else set()
 
 
 def _require_region(pairs: FolderPairs, patient: str | None, region: str) -> None:
