@@ -13,14 +13,14 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from .contact_sheet import contact_sheet
 from .fingerprint import fingerprint
-from .groups import Group, LandmarksOf
-from .jobs import Progress, run_jobs
+from .volume_jobs import Group, LandmarksOf
+from .job_runner import Progress, run_jobs
 from .layout import DOMAINS, make_folders
 from .medical_packages import simpleitk
 from .options import PrepareOptions
 from .partial_folder import PartialFolder, partial_folder
 from .pictures import DOMAIN_OF, MAIN_REGION
-from .record import manifest_record, versions
+from .manifest_record import manifest_record, versions
 from .splits import SPLITS, checked_split, split_by_modality
 from .standardise import Landmarks, fit_standard
 from .volume_list import VolumeList, VolumeRow, read_volume_list

@@ -14,7 +14,7 @@ from .options import PrepareOptions
 from .partial_folder import PartialFolder
 from .pictures import Picture, Scan, aligned_pair, beside, cleaned_mr, cut_pictures, read_scan
 from .preprocessing import FloatArray
-from .record import slice_record
+from .manifest_record import slice_record
 from .standardise import Landmarks, landmarks_of
 from .volume_list import VolumeRow
 from .volumes import read_volume
