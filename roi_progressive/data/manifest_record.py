@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from .hounsfield import in_hounsfield
 from .options import MR_STEPS, PrepareOptions
 from .pictures import DOMAIN_OF, Picture
 from .preprocessing import MRMapping
@@ -26,7 +27,7 @@ def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
     """
     scan, square = picture.scan, picture.square
     a, b = scan.mapping.of_grey()
-    intensity: dict[str, Any] = {"a": a, "b": b, "unit": "HU" if scan.row.modality == "CT" else "source"}
+    intensity: dict[str, Any] = {"a": a, "b": b, "unit": "HU" if in_hounsfield(scan.row.modality) else "source"}
     if isinstance(scan.mapping, MRMapping):
         intensity |= {"mean": scan.mapping.mean, "std": scan.mapping.std}
     if scan.source_landmarks is not None:

@@ -13,16 +13,16 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from .contact_sheet import contact_sheet
 from .fingerprint import fingerprint
-from .volume_jobs import Group, LandmarksOf
 from .job_runner import Progress, run_jobs
 from .layout import DOMAINS, make_folders
+from .manifest_record import manifest_record, versions
 from .medical_packages import simpleitk
 from .options import PrepareOptions
 from .partial_folder import PartialFolder, partial_folder
 from .pictures import DOMAIN_OF, MAIN_REGION
-from .manifest_record import manifest_record, versions
 from .splits import SPLITS, checked_split, split_by_modality
 from .standardise import Landmarks, fit_standard
+from .volume_jobs import Group, LandmarksOf
 from .volume_list import VolumeList, VolumeRow, read_volume_list
 
 __all__ = ["PrepareOptions", "PrepareReport", "prepare"]
@@ -205,6 +205,9 @@ def _groups(rows: Sequence[VolumeRow], in_pairs: bool, problems: list[str]) -> l
         together.setdefault((row.patient, row.phase), []).append(row)
     for group in together.values():
         if len(group) == 1:
-            other = "MR" if group[0].modality == "CT" else "CT"
+            other = "MR" if DOMAIN_OF[group[0].modality] == "A" else "CT"
             problems.append(f"{group[0]}: has no {other} of the same patient and phase to align with")
-    return [sorted(group, key=lambda row: row.modality) for group in together.values() if len(group) == 2]
+        elif [DOMAIN_OF[row.modality] for row in group].count("A") != 1:
+            problems += [f"{row}: must be one of two, a CT (or CBCT) and an MR; got {len(group)}" for row in group]
+    pairs = [group for group in together.values() if sorted(DOMAIN_OF[row.modality] for row in group) == list(DOMAINS)]
+    return [sorted(group, key=lambda row: DOMAIN_OF[row.modality]) for group in pairs]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from ..errors import RoiProgressiveError
+from .manifest_record import slice_record
 from .options import PrepareOptions
 from .partial_folder import PartialFolder
 from .pictures import Picture, Scan, aligned_pair, beside, cleaned_mr, cut_pictures, read_scan
 from .preprocessing import FloatArray
-from .manifest_record import slice_record
 from .standardise import Landmarks, landmarks_of
 from .volume_list import VolumeRow
 from .volumes import read_volume
@@ -39,7 +39,7 @@ class LandmarksOf:
         try:
             array, body = cleaned_mr(read_volume(self.row), self.options)
             found = landmarks_of(array, body).tolist()
-        except DataError:
+        except RoiProgressiveError:
             return {"landmarks": None}
         if {"denoise", "bias"} & set(self.options.mr_steps):
             place.put(_cache(place, self.row), lambda aside: np.save(aside, array))
@@ -92,17 +92,20 @@ class Group:
         scans: list[Scan] = []
         for row in self.rows:
             try:
-                scans.append(read_scan(row, self.options, self.standard, _cached(place, row)))
-            except DataError as error:
+                scan = read_scan(row, self.options, self.standard, _cached(place, row))
+            except RoiProgressiveError as error:
                 problems.append(f"{row}: {error}")
+            else:
+                scans.append(scan)
+                notes += [f"{row}: {note}" for note in scan.volume.notes]
         if len(scans) < len(self.rows):
             problems += [f"{scan.row}: left out with the other half of its pair" for scan in scans]
             return []
         said: list[str] = []
         try:
-            pair: Sequence[Scan] = scans if len(scans) == 1 else aligned_pair(scans[0], scans[1])
+            pair: Sequence[Scan] = scans if len(scans) == 1 else aligned_pair(scans[0], scans[1], said)
             pictures = list(cut_pictures(pair, self.regions, self.options, said))
-        except DataError as error:
+        except RoiProgressiveError as error:
             problems.append(f"{scans[-1].row}: {error}")
             return []
         notes += said
