@@ -97,8 +97,8 @@ def read_volume_list(path: str | Path) -> VolumeList:
         key = (row.patient, row.phase, in_hounsfield(row.modality))  # a CT and a CBCT are of one domain
         if key in seen:
             raise DataError(
-                f"`manifest` line {line} repeats {row.patient} {row.phase} {row.modality} of line {seen[key]} (columns `patient`, `phase`, "
-                f"`modality`); give them different phases or remove one"
+                f"`manifest` line {line} repeats {row.patient} {row.phase} {row.modality} of line {seen[key]} (columns "
+                f"`patient`, `phase`, `modality`); give them different phases or remove one"
             )
         seen[key] = line
         rows.append(row)
