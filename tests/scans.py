@@ -176,7 +176,7 @@ def write_rtstruct(
     return path
 
 
-# -- NIfTI, byte by byte: no library writes the headers that some files have --------------------------------------------
+# -- NIfTI, byte by byte: no library writes the headers that some files have -------------------------------------------
 
 RAS = np.array([[-2.0, 0, 0, 35], [0, -2, 0, 31], [0, 0, 3, -16.5], [0, 0, 0, 1]])
 """The affine of the standard grid in NIfTI's axes."""

@@ -112,7 +112,7 @@ REFUSED = {
     "sheared sform beside a straight qform": ({"sform": (1, SHEARED)}, "not at right angles"),
     "sheared sform alone": (
         {"qform": (0, np.eye(4)), "sform": (1, SHEARED), "pixdim": (2, 2, 3)},
-        "not at right angles",
+        "right angles",
     ),
     "no voxel size": ({"pixdim": (2, 2, 0)}, "voxel size of x.nii must be above 0.*2 x 2 x 0"),
     "no voxel size beside an sform": ({"qform": (0, np.eye(4)), "pixdim": (2, 2, 0)}, "pixdim of x.nii is 2 x 2 x 0"),
