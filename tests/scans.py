@@ -17,6 +17,9 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+# Some values are wrong on purpose.
+pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
+
 Array = npt.NDArray[Any]
 ROOT = "1.2.826.0.1.3680043.8.498."
 FRAME, OTHER_FRAME = f"{ROOT}7", f"{ROOT}8"
@@ -234,9 +237,3 @@ def write_nifti(
         path.with_suffix(".img").write_bytes(data)
     path.write_bytes(gzip.compress(whole, mtime=0) if path.name.endswith(".gz") else whole)
     return path
-
-
-def quiet() -> None:
-    """Some values are wrong on purpose."""
-    pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

@@ -247,14 +247,20 @@ def _filled(lines: Sequence[Points], shape: tuple[int, int], xor: bool) -> BoolA
             mask ^= area
         return mask
     different = _without_copies(lines)
+    areas = [filled[index] for index in different]
     parents = _parents([lines[index] for index in different])
-    depths = [_depth(index, parents) for index in range(len(parents))]
-    for depth in range(max(depths) + 1):
-        for index, its_depth in zip(different, depths, strict=True):
-            if its_depth == depth and depth % 2 == 0:
-                mask |= filled[index]
-            elif its_depth == depth:
-                mask &= ~filled[index]
+
+    def solid(index: int) -> BoolArray:
+        """What a contour encloses without its holes, which may hold islands."""
+        area = areas[index].copy()
+        for child, parent in enumerate(parents):
+            if parent == index:
+                area &= ~solid(child)
+        return area
+
+    for index, parent in enumerate(parents):
+        if parent is None:
+            mask |= solid(index)
     return mask
 
 
@@ -306,11 +312,6 @@ def _parents(lines: Sequence[Points]) -> list[int | None]:
         ]
         parents.append(min(holders, key=lambda other: areas[other]) if holders else None)
     return parents
-
-
-def _depth(index: int, parents: Sequence[int | None]) -> int:
-    parent = parents[index]
-    return 0 if parent is None else 1 + _depth(parent, parents)
 
 
 def _area(line: Points) -> float:

@@ -19,6 +19,8 @@ _BELOW_AIR_HU = -1100.0
 """Scanners reconstruct nothing below, but for streaks; it is padding around their round field."""
 _NO_TISSUE_HU = -200.0
 """Air and lung lie below, fat and all other tissue above."""
+_SOME = 0.005
+"""Of a volume that shows a body, at least this share is tissue."""
 _BONE_HU = 700.0
 _SHIFTED_HU = (850.0, 1250.0)
 """Where tissue lies whose offset of 1000 or 1024 was not taken off."""
@@ -65,6 +67,10 @@ def checked_hounsfield(
         raise _no_hounsfield(
             name, modality, f"has values from {low:.3g} to {high:.3g}, as after scaling", "give the CT before it"
         )
+    if (rest > _NO_TISSUE_HU).mean() < _SOME:
+        raise _no_hounsfield(
+            name, modality, f"has no tissue, nothing above {_NO_TISSUE_HU:g}", "apply the rescale intercept once"
+        )
     _check_place(name, modality, rest)
     _check_background(name, modality, array, nothing)
     notes = [f"the values of {name} are those of a CBCT, whose HU are not calibrated"] if modality == "CBCT" else []
@@ -103,8 +109,10 @@ def _check_background(name: str, modality: str, array: npt.NDArray[Any], nothing
         return
     values, counts = np.unique(around, return_counts=True)
     background, share = float(values[counts.argmax()]), counts.max() / around.size
-    if background > -50.0 and share > 0.5 and (array == background).mean() > 0.05:
-        what = "as in a picture of 0 to 255" if array.min() >= -50 and array.max() <= 255 else "where air is -1000"
+    low, high = float(array.min()), float(array.max())
+    signed = low == background == -128.0 and high <= 127.0
+    if (background > -50.0 or signed) and share > 0.5 and (array == background).mean() > 0.05:
+        what = "as in a picture of 8 bits" if signed or (low >= -50 and high <= 255) else "where air is -1000"
         raise _no_hounsfield(
             name, modality, f"has a background of {background:g}, {what}", "give the CT as the scanner made it"
         )

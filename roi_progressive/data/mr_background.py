@@ -15,10 +15,12 @@ from .preprocessing import BoolArray, FloatArray, filled_body, foreground_mask
 
 _PLATEAU = 0.001
 """From this share of all voxels on, a lowest value that they share exactly is no tissue's."""
-_EDGES = 0.1
+_EDGES = 0.2
 """What was interpolated between padding and tissue is at most this share of the rest."""
-_BACKGROUND = 0.1
+_BACKGROUND = 0.05
 """From this share of a volume on, a value that voxels share exactly is its background."""
+_AT_RIM = 0.25
+"""And from this share of the rim of its slices on."""
 _DARKER = 0.1
 """From this share of the others on, values below a background are tissue and no noise."""
 
@@ -35,36 +37,51 @@ def without_padding(array: npt.NDArray[Any], padding: BoolArray | None = None) -
     """
     values = array.astype(np.float32)
     if padding is not None and padding.any() and not padding.all():
-        values[padding] = background_value(values[~padding])
+        values[padding] = _value_for(padding, values)
     lowest = values.min()
     at_lowest = values == lowest
     if not _PLATEAU <= at_lowest.mean() < 1:
         return values
-    rest = values[~at_lowest]
+    rest, around = values[~at_lowest], values[_rim(values.shape) & ~at_lowest]
+    if lowest >= 0 or around.size < _BACKGROUND * _rim(values.shape).sum():
+        return values  # what lies all around the body is its background
     low, high = _bulk(rest)
-    if lowest < 0 <= low:
-        # All tissue is at 0 or above: what is negative is padding, or was interpolated between it and tissue.
-        return np.maximum(values, np.float32(0))
-    if lowest < low - 2 * (high - low) and _shared_value(rest) is not None:
-        # The rest has a background of its own; without one, what lies so low is the background.
+    air = float(np.median(around))
+    if 0 <= air <= float(np.percentile(rest, 30)) and (rest < 0).mean() < _EDGES:
+        # A magnitude is at 0 or above, and so is its air: below is padding, or was interpolated between the two.
+        return np.maximum(values, rest[rest >= 0].min())
+    if lowest < low - 2 * (high - low):
         outside = values < low - (high - low)
-        values[outside] = background_value(values[~outside])
+        background = _shared_around(outside, values)
+        if background is not None:
+            values[outside] = background
     return values
 
 
-def background_value(values: FloatArray) -> float:
-    """What to put where a scan holds nothing: the value that many voxels share, if one is; else one below tissue."""
-    shared = _shared_value(values)
+def background_value(volume: FloatArray) -> float:
+    """What to put where a scan does not reach: the value around its body, if one is shared there; else a dark one."""
+    return _value_for(np.zeros(volume.shape, dtype=bool), volume)
+
+
+def _value_for(outside: BoolArray, volume: FloatArray) -> float:
+    shared = _shared_around(outside, volume)
     if shared is not None:
         return shared
-    (low, high), lowest = _bulk(values), float(values.min())
+    rest = volume[~outside]
+    (low, high), lowest = _bulk(rest), float(rest.min())
     return lowest if low >= 0 else min(lowest, low - (high - low))
 
 
-def _shared_value(values: FloatArray) -> float | None:
-    """The value that most voxels share exactly, where they are many."""
-    found, counts = np.unique(values, return_counts=True)
-    return float(found[counts.argmax()]) if counts.max() > _BACKGROUND * values.size else None
+def _shared_around(outside: BoolArray, volume: FloatArray) -> float | None:
+    """The value that the rest shares exactly at the rim of its slices; ``None`` where there is none."""
+    rim = _rim(volume.shape)
+    around = volume[rim & ~outside]
+    if around.size < _BACKGROUND * rim.sum():
+        return None
+    found, counts = np.unique(around, return_counts=True)
+    value = found[counts.argmax()]
+    many = counts.max() >= _AT_RIM * around.size and (volume == value).sum() > _BACKGROUND * (~outside).sum()
+    return float(value) if many else None
 
 
 def body_mask(volume: FloatArray) -> BoolArray:
@@ -83,20 +100,23 @@ def body_mask(volume: FloatArray) -> BoolArray:
     return foreground_mask(volume) if background is None else filled_body(volume != background)
 
 
+def _rim(shape: tuple[int, ...]) -> BoolArray:
+    """The outermost rows and columns of all slices."""
+    rim = np.zeros(shape, dtype=bool)
+    rim[:, [0, -1], :] = rim[:, :, [0, -1]] = True
+    return rim
+
+
 def _bulk(values: FloatArray) -> tuple[float, float]:
     """Between which values all but the lowest and the highest tenth lie."""
-    low, high = np.percentile(values, (100 * _EDGES, 100 - 100 * _EDGES))
+    low, high = np.percentile(values, (10, 90))
     return float(low), float(high)
 
 
 def _middle_background(volume: FloatArray) -> float | None:
     """The one value around the body where a good share of the body is darker; ``None`` where there is none."""
-    border = np.concatenate([volume[:, [0, -1], :].ravel(), volume[:, :, [0, -1]].ravel()])
-    found, counts = np.unique(border, return_counts=True)
-    background = float(found[counts.argmax()])
-    if counts.max() < 0.25 * border.size:
+    background = _shared_around(np.zeros(volume.shape, dtype=bool), volume)
+    if background is None:
         return None
     others = volume[volume != background]
-    if others.size == 0 or others.size > 0.95 * volume.size:
-        return None
-    return background if (others < background).mean() > _DARKER else None
+    return background if others.size and (others < background).mean() > _DARKER else None

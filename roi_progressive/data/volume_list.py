@@ -146,7 +146,8 @@ def _row(line: int, cells: dict[str, str], regions: Sequence[str], folder: Path)
     modality = cells["modality"].upper()
     if modality not in MODALITIES:
         near = difflib.get_close_matches(modality, MODALITIES, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        # Another kind of CT is no CT: the values of a cone beam's are not calibrated.
+        hint = f"; did you mean {near[0]!r}?" if near and not (modality.endswith("CT") and len(modality) > 2) else ""
         raise DataError(
             f"`manifest` line {line}, column `modality` must be CT or MR, or CBCT; got {cells['modality']!r}{hint}"
         )
@@ -159,7 +160,10 @@ def _mask(line: int, column: str, cell: str, folder: Path) -> MaskFile:
     rtstruct = _RTSTRUCT.fullmatch(cell)
     if rtstruct:
         return MaskFile(folder / rtstruct["file"], contour=_drawn_name(line, column, cell, folder, rtstruct))
-    name, mark, chosen = cell.rpartition("#")
+    marks = [] if (folder / cell).exists() else [at for at, letter in enumerate(cell) if letter == "#" and at]
+    # The first mark after a file that is there; a contour's name may hold more of them.
+    split_at = next((at for at in marks if (folder / cell[:at]).is_file()), None)
+    name, mark, chosen = cell.rpartition("#") if split_at is None else (cell[:split_at], "#", cell[split_at + 1 :])
     labels = [part.strip() for part in chosen.split("+")]
     if mark and name and all(label.isascii() and label.isdigit() and int(label) > 0 for label in labels):
         return MaskFile(folder / name, tuple(dict.fromkeys(int(label) for label in labels)), choice=chosen.strip())
@@ -168,9 +172,7 @@ def _mask(line: int, column: str, cell: str, folder: Path) -> MaskFile:
             f"`manifest` line {line}, column `{column}` must be `file`, `file#label` or `file#label+label` with labels "
             f"of 1 or more, or `file.dcm#contour`; got {cell!r}; correct it"
         )
-    if name and (folder / name).is_file() and not (folder / cell).exists():
-        return MaskFile(folder / name, contour=chosen.strip())
-    return MaskFile(folder / cell)
+    return MaskFile(folder / cell) if split_at is None else MaskFile(folder / name, contour=chosen.strip())
 
 
 def _drawn_name(line: int, column: str, cell: str, folder: Path, parts: re.Match[str]) -> str:

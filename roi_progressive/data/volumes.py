@@ -212,7 +212,7 @@ def _read_file(what: str, path: Path) -> StoredVolume:
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-        if reader.GetImageIO() in _WITHOUT_PLACE:
+        if reader.GetImageIOFromFileName(str(path)) in _WITHOUT_PLACE:
             raise DataError(
                 f"`{what}` cannot be placed: {path.name} is a file of pictures, which has no voxel size and no "
                 f"orientation; convert the scan itself to NIfTI"
