@@ -27,6 +27,17 @@ def is_dicom(path: Path) -> bool:
     return start[128:132] == b"DICM" or (start[:4] == b"\x02\x00\x00\x00" and start[4:6] == b"UL")
 
 
+def is_segmentation(path: Path) -> bool:
+    """Whether a file is a DICOM SEG file, or one of its kind."""
+    if not is_dicom(path):
+        return False
+    try:
+        kind = pydicom().dcmread(path, specific_tags=["SOPClassUID"], stop_before_pixels=True).get("SOPClassUID", "")
+    except Exception:  # it is damaged, which is said once it is to be read
+        return False
+    return str(kind) in SEGMENTATIONS
+
+
 def read_dicom(path: Path) -> Any | None:
     """A file as pydicom reads it, also where it lacks the preamble or the meta header; ``None`` of no DICOM file.
 

@@ -245,9 +245,9 @@ def _values(contents: Sequence[Any], key: str) -> set[str]:
 
 def _incomplete_note(contents: Sequence[Any], name: str) -> list[str]:
     """The scanner may have written down of how many slices an acquisition is."""
-    said = {str(content.get("ImagesInAcquisition", "") or "") for content in contents}
+    counts = {str(content.get("ImagesInAcquisition", "") or "") for content in contents}
     acquisitions = _values(contents, "AcquisitionNumber")
-    if len(said) == 1 and len(acquisitions) == 1 and (text := said.pop()).isdigit() and int(text) > len(contents):
+    if len(counts) == 1 and len(acquisitions) == 1 and (text := counts.pop()).isdigit() and int(text) > len(contents):
         return [
             f"{name} holds {len(contents)} slices of an acquisition of {text}; check that none is missing at its ends"
         ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from .dicom_files import is_dicom, is_segmentation
 from .hounsfield import in_hounsfield
 from .options import MR_STEPS, PrepareOptions
 from .pictures import DOMAIN_OF, Picture
@@ -56,11 +57,15 @@ def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
 
 
 def versions(volumes: VolumeList) -> dict[str, str]:
-    """Versions of the packages that compute pictures and masks; pydicom where a row needs it."""
-    dicom = any(
-        row.image.is_dir() or any(mask.contour is not None for mask in row.masks.values()) for row in volumes.rows
-    )
-    packages = ("roi-progressive", "numpy", "scikit-image", "SimpleITK", *(("pydicom",) if dicom else ()))
+    """Versions of the packages that compute pictures and masks; pydicom and highdicom where a row needs them."""
+    packages = ["roi-progressive", "numpy", "scikit-image", "SimpleITK"]
+    masks = [mask for row in volumes.rows for mask in row.masks.values()]
+    if any(row.image.is_dir() or is_dicom(row.image) for row in volumes.rows) or any(
+        mask.contour is not None or is_dicom(mask.path) for mask in masks
+    ):
+        packages.append("pydicom")
+    if any(is_segmentation(mask.path) for mask in masks):
+        packages.append("highdicom")
     return {package: _version(package) for package in packages}
 
 

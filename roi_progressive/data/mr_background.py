@@ -49,7 +49,7 @@ def without_padding(array: npt.NDArray[Any], padding: BoolArray | None = None) -
     air = float(np.median(around))
     if 0 <= air <= float(np.percentile(rest, 30)) and (rest < 0).mean() < _EDGES:
         # A magnitude is at 0 or above, and so is its air: below is padding, or was interpolated between the two.
-        return np.maximum(values, rest[rest >= 0].min())
+        return np.asarray(np.maximum(values, rest[rest >= 0].min()))
     if lowest < low - 2 * (high - low):
         outside = values < low - (high - low)
         background = _shared_around(outside, values)

@@ -179,14 +179,14 @@ def aligned_pair(ct: Scan, mr: Scan, notes: list[str]) -> tuple[Scan, Scan]:
 
 def _check_bodies(row: VolumeRow, one: BoolArray, other: BoolArray, notes: list[str]) -> None:
     """Check that the bodies of a pair lie on each other, in the field that both have."""
-    dice = 2.0 * float((one & other).sum()) / max(1, int(one.sum()) + int(other.sum()))
-    if dice < APART_DICE:
+    overlap = 2.0 * float((one & other).sum()) / max(1, int(one.sum()) + int(other.sum()))
+    if overlap < APART_DICE:
         raise DataError(
-            f"`image` must show its body where the CT it is aligned with has it; they overlap by a Dice of {dice:.2f} "
-            f"in their common field; register the MR to the CT first"
+            f"`image` must show its body where the CT it is aligned with has it; they overlap by a Dice of "
+            f"{overlap:.2f} in their common field; register the MR to the CT first"
         )
-    if dice < DOUBTFUL_DICE:
-        notes.append(f"{row}: its body overlaps the CT's by a Dice of {dice:.2f} only; look at the contact sheet")
+    if overlap < DOUBTFUL_DICE:
+        notes.append(f"{row}: its body overlaps the CT's by a Dice of {overlap:.2f} only; look at the contact sheet")
 
 
 def cut_pictures(

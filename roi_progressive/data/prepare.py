@@ -12,17 +12,16 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from .contact_sheet import contact_sheet
-from .fingerprint import fingerprint
 from .job_runner import Progress, run_jobs
 from .layout import DOMAINS, make_folders
 from .manifest_record import manifest_record, versions
 from .medical_packages import simpleitk
 from .options import PrepareOptions
-from .partial_folder import PartialFolder, partial_folder
+from .partial_folder import PartialFolder, fingerprint, partial_folder
 from .pictures import DOMAIN_OF, MAIN_REGION
 from .splits import SPLITS, checked_split, split_by_modality
 from .standardise import Landmarks, fit_standard
-from .volume_jobs import Group, LandmarksOf
+from .volume_jobs import CutVolumes, FindLandmarks
 from .volume_list import VolumeList, VolumeRow, read_volume_list
 
 __all__ = ["PrepareOptions", "PrepareReport", "prepare"]
@@ -135,15 +134,15 @@ def _run(
     training = [row for row in mrs if split_of[row.patient] == "train"] if "standardise" in options.mr_steps else []
     total, done = len(training) + sum(map(len, grouped)), 0
 
-    def hear(more: int, text: str) -> None:
+    def count(more: int, text: str) -> None:
         nonlocal done
         done += more
         if report is not None:
             report(done, total, text)
 
-    scales = {f"landmarks{row.line}": LandmarksOf(row, options) for row in training}
-    found = [record["landmarks"] for record in run_jobs(place, scales, processes, hear)]
-    usable = [np.asarray(one) for one in found if one is not None]
+    scales = {f"landmarks{row.line}": FindLandmarks(row, options) for row in training}
+    found = [record["landmarks"] for record in run_jobs(place, scales, processes, count)]
+    usable = [np.asarray(landmarks) for landmarks in found if landmarks is not None]
     if "standardise" in options.mr_steps and mrs and not usable:
         place.discard()
         raise DataError(
@@ -152,11 +151,11 @@ def _run(
         )
     standard = fit_standard(usable) if usable else None
     groups = {
-        f"group{rows[0].line}": Group(tuple(rows), split_of[rows[0].patient], volumes.regions, options, standard)
+        f"group{rows[0].line}": CutVolumes(tuple(rows), split_of[rows[0].patient], volumes.regions, options, standard)
         for rows in grouped
     }
     earlier = sum(group.volumes for key, group in groups.items() if place.record(key) is not None)
-    records = run_jobs(place, groups, processes, hear)
+    records = run_jobs(place, groups, processes, count)
     notes = [f"went on with a stopped run, which had done {earlier} of {len(volumes.rows)} volumes"] if earlier else []
     for record in records:
         problems += record["problems"]

@@ -78,11 +78,11 @@ def plane_of(
     Raises:
         DataError: The header gives no such plane.
     """
-    at, axes = np.asarray(position, np.float64).ravel(), np.asarray(orientation, np.float64).ravel()
+    at, turn = np.asarray(position, np.float64).ravel(), np.asarray(orientation, np.float64).ravel()
     between = np.asarray(spacing, np.float64).ravel()
-    if at.size != 3 or axes.size != 6 or between.size != 2 or not np.isfinite([*at, *axes, *between]).all():
+    if at.size != 3 or turn.size != 6 or between.size != 2 or not np.isfinite([*at, *turn, *between]).all():
         raise DataError(f"`image` cannot be placed: the header of {name} gives no whole position; export it again")
-    axes = axes.reshape(2, 3)
+    axes = turn.reshape(2, 3)
     lengths = np.linalg.norm(axes, axis=1)
     if np.abs(lengths - 1).max() > 0.01 or abs(float(axes[0] @ axes[1])) > 0.01:
         raise DataError(

@@ -21,7 +21,7 @@ from .volumes import read_volume
 
 
 @dataclass(frozen=True)
-class LandmarksOf:
+class FindLandmarks:
     """The landmarks of an MR; where it had to be cleaned first, the clean one is kept for its pictures.
 
     Its record holds ``landmarks``, null where the volume cannot be used: it is reported with its pictures.
@@ -51,7 +51,7 @@ def _cache(place: PartialFolder, row: VolumeRow) -> Any:
 
 
 @dataclass(frozen=True)
-class Group:
+class CutVolumes:
     """Volumes that are cut together: one, or the CT and the MR of an aligned pair.
 
     Its record holds ``slices`` for the manifest, and lines of ``problems`` and ``notes``.
@@ -101,14 +101,14 @@ class Group:
         if len(scans) < len(self.rows):
             problems += [f"{scan.row}: left out with the other half of its pair" for scan in scans]
             return []
-        said: list[str] = []
+        found: list[str] = []
         try:
-            pair: Sequence[Scan] = scans if len(scans) == 1 else aligned_pair(scans[0], scans[1], said)
-            pictures = list(cut_pictures(pair, self.regions, self.options, said))
+            pair: Sequence[Scan] = scans if len(scans) == 1 else aligned_pair(scans[0], scans[1], found)
+            pictures = list(cut_pictures(pair, self.regions, self.options, found))
         except RoiProgressiveError as error:
             problems.append(f"{scans[-1].row}: {error}")
             return []
-        notes += said
+        notes += found
         return pictures
 
 
