@@ -157,10 +157,10 @@ def aligned_pair(ct: Scan, mr: Scan, notes: list[str]) -> tuple[Scan, Scan]:
             "`image` must be of the frame of reference of the CT it is aligned with; the two are of different ones, "
             "and nothing says how they lie to each other; register the MR to the CT first"
         )
-    moved, mr_masks, field = align_to(mr.volume, mr.scaled, ct.volume.image)
+    moved, mr_masks, mr_body, field = align_to(mr.volume, mr.scaled, mr.body, ct.volume.image)
     if not field.any():
         raise DataError("`image` must overlap the CT it is aligned with; the two lie apart; check their affines")
-    _check_bodies(mr.row, ct.body & field, (moved > BACKGROUND) & field, notes)
+    _check_bodies(mr.row, ct.body & field, mr_body & field, notes)
     found = {**mr_masks, **ct.masks}
 
     def in_field(scan: Scan, scaled: FloatArray, own: dict[str, BoolArray]) -> Scan:

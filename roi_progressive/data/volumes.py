@@ -222,6 +222,7 @@ def _read_file(what: str, path: Path) -> StoredVolume:
         raise DataError(
             f"`{what}` cannot be read: {path.name} is damaged or no NIfTI or other volume format"
         ) from error
+    _check_says_its_place(what, path, reader)
     kind = image.GetPixelIDTypeAsString()
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1 or "complex" in kind:
         size = " x ".join(str(length) for length in image.GetSize())
@@ -238,6 +239,20 @@ def _read_file(what: str, path: Path) -> StoredVolume:
     return StoredVolume(sitk.GetArrayFromImage(image), grid)
 
 
+def _check_says_its_place(what: str, path: Path, reader: Any) -> None:
+    """Check that an NRRD or MetaImage file tells where its voxels lie: SimpleITK fills in 1 mm and no turn."""
+    ending = path.suffix.lower()
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    lacks = ending in (".nrrd", ".nhdr") and not reader.HasMetaDataKey("NRRD_space")
+    lacks |= ending in (".mha", ".mhd") and not (b"ElementSpacing" in start or b"ElementSize" in start)
+    if lacks:
+        raise DataError(
+            f"`{what}` cannot be placed: the header of {path.name} has no voxel size or no space, and none is made up; "
+            f"convert it where it was made"
+        )
+
+
 def resample_mask(mask: Any, grid: Any) -> BoolArray:
     """A SimpleITK mask on another image's grid, nearest neighbour; false beyond the mask's field."""
     sitk = simpleitk()
@@ -245,17 +260,20 @@ def resample_mask(mask: Any, grid: Any) -> BoolArray:
     return np.asarray(sitk.GetArrayFromImage(on_grid) > 0)
 
 
-def align_to(volume: Volume, scaled: FloatArray, grid: Any) -> tuple[FloatArray, dict[str, BoolArray], BoolArray]:
-    """Bring a normalised volume and its masks onto another image's grid through the affines.
+def align_to(
+    volume: Volume, scaled: FloatArray, body: BoolArray, grid: Any
+) -> tuple[FloatArray, dict[str, BoolArray], BoolArray, BoolArray]:
+    """Bring a normalised volume, its masks and its body onto another image's grid through the affines.
 
     Args:
         volume: The volume whose grid ``scaled`` and the masks are on.
         scaled: Its voxels in [-1, 1].
+        body: True where it shows body.
         grid: The SimpleITK image to align with.
 
     Returns:
-        The voxels (linear interpolation, -1 beyond the volume's field), the masks (nearest), and the field
-        itself: true where the volume has voxels.
+        The voxels (linear interpolation, -1 beyond the volume's field), the masks and the body (nearest), and the
+        field itself: true where the volume has voxels.
     """
     sitk = simpleitk()
 
@@ -268,4 +286,4 @@ def align_to(volume: Volume, scaled: FloatArray, grid: Any) -> tuple[FloatArray,
     masks = {region: resample_mask(like_volume(mask.astype(np.uint8)), grid) for region, mask in volume.masks.items()}
     field = resample_mask(like_volume(np.ones(scaled.shape, np.uint8)), grid)
     voxels = np.clip(sitk.GetArrayFromImage(moved), -1.0, 1.0).astype(np.float32)
-    return voxels, masks, field
+    return voxels, masks, resample_mask(like_volume(body.astype(np.uint8)), grid), field
