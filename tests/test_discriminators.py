@@ -407,7 +407,7 @@ def test_pools_survive_a_file_in_plain_values() -> None:
         assert torch.equal(bank.discriminator_loss(*arguments), resumed.discriminator_loss(*arguments))
 
 
-# -- promise 6 --------------------------------------------------------------------------------------------------------
+# -- no region, no change ----------------------------------------------------------------------------------------------
 
 
 def snapshot(bank: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -64,7 +64,7 @@ def bytes_below(folder):
 
 def stop_at_picture(monkeypatch, number):
     """Ctrl-C while a picture is being written; gives the picture count of whatever follows."""
-    calls, original = [], groups.write_picture
+    calls, original = [], volume_jobs.write_picture
 
     def write_picture(*arguments):
         calls.append(arguments)

@@ -1,4 +1,4 @@
-"""The history of generated windows: pairs stay pairs, the dice are its own, and it survives a file (promise 5)."""
+"""The history of generated windows: pairs stay pairs, the random stream is its own, and it survives a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From masks to windows: which pixels a region's discriminator sees, and which its gradient may reach (promise 8)."""
+"""From masks to windows: which pixels a region's discriminator sees, and which its gradient may reach."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_beyond_the_images_border_there_is_background() -> None:
         assert (windows.pixels[:, :1] == -0.75).sum() == (windows.mask == 0).sum() == 32 * 32 - 200
 
 
-# -- promise 8 --------------------------------------------------------------------------------------------------------
+# -- region terms touch the region only --------------------------------------------------------------------------------
 
 
 @settings(UNHURRIED, max_examples=60)

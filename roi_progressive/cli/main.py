@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from .. import setting_checks as check
 from ..errors import ConfigError, DataError, RoiProgressiveError
 from .parser import parser
 from .progress import ProgressBar
@@ -50,8 +51,7 @@ def _demo(options: argparse.Namespace) -> None:
     from ..runs.demo import run_demo
     from ..runs.demo_report import summary
 
-    if options.processes < 1:
-        raise ConfigError(f"`processes` must be a whole number of at least 1; got {options.processes}")
+    check.whole("", "processes", options.processes, 1)
     try:
         with ProgressBar("demo") as bar:
             metrics = run_demo(
@@ -117,8 +117,7 @@ def _train_here(options: argparse.Namespace) -> None:
 
     given = {f.name: getattr(options, f.name) for f in fields(TrainOptions) if hasattr(options, f.name)}
     if options.threads is not None:
-        if not 1 <= options.threads <= 1024:
-            raise ConfigError(f"`threads` must be a whole number between 1 and 1024; got {options.threads}")
+        check.whole("", "threads", options.threads, 1, 1024)
         torch.set_num_threads(options.threads)
     if options.resume:
         _refuse_with_resume(options, given)
@@ -133,7 +132,7 @@ def _train_here(options: argparse.Namespace) -> None:
                 chosen, config = TrainOptions(**given), _region_config(options)
                 train(options.data, options.out, chosen, config, force=options.force, report=report)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_way_on(options, bar)) from None
+        raise KeyboardInterrupt(_how_to_go_on(options, bar)) from None
     if is_main_process():
         print(f"{options.out} is trained; for the table: roi-progressive evaluate {options.out}")
 
@@ -167,11 +166,13 @@ def _region_config(options: argparse.Namespace) -> Config | None:
     return Config(regions=(RegionConfig(default_region(options.data)),))
 
 
-def _way_on(options: argparse.Namespace, bar: ProgressBar) -> str:
+def _how_to_go_on(options: argparse.Namespace, bar: ProgressBar) -> str:
     from ..runs.folder import saved_epoch
 
+    if not bar.started and not options.resume:
+        return "nothing was written"
     epoch = saved_epoch(options.out)
-    if epoch is not None and (bar.started or options.resume):
+    if epoch is not None:
         return f"go on after epoch {epoch} with: roi-progressive train --out {options.out} --resume"
     return "nothing was saved yet; start again with --force" if bar.started else "nothing was written"
 
@@ -179,11 +180,11 @@ def _way_on(options: argparse.Namespace, bar: ProgressBar) -> str:
 def _evaluate(options: argparse.Namespace) -> None:
     from ..evaluation.table import render_text
     from ..runs.evaluate import evaluate_folders, evaluate_run, with_certainty
-    from ..runs.scores import read_slices, require_new, write_scores
+    from ..runs.scores import read_slices, write_scores
+    from ..saving.whole_files import require_new_or_empty
 
     _require_run_or_folders(options)
-    if options.seed < 0:
-        raise ConfigError(f"`seed` must be a whole number of at least 0; got {options.seed}")
+    check.whole("", "seed", options.seed, 0)
     other = None if options.compare is None else read_slices(options.compare)
     out = options.out if options.run is None else options.run / (options.split or "test")
     with ProgressBar("evaluate") as bar:
@@ -192,7 +193,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             given |= {"region": options.region, "split": options.split or "test", "uncertainty": options.uncertainty}
             scores = evaluate_run(options.run, **given)
         else:
-            require_new(out, options.force)
+            require_new_or_empty(out, force=options.force, remedy="replace its table and metrics.json with --force")
             chosen = {name: getattr(options, name) for name in ("white", "region", "organs", "sigma")}
             chosen["directions"] = options.direction
             given |= {name: value for name, value in chosen.items() if value is not None}
@@ -222,8 +223,8 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
 
 
 def _figure(options: argparse.Namespace) -> None:
-    from ..evaluation.figures import DIRECTION_NAMES
     from ..runs.figure import draw_run
+    from ..saving.names import CT_AND_MR
 
     with ProgressBar("figure") as bar:
         drawn = draw_run(
@@ -239,7 +240,7 @@ def _figure(options: argparse.Namespace) -> None:
             report=bar.step,
         )
     for figure in drawn:
-        print(f"{DIRECTION_NAMES[figure.direction]}: {', '.join(map(str, figure.files))}")
+        print(f"{CT_AND_MR.title(figure.direction)}: {', '.join(map(str, figure.files))}")
         print("\n".join(f"  {row}" for row in figure.rows))
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..saving.names import DIRECTIONS
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error."""
+    """Reports a mistake in one line, as every other error."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"roi-progressive: error: {message}; see `{self.prog} --help`\n")
@@ -198,7 +199,7 @@ def _add_evaluate(commands: Any) -> None:
     folders.add_argument(
         "--sigma", type=Path, nargs="+", metavar="DIR", help="their predicted sigma in grey levels, .npy or PNG"
     )
-    folders.add_argument("--direction", choices=("A2B", "B2A"), nargs="+", help="what each folder is (A2B)")
+    folders.add_argument("--direction", choices=DIRECTIONS, nargs="+", help="what each folder is (A2B)")
     folders.add_argument("--manifest", type=Path, metavar="JSON", help="tells patient, phase and HU of each name")
     folders.add_argument(
         "--white", type=float, metavar="N", help="value of 16-bit files that stands for 255 (65535); 12 bits: 4095"
@@ -212,9 +213,7 @@ def _add_figure(commands: Any) -> None:
     epilog = "Each row shows the patient whose tumour PSNR is the median, never the best, and says so."
     figure = _add(commands, "figure", text, epilog)
     figure.add_argument("run", type=Path, metavar="RUN", help="folder that `train` wrote")
-    figure.add_argument(
-        "--direction", choices=("A2B", "B2A"), nargs="+", default=("A2B", "B2A"), help="one figure each (both)"
-    )
+    figure.add_argument("--direction", choices=DIRECTIONS, nargs="+", default=DIRECTIONS, help="one figure each (both)")
     figure.add_argument("--patient", metavar="NAME", help="show this one instead of the median")
     figure.add_argument("--sigma", action="store_true", help="add the predicted standard deviation")
     figure.add_argument("--error", action="store_true", help="add the absolute error of the generated image")

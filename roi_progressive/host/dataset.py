@@ -13,9 +13,11 @@ from PIL import Image
 from PIL.Image import Image as PillowImage
 from PIL.Image import Resampling, Transpose
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler, default_collate
 
 from ..errors import DataError
+from ..runtime.devices import choose_device
+from ..saving.names import DOMAINS
 from .array_images import FORMAT, checked
 from .options import HostOptions
 from .ranks import sampler_for
@@ -85,7 +87,7 @@ class UnalignedDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, opt: HostOptions) -> None:
         self.opt = opt
-        self.dir_A, self.dir_B = (str(Path(opt.dataroot) / f"{opt.phase}{domain}") for domain in "AB")
+        self.dir_A, self.dir_B = (str(Path(opt.dataroot) / f"{opt.phase}{domain}") for domain in DOMAINS)
         self.A_paths = find_images(self.dir_A)[: opt.max_dataset_size]
         self.B_paths = find_images(self.dir_B)[: opt.max_dataset_size]
         self.A_size, self.B_size = len(self.A_paths), len(self.B_paths)
@@ -101,8 +103,12 @@ class UnalignedDataset(Dataset[dict[str, Any]]):
         """Size of the larger domain."""
         return max(self.A_size, self.B_size)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
         """One image of each domain.
+
+        Args:
+            index: The image of A. A pair is the image and a seed: then the sample depends on nothing that was drawn
+                before, so that a worker that lives on draws what a new one would.
 
         Returns:
             ``A`` and ``B``, float32 tensors ``[C, H, W]`` in [-1, 1], and their files, ``A_paths`` and ``B_paths``.
@@ -110,6 +116,10 @@ class UnalignedDataset(Dataset[dict[str, Any]]):
         Raises:
             DataError: A file cannot be read as an image of 8 bits a channel, or as an array of floats in [-1, 1].
         """
+        if isinstance(index, tuple):
+            index, seed = index
+            random.seed(seed)
+            torch.manual_seed(seed)
         A_path = self.A_paths[index % self.A_size]
         index_B = index % self.B_size if self.opt.serial_batches else random.randint(0, self.B_size - 1)
         B_path = self.B_paths[index_B]
@@ -118,6 +128,27 @@ class UnalignedDataset(Dataset[dict[str, Any]]):
         A = self.transform_A(_read(A_path, channels_B if swapped else channels_A))
         B = self.transform_B(_read(B_path, channels_A if swapped else channels_B))
         return {"A": A, "B": B, "A_paths": A_path, "B_paths": B_path}
+
+
+class SeededSampler(Sampler[tuple[int, int]]):
+    """The indices of another sampler, each with a seed drawn from torch's stream.
+
+    Worker processes that live for the whole run would otherwise draw on from where they stood, and a run that was
+    stopped and goes on, whose workers are new, would see other samples than one that was not.
+
+    Args:
+        sampler: Gives the indices.
+    """
+
+    def __init__(self, sampler: Sampler[int]) -> None:
+        self._sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)  # type: ignore[arg-type]  # every sampler of a data set with a length has one
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        first = int(torch.randint(0, 2**62, (1,)).item())
+        return ((index, first + place) for place, index in enumerate(self._sampler))
 
 
 class ImageLoader:
@@ -132,14 +163,22 @@ class ImageLoader:
     def __init__(self, opt: HostOptions) -> None:
         self.opt = opt
         self.dataset = UnalignedDataset(opt)
-        self._sampler = sampler_for(self.dataset, opt)
+        self._parts = sampler_for(self.dataset, opt)
         self._epoch = opt.epoch_count
+        sampler: Sampler[Any]
+        if self._parts is not None:
+            sampler = self._parts
+        else:
+            sampler = SequentialSampler(self.dataset) if opt.serial_batches else RandomSampler(self.dataset)
         self.dataloader: DataLoader[dict[str, Any]] = DataLoader(
             self.dataset,
             batch_size=opt.batch_size,
-            shuffle=not opt.serial_batches and self._sampler is None,
-            sampler=self._sampler,
+            sampler=SeededSampler(sampler) if opt.num_threads else sampler,
             num_workers=opt.num_threads,
+            persistent_workers=opt.num_threads > 0,
+            pin_memory=pins_memory(opt),
+            # New workers take a seed from it, and those that live on none: from torch's own stream it would be missed.
+            generator=torch.Generator() if opt.num_threads else None,
             collate_fn=_collate,
         )
 
@@ -149,8 +188,8 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The batches of one epoch; the last may be smaller."""
-        if self._sampler is not None:
-            self._sampler.set_epoch(self._epoch)
+        if self._parts is not None:
+            self._parts.set_epoch(self._epoch)
             self._epoch += 1
         return iter(self.dataloader)
 
@@ -197,8 +236,15 @@ def _read(path: str, channels: int) -> PillowImage:
         raise DataError(f"`dataroot` must hold readable images; {path!r} is not: {error}; replace the file") from error
 
 
+def pins_memory(opt: HostOptions) -> bool:
+    """Whether batches are to lie in pinned memory, from which a GPU fetches them by itself."""
+    if opt.device is not None:
+        return choose_device(opt.device).type == "cuda"
+    return bool(opt.gpu_ids) and torch.cuda.is_available()
+
+
 def _collate(samples: list[dict[str, Any]]) -> Any:
-    for domain in "AB":
+    for domain in DOMAINS:
         first = samples[0]
         for sample in samples:
             if sample[domain].shape != first[domain].shape:

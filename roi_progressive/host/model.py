@@ -7,6 +7,7 @@ import os
 import random
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..errors import CheckpointError, ConfigError
-from ..saving.network_files import read_network, write_network
+from ..runtime.devices import autocasting, choose_device, grad_scaler
+from ..saving.checkpoint import read_network, write_network
 from .networks import GANLoss, ImagePool, build_discriminator, build_generator
 from .options import HostOptions
 from .ranks import data_parallel, part_random_streams, unwrapped
@@ -50,7 +52,7 @@ class CycleGANModel:
         self.opt = opt
         self.isTrain = opt.isTrain
         self.gpu_ids = opt.gpu_ids
-        self.device = _device(opt.gpu_ids)
+        self.device = _device(opt)
         self.save_dir = os.path.join(opt.checkpoints_dir, opt.name)
         self.image_paths: list[str] = []
         self.loss_names = [f"{term}_{side}" for side in "AB" for term in ("D", "G", "cycle", "idt")]
@@ -78,6 +80,7 @@ class CycleGANModel:
         self.optimizer_G = Adam(generators, lr=opt.lr, betas=betas)
         self.optimizer_D = Adam(discriminators, lr=opt.lr, betas=betas)
         self.optimizers += [self.optimizer_G, self.optimizer_D]
+        self.scaler = grad_scaler(self.device, opt.precision)
 
     def setup(self, opt: HostOptions) -> None:
         """Make the schedulers, load networks where ``opt`` says so, and join the other processes of a training.
@@ -98,25 +101,35 @@ class CycleGANModel:
             )
         if self.isTrain:
             for name, net in self._networks().items():
-                setattr(self, f"net{name}", data_parallel(net))
+                setattr(self, f"net{name}", data_parallel(net, self.device))
             part_random_streams(opt)
+        if opt.compile:
+            for net in self._networks().values():
+                net.compile()  # in place: the names in its state stay
 
     def set_input(self, data: Mapping[str, Any]) -> None:
         """Take a batch: ``A`` and ``B``, ``[N, C, H, W]`` in [-1, 1], and their ``A_paths`` and ``B_paths``."""
         source, target = ("A", "B") if self.opt.direction == "AtoB" else ("B", "A")
-        self.real_A = data[source].to(self.device)
-        self.real_B = data[target].to(self.device)
+        # From pinned memory a GPU fetches them while the CPU goes on; elsewhere this changes nothing.
+        self.real_A = data[source].to(self.device, non_blocking=True)
+        self.real_B = data[target].to(self.device, non_blocking=True)
         self.image_paths = data[f"{source}_paths"]
 
     def forward(self) -> None:
         """Translate both ways and back."""
-        self.fake_B = self.netG_A(self.real_A)
-        self.rec_A = self.netG_B(self.fake_B)
-        self.fake_A = self.netG_B(self.real_B)
-        self.rec_B = self.netG_A(self.fake_A)
+        with self._autocast():
+            self.fake_B = self.netG_A(self.real_A)
+            self.rec_A = self.netG_B(self.fake_B)
+            self.fake_A = self.netG_B(self.real_B)
+            self.rec_B = self.netG_A(self.fake_A)
 
     def backward_G(self) -> None:
         """Losses of both generators, and their gradients."""
+        with self._autocast():
+            self._compute_loss_G()
+        self._backward(self.loss_G)
+
+    def _compute_loss_G(self) -> None:
         share = self.opt.lambda_identity
         self.loss_idt_A = self.loss_idt_B = torch.zeros((), device=self.device)
         if share > 0:
@@ -130,14 +143,14 @@ class CycleGANModel:
         self.loss_cycle_B = self.criterionCycle(self.rec_B, self.real_B) * self.opt.lambda_B
         adversarial = self.loss_G_A + self.loss_G_B
         self.loss_G = adversarial + self.loss_cycle_A + self.loss_cycle_B + self.loss_idt_A + self.loss_idt_B
-        self.loss_G.backward()
 
     def backward_D_basic(self, netD: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Loss of one discriminator, and its gradient: half the sum of its errors on real and generated images."""
-        on_real = self.criterionGAN(netD(real), True)
-        on_fake = self.criterionGAN(netD(fake.detach()), False)
-        loss: Tensor = (on_real + on_fake) / 2
-        torch.autograd.backward(loss)
+        with self._autocast():
+            on_real = self.criterionGAN(netD(real), True)
+            on_fake = self.criterionGAN(netD(fake.detach()), False)
+            loss: Tensor = (on_real + on_fake) / 2
+        self._backward(loss)
         return loss
 
     def backward_D_A(self) -> None:
@@ -154,12 +167,27 @@ class CycleGANModel:
         self.set_requires_grad([self.netD_A, self.netD_B], False)
         self.optimizer_G.zero_grad()
         self.backward_G()
-        self.optimizer_G.step()
+        self._step(self.optimizer_G)
         self.set_requires_grad([self.netD_A, self.netD_B], True)
         self.optimizer_D.zero_grad()
         self.backward_D_A()
         self.backward_D_B()
-        self.optimizer_D.step()
+        self._step(self.optimizer_D)
+        if self.scaler is not None:
+            self.scaler.update()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return autocasting(self.device, self.opt.precision)
+
+    def _backward(self, loss: Tensor) -> None:
+        scaled = loss if self.scaler is None else self.scaler.scale(loss)
+        torch.autograd.backward(scaled)
+
+    def _step(self, optimizer: Optimizer) -> None:
+        if self.scaler is None:
+            optimizer.step()
+        else:
+            self.scaler.step(optimizer)
 
     def set_requires_grad(self, nets: nn.Module | Sequence[nn.Module], requires_grad: bool = False) -> None:
         """Let the parameters of ``nets`` take gradients, or not."""
@@ -235,7 +263,10 @@ def create_model(opt: HostOptions) -> CycleGANModel:
     return CycleGANModel(opt)
 
 
-def _device(gpu_ids: Sequence[int]) -> torch.device:
+def _device(opt: HostOptions) -> torch.device:
+    if opt.device is not None:
+        return choose_device(opt.device)
+    gpu_ids = opt.gpu_ids
     if not gpu_ids:
         return torch.device("cpu")
     if gpu_ids[0] >= torch.cuda.device_count():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import ConfigError
+from ..runtime.devices import PRECISIONS
 
 _CHOICES = {
     "model": ("cycle_gan",),
@@ -16,9 +17,10 @@ _CHOICES = {
     "preprocess": ("none", "resize", "crop", "resize_and_crop"),
     "lr_policy": ("linear", "constant"),
     "gan_mode": ("lsgan", "vanilla"),
+    "precision": PRECISIONS,
 }
 _TEXTS = ("dataroot", "name", "checkpoints_dir", "phase", "epoch")
-_FLAGS = ("no_flip", "serial_batches", "continue_train", "isTrain", "force")
+_FLAGS = ("no_flip", "serial_batches", "continue_train", "isTrain", "force", "compile")
 _LOWEST_WHOLE = {
     **dict.fromkeys(("input_nc", "output_nc", "ngf", "ndf", "n_layers_D", "n_blocks", "unet_depth"), 1),
     **dict.fromkeys(("batch_size", "epoch_count"), 1),
@@ -73,7 +75,10 @@ class HostOptions:
         load_iter: If positive, load ``iter_<load_iter>`` in place of ``epoch``.
         isTrain: Build discriminators, losses and optimizers.
         phase: Prefix of the image folders.
-        gpu_ids: Devices; the first is used, empty means the CPU.
+        gpu_ids: GPUs; the first is used, empty means the CPU.
+        device: ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``; where given, ``gpu_ids`` does not count.
+        precision: ``fp32``, or ``bf16`` or ``fp16`` for autocast (``fp16`` with a scaler of the losses).
+        compile: Compile the networks with ``torch.compile``; worth its minutes in long runs.
         seed: If given, ``create_model`` seeds ``random`` and torch with it before it builds the networks.
         force: Allow a new run to write over the networks of an older one of the same name.
 
@@ -121,6 +126,9 @@ class HostOptions:
     isTrain: bool = True
     phase: str = "train"
     gpu_ids: list[int] = field(default_factory=list)
+    device: str | None = None
+    precision: str = "fp32"
+    compile: bool = False
     seed: int | None = None
     force: bool = False
 
@@ -183,7 +191,8 @@ class HostOptions:
         Raises:
             ConfigError: A change is wrong.
         """
-        still = {"serial_batches": True, "no_flip": True, "batch_size": 1, "num_threads": 0}
+        still: dict[str, Any] = {"serial_batches": True, "no_flip": True, "batch_size": 1, "num_threads": 0}
+        still |= {"precision": "fp32", "compile": False}  # images are made in full precision, whatever trained them
         return replace(self, **{"isTrain": False, "phase": "test", "continue_train": False, **still, **changes})
 
     def _expect(self, key: str, ok: bool, expected: str) -> None:

@@ -19,12 +19,13 @@ def in_parallel() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def data_parallel(net: nn.Module) -> nn.Module:
-    """The network with its gradients averaged over all processes; itself where there is one."""
+def data_parallel(net: nn.Module, device: torch.device) -> nn.Module:
+    """The network, on its device, with its gradients averaged over all processes; itself where there is one."""
     if not in_parallel():
         return net
     # The UNet's uncertainty head takes no part in the trainer's own losses.
-    return DistributedDataParallel(net, find_unused_parameters=hasattr(net, "ggd_head"))
+    device_ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(net, device_ids=device_ids, find_unused_parameters=hasattr(net, "ggd_head"))
 
 
 def unwrapped(net: nn.Module) -> nn.Module:
@@ -35,7 +36,7 @@ def unwrapped(net: nn.Module) -> nn.Module:
 
 
 def sampler_for(dataset: Dataset[Any], opt: HostOptions) -> DistributedSampler[Any] | None:
-    """Deals the images out to the processes, equally many to each; ``None`` where there is one or nothing trains."""
+    """Splits the images between the processes, equally many for each; ``None`` for a single process or for tests."""
     if not opt.isTrain or not in_parallel():
         return None
     return DistributedSampler(dataset, shuffle=not opt.serial_batches, seed=opt.seed or 0)

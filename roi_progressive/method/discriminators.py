@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from ..config import Config, RegionConfig
 from ..errors import ConfigError, PluginError, ShapeError
+from ..saving.names import DIRECTIONS
 from .adversarial import AdversarialLoss, Elementwise, reduce_logits
-from .foreign_networks import checked_logits, naming_the_builder, weights_by_geometry
+from .foreign_networks import ForeignNetwork, checked_logits, naming_the_builder, weights_by_geometry
 from .patch_geometry import min_size_px, patch_geometry
 from .pools import WindowPool
 from .regions import RegionMask, Windows, extract_windows, pyramid
 
-DiscriminatorFactory = Callable[[RegionConfig, int, int], nn.Module]
-"""From a region, the number of input channels and the smallest input side in pixels to a network."""
+DiscriminatorFactory = Callable[[RegionConfig, int, int], nn.Module | ForeignNetwork]
+"""From a region, the number of input channels and the smallest input side in pixels to a network; what a plugin built
+comes with the plugin's name."""
 
 
 class PatchDiscriminator(nn.Module):
@@ -109,7 +111,9 @@ class RegionDiscriminator(nn.Module):
         super().__init__()
         self.region = region
         channels = in_channels + (region.roi_mode == "concat")
-        networks = [build(region, channels, region.windows_px[0] // 2**level) for level in range(region.scales)]
+        built = [build(region, channels, region.windows_px[0] // 2**level) for level in range(region.scales)]
+        networks = [made.network if isinstance(made, ForeignNetwork) else made for made in built]
+        self._plugins = [made.plugin if isinstance(made, ForeignNetwork) else None for made in built]
         for network in networks:
             if not isinstance(network, nn.Module):
                 raise PluginError(
@@ -121,18 +125,19 @@ class RegionDiscriminator(nn.Module):
     def forward(self, windows: Windows) -> list[tuple[Tensor, Tensor | None]]:
         """Logits ``[n, 1, h, w]`` and their weights (or ``None``), one pair a scale."""
         maps: list[tuple[Tensor, Tensor | None]] = []
-        for network, level in zip(self.scales, pyramid(windows, self.region.scales), strict=True):
-            with naming_the_builder(network):
+        levels = pyramid(windows, self.region.scales)
+        for network, plugin, level in zip(self.scales, self._plugins, levels, strict=True):
+            with naming_the_builder(network, plugin):
                 answer = network(level.pixels)
-            logits = checked_logits(network, answer, n=len(level.pixels))
-            maps.append((logits, self._weights(network, level.mask, logits)))
+            logits = checked_logits(network, answer, len(level.pixels), plugin)
+            maps.append((logits, self._weights(network, level.mask, logits, plugin)))
         return maps
 
-    def _weights(self, network: nn.Module, mask: Tensor, logits: Tensor) -> Tensor | None:
+    def _weights(self, network: nn.Module, mask: Tensor, logits: Tensor, plugin: str | None) -> Tensor | None:
         if self.region.logits != "weighted":
             return None
         if getattr(network, "geometry", None) is not None:
-            return weights_by_geometry(network, mask, logits)
+            return weights_by_geometry(network, mask, logits, plugin)
         # Unknown receptive fields: each logit and its neighbours count by the region under them.
         under = nn.functional.adaptive_avg_pool2d(mask, (logits.shape[-2], logits.shape[-1]))
         return nn.functional.max_pool2d(under, 3, stride=1, padding=1)
@@ -173,7 +178,7 @@ class DiscriminatorBank(nn.Module):
         self.loss = AdversarialLoss.named(config.adversarial)
         # What a mean over generated or real windows here weighs among those of all processes, by `fake_<key>`, ...
         self.shares: dict[str, float] = {}
-        channels = {"A2B": 1, "B2A": 1} if in_channels is None else in_channels
+        channels = dict.fromkeys(DIRECTIONS, 1) if in_channels is None else in_channels
         keys = [(direction, region) for direction in channels for region in config.regions]
         self.networks = nn.ModuleDict(
             {_key(d, region.name): RegionDiscriminator(region, channels[d], build) for d, region in keys}

@@ -1,4 +1,4 @@
-"""The history of generated windows shown to our discriminators (Shrivastava et al. 2017), masks included."""
+"""The history of generated windows (Shrivastava et al. 2017), in which a pooled fake keeps its own mask."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..saving.state_checks import python_dice, tensor
+from ..saving.state_checks import python_stream, tensor
 from .regions import Windows
 
 
 class WindowPool:
-    """Keeps up to ``size`` generated windows, each with the very mask it was made under (promise 5).
+    """Keeps up to ``size`` generated windows, each with the very mask it was made under.
 
     Half of the windows asked about come back as they are; the other half are swapped for older ones. Its
     dice are its own, so that the host's random stream does not move.
@@ -81,7 +81,7 @@ class WindowPool:
         if any(pixels.shape[1:] != mask.shape[1:] for pixels, mask in checked):
             raise ValueError("a window and its mask differ in size")
         self._stored = [(pixels.to(device), mask.to(device)) for pixels, mask in checked][: self.size]
-        self._dice.setstate(python_dice(state["dice"]))
+        self._dice.setstate(python_stream(state["dice"]))
 
 
 def _apart(window: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

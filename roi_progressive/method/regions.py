@@ -1,7 +1,8 @@
 """From masks to what a region discriminator sees: windows, scale pyramids, logit weights.
 
-Everything here is differentiable in the image and constant in the mask. The gradient on the image is exactly
-zero outside the mask grown by ``context_px`` in every mode (promise 8): painting comes before any resizing.
+Everything here is differentiable in the image and constant in the mask. Region terms touch the region only: the
+gradient on the image is exactly zero outside the mask grown by ``context_px`` in every mode, since painting comes
+before any resizing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,17 @@ class RegionMask:
         boxes: The bounding box of each mask, ``None`` where the image does not hold the region. Kept as plain
             numbers so that choosing windows never waits for a GPU.
         is_finite: Whether they were made of finite numbers.
+
+    Example:
+        >>> import torch
+        >>> from roi_progressive import RegionMask
+        >>> tumor = torch.zeros(2, 1, 32, 32)  # two images, of which the first holds the region
+        >>> tumor[0, :, 8:20, 10:18] = 1
+        >>> masks = RegionMask.from_tensor(tumor)
+        >>> masks.boxes
+        ((8, 10, 20, 18), None)
+        >>> masks.mirrored().boxes
+        ((8, 14, 20, 22), None)
     """
 
     mask: Tensor

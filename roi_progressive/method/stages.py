@@ -22,6 +22,11 @@ class Stage:
         terms: Names of all terms active in it: regions, and ``ggd``.
         from_fraction: Share of the run after which it begins, in [0, 1); ignored where ``from_epoch`` is given.
         from_epoch: Its first epoch in the host's own count.
+
+    Example:
+        >>> from roi_progressive import Stage
+        >>> print(Stage(2, ("tumor",), from_fraction=0.5))
+        stage 2 (whole + tumor)
     """
 
     number: int

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from ..config import Config, RegionConfig
     from ..method.stages import Stage
-    from ..training.session import Session
-    from .adapter import Adapter, Translation
+    from .adapter import Adapter, GuidedSession, Translation
 
 PROJECT = "roi_progressive"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -109,12 +108,12 @@ def roi_generator_losses(translation: Translation) -> Mapping[str, Tensor] | Non
 
 
 @hookspec
-def roi_stage_started(stage: Stage, session: Session) -> None:
+def roi_stage_started(stage: Stage, session: GuidedSession) -> None:
     """Called by ``start_epoch`` when a stage begins, the first one included.
 
     Args:
         stage: The stage that begins.
-        session: The session.
+        session: The session; a whole ``Session``, of which ``GuidedSession`` says what plugins may rely on.
     """
 
 

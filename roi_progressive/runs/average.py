@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..host import CycleGANModel
-from ..saving.network_files import read_network, write_network
 from ..host.ranks import unwrapped
+from ..saving.checkpoint import read_network, write_network
 
 GENERATORS = ("G_A", "G_B")
 
@@ -40,13 +40,16 @@ class AveragedGenerators:
     def update(self, step: int) -> None:
         """Take in the generators as they are after the ``step``-th step of the run, from 1."""
         decay = min(self._decay, step / (step + 9))
+        averages, current = list[Tensor](), list[Tensor]()
         for name, average in self._networks.items():
             now = dict(_generator(self._model, name).state_dict(keep_vars=True))
             for key, value in average.state_dict(keep_vars=True).items():
                 if value.is_floating_point():
-                    value.lerp_(now[key], 1.0 - decay)
+                    averages.append(value)
+                    current.append(now[key])
                 else:
                     value.copy_(now[key])
+        torch._foreach_lerp_(averages, current, 1.0 - decay)  # one call for all: on a GPU a step is counted in launches
 
     def save(self, networks: Path, epoch: int) -> None:
         """Write them beside the generators themselves.

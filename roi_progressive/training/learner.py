@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from ..config import Config, RegionConfig
 from ..errors import CheckpointError, one_line
-from ..method.discriminators import DiscriminatorBank, patch_discriminator_for
-from ..method.foreign_networks import built_by
+from ..method.discriminators import DiscriminatorBank, DiscriminatorFactory, patch_discriminator_for
+from ..method.foreign_networks import ForeignNetwork
 from ..plugins.adapter import Adapter, Translation
 from ..plugins.manager import Plugins
 from ..runtime.distributed import average_gradients
 from ..runtime.finite import drop_where_not, finite
 from ..runtime.precision import is_mixed, single_precision
 from ..runtime.rng import ForkedStream
-from .objective import REVERSE, Contribution, GeneratorObjective, masks_of
-from .shares import Shares
+from ..saving.names import REVERSE
+from .objective import Contribution, GeneratorObjective, Shares, masks_of
 from .tap import leaf
 from .uncertainty import GGDWrapper
 
@@ -111,35 +111,37 @@ class Learner:
         weights: Mapping[str, float],
         *,
         overflowed: bool = False,
-        sound: bool = True,
+        is_finite: bool = True,
     ) -> dict[str, Tensor] | None:
-        """Move the region discriminators one step; those whose region no image holds stay as they are (promise 6).
+        """Move the region discriminators one step; those whose region no image holds stay as they are ("No region, no
+        change").
 
         Args:
             translations: One a direction.
             weights: Stage weight of every active term.
             overflowed: Whether the host's numbers did, so that its own step is left out and ours must be, on all
                 processes alike.
-            sound: Whether this process has numbers to learn from; the others' are learnt from without it.
+            is_finite: Whether this process's numbers are, so that there is something to learn from; what the other
+                processes have is learnt without it.
 
         Returns:
             Their losses, detached, by name; ``None`` where nothing of this process was learnt from.
         """
         losses: dict[str, Tensor] = {}
         active = [region.name for region in self._config.regions if region.name in weights and region.weight > 0]
-        shown = [(translation, region) for translation in translations for region in active]
+        judged = [(translation, region) for translation in translations for region in active]
         moving = [
             parameter
-            for translation, region in shown
-            if self._shares.anywhere(region, translation.direction)
+            for translation, region in judged
+            if self._shares.held_anywhere(region, translation.direction)
             for parameter in self.bank.networks[f"{translation.direction}_{region}"].parameters()
         ]
         if overflowed:  # tells the other processes
             for parameter in moving:
                 parameter.grad = torch.full_like(parameter, torch.nan)
-        elif sound:
+        elif is_finite:
             with self._stream.active(), single_precision(translations[0].fake):
-                for translation, region in shown:
+                for translation, region in judged:
                     loss = self._discriminator_loss(translation, region)
                     if loss is not None:
                         losses[f"D_{region}_{translation.direction}"] = loss
@@ -151,7 +153,7 @@ class Learner:
         optimizers = [] if self._bank_optimizer is None else [self._bank_optimizer]
         rate = self._adapter.learning_rates()["discriminator"]
         moved = _step(optimizers, moving, rate, check=self._mixed)
-        return {name: loss.detach() for name, loss in losses.items()} if moved and sound else None
+        return {name: loss.detach() for name, loss in losses.items()} if moved and is_finite else None
 
     def _discriminator_loss(self, translation: Translation, region: str) -> Tensor | None:
         direction = translation.direction
@@ -221,16 +223,14 @@ def _channels(generators: Iterable[str], first: Sequence[Translation]) -> dict[s
     return {direction: channels[direction] for direction in REVERSE if direction in training}
 
 
-def _factory(plugins: Plugins) -> Callable[[RegionConfig, int, int], nn.Module]:
-    def build(region: RegionConfig, in_channels: int, smallest_px: int) -> nn.Module:
+def _factory(plugins: Plugins) -> DiscriminatorFactory:
+    def build(region: RegionConfig, in_channels: int, smallest_px: int) -> nn.Module | ForeignNetwork:
         plugin, network = plugins.first(
             "roi_discriminator", region=region, in_channels=in_channels, smallest_px=smallest_px
         )
         if plugin is None:
             return patch_discriminator_for(region, in_channels, smallest_px)
-        built_by(network, plugin)
-        built: nn.Module = network
-        return built
+        return ForeignNetwork(network, plugin)
 
     return build
 

@@ -15,12 +15,11 @@ from ..method.discriminators import DiscriminatorBank
 from ..method.regions import RegionMask
 from ..plugins.adapter import Translation
 from ..plugins.manager import Plugins
+from ..runtime.distributed import n_processes, sums_over_processes
 from ..runtime.finite import drop_where_not, finite, zero_where_not
-from .shares import Shares
+from ..saving.names import REVERSE
 from .tap import leaf as leaf_of
 from .uncertainty import GGDWrapper
-
-REVERSE = {"A2B": "B2A", "B2A": "A2B"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Contribution:
     Args:
         value: The weighted sum of all terms, detached.
         gradients: To inject.
-        sound: Whether images, masks, losses and gradients are finite, on the images' device. Where they are not,
+        is_finite: Whether images, masks, losses and gradients are finite, on the images' device. Where they are not,
             value and gradients are zero, and the heads' parameters without gradient.
         losses: Each term unweighted, detached, by name.
         reached: The parameters of the heads that the terms lead to: on every process the same, since uncertainty does
@@ -55,7 +54,7 @@ class Contribution:
     """
 
     value: Tensor
-    sound: Tensor
+    is_finite: Tensor
     gradients: list[Gradient] = field(default_factory=list)
     losses: dict[str, Tensor] = field(default_factory=dict)
     reached: list[nn.Parameter] = field(default_factory=list)
@@ -65,23 +64,71 @@ class _Leaves:
     """Detached copies of the host's tensors, one each, on which our terms are computed.
 
     Args:
-        sound: Whether the images are finite; zeros take their place where not, lest a plugin's network take up NaN in
-            its running statistics.
+        images_are_finite: Zeros take the images' place where they are not, lest a plugin's network take up NaN in its
+            running statistics.
     """
 
-    def __init__(self, sound: Tensor) -> None:
-        self._sound = sound
+    def __init__(self, images_are_finite: Tensor) -> None:
+        self._images_are_finite = images_are_finite
         self.pairs: list[tuple[Tensor, Tensor, str, bool]] = []
 
     def of(self, tensor: Tensor, name: str) -> Tensor:
         for known, leaf, _, _ in self.pairs:
             if known is tensor:
                 return leaf
-        return self.add(tensor, leaf_of(zero_where_not(self._sound, tensor.detach())), name, is_image=True)
+        return self.add(tensor, leaf_of(zero_where_not(self._images_are_finite, tensor.detach())), name, is_image=True)
 
     def add(self, tensor: Tensor, leaf: Tensor, name: str, *, is_image: bool) -> Tensor:
         self.pairs.append((tensor, leaf, name, is_image))
         return leaf
+
+
+class Shares:
+    """What one process's means weigh among those of all, term by term; 1 where there is one process.
+
+    A host's gradients are averaged over the processes afterwards (DDP), and so are ours. A mean over n of the N windows
+    that all P processes hold together must therefore weigh n P / N: one tumour here and three there count 1 : 3.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, tuple[int, int]] = {}
+
+    def count(self, translations: Sequence[Translation], config: Config) -> None:
+        """Count a step's windows and pixels over all processes, in one small exchange.
+
+        Args:
+            translations: The same directions on every process.
+            config: Tells the regions.
+        """
+        own: dict[str, int] = {}
+        for translation in translations:
+            direction = translation.direction
+            own[f"ggd_{direction}"] = translation.fake.numel()
+            for region in config.regions:
+                own[f"fake_{direction}_{region.name}"] = _n_windows(translation.masks.get(region.name))
+                own[f"real_{direction}_{region.name}"] = _n_windows(translation.real_masks.get(region.name))
+        for (name, count), total in zip(own.items(), sums_over_processes(list(own.values())), strict=True):
+            self._counts[name] = count, total
+
+    def ggd(self, direction: str) -> float:
+        """Weight of a mean over the pixels of this process's generated images."""
+        return self._of(f"ggd_{direction}")
+
+    def fake(self, region: str, direction: str) -> float:
+        """Weight of a mean over this process's generated windows of a region."""
+        return self._of(f"fake_{direction}_{region}")
+
+    def of_windows(self) -> dict[str, float]:
+        """Weights of the means over generated and real windows: ``fake_A2B_tumor``, ``real_A2B_tumor``, ..."""
+        return {name: self._of(name) for name in self._counts if not name.startswith("ggd_")}
+
+    def held_anywhere(self, region: str, direction: str) -> bool:
+        """Whether any process holds a window of the region, generated or real."""
+        return any(self._counts.get(f"{kind}_{direction}_{region}", (0, 0))[1] for kind in ("fake", "real"))
+
+    def _of(self, name: str) -> float:
+        count, total = self._counts.get(name, (1, n_processes()))
+        return count * n_processes() / total if total else 0.0
 
 
 class GeneratorObjective:
@@ -115,8 +162,8 @@ class GeneratorObjective:
         Returns:
             What to inject; nothing at all where no term applies. Gradients of the heads' parameters are left on them.
         """
-        sound = finite(_images_of(translations)) & all(mask.is_finite for mask in masks_in(translations))
-        leaves, losses, terms = _Leaves(sound), dict[str, Tensor](), list[Tensor]()
+        is_finite = finite(_images_of(translations)) & all(mask.is_finite for mask in masks_in(translations))
+        leaves, losses, terms = _Leaves(is_finite), dict[str, Tensor](), list[Tensor]()
         shares = shares or Shares()
         for translation in translations:
             for name, (loss, weight) in self._terms(translation, weights, leaves, shares).items():
@@ -124,26 +171,26 @@ class GeneratorObjective:
                 if weight > 0:
                     terms.append(weight * loss)
         if not terms:
-            return Contribution(translations[0].fake.new_zeros(()), sound, losses=losses)
+            return Contribution(translations[0].fake.new_zeros(()), is_finite, losses=losses)
         total = reduce(torch.add, terms)
         if not total.requires_grad:  # a plugin's constant, where the region it speaks of is absent
-            return Contribution(zero_where_not(sound, total), sound & finite([total]), losses=losses)
+            return Contribution(zero_where_not(is_finite, total), is_finite & finite([total]), losses=losses)
         heads = [head.head for head in self._heads.values() if head.head is not None]
         head_parameters = [p for head in heads for p in head.parameters() if p.requires_grad]
         inputs = [leaf for _, leaf, _, _ in leaves.pairs]
         found = torch.autograd.grad(total, [*inputs, *head_parameters], allow_unused=True)
-        sound = sound & finite([total, *(gradient for gradient in found if gradient is not None)])
+        is_finite = is_finite & finite([total, *(gradient for gradient in found if gradient is not None)])
         for parameter, gradient in zip(head_parameters, found[len(inputs) :], strict=True):
             parameter.grad = gradient
         reached = [parameter for parameter in head_parameters if parameter.grad is not None]
-        drop_where_not(sound, reached)
+        drop_where_not(is_finite, reached)
         gradients = [
-            Gradient(tensor, zero_where_not(sound, gradient), name, is_image)
+            Gradient(tensor, zero_where_not(is_finite, gradient), name, is_image)
             for (tensor, _, name, is_image), gradient in zip(leaves.pairs, found, strict=False)
             # A frozen generator's image takes no gradient, and neither do features that are the source itself.
             if gradient is not None and tensor.requires_grad
         ]
-        return Contribution(zero_where_not(sound, total.detach()), sound, gradients, losses, reached)
+        return Contribution(zero_where_not(is_finite, total.detach()), is_finite, gradients, losses, reached)
 
     def _terms(
         self, translation: Translation, weights: Mapping[str, float], leaves: _Leaves, shares: Shares
@@ -237,3 +284,7 @@ def masks_of(masks: Mapping[str, RegionMask], region: str, whose: str) -> Region
             f"give the data set to `attach`, or the masks to `generator_loss`"
         )
     return masks[region]
+
+
+def _n_windows(masks: RegionMask | None) -> int:
+    return 0 if masks is None else sum(box is not None for box in masks.boxes)

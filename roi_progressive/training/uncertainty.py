@@ -13,25 +13,10 @@ from torch import Tensor, nn
 from ..config import GGDConfig
 from ..errors import ShapeError
 from ..method.ggd import GGDHead, ggd_nll, ggd_variance
+from ..plugins.adapter import Uncertainty
 from ..runtime.rng import ForkedStream, RandomState
 from .features import FeatureCapture, image_of, samples_within
 from .tap import leaf as leaf_of
-
-
-class Uncertainty(NamedTuple):
-    """What a generator says of an image; each ``[N, C, H, W]``.
-
-    Attributes:
-        image: The generated image, in [-1, 1].
-        scale: α of every pixel, in the image's units.
-        shape: β of every pixel (2 Gaussian, 1 Laplace).
-        sigma: The standard deviation the two stand for, in the image's units.
-    """
-
-    image: Tensor
-    scale: Tensor
-    shape: Tensor
-    sigma: Tensor
 
 
 class GGDTerm(NamedTuple):
