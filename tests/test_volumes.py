@@ -60,10 +60,10 @@ def test_a_mask_of_its_images_shape_without_a_place_is_refused(tmp_path, ct, cas
 
 
 def test_a_mask_of_its_images_shape_that_lies_elsewhere_is_said(tmp_path, ct):
-    affine = shifted(6, 0, 3)
+    affine = shifted(4, 0, 0)
     volume = read(ct, scans.write_nifti(tmp_path / "m.nii", ROD, "u1", qform=(1, affine), sform=(1, affine)))
     assert len(volume.notes) == 1 and "m.nii has the shape of its image, ct.nii.gz, but its affine" in volume.notes[0]
-    assert (volume.masks["tumor"][1:, :, :-3] == ROD[:-1, :, 3:]).all()
+    assert (volume.masks["tumor"][:, :, :-2] == ROD[:, :, 2:]).all()
 
 
 @pytest.mark.parametrize("axes", ["LPS", "RAS", "LAI", "RPI"])
@@ -127,6 +127,14 @@ def test_a_lesion_between_two_slices_is_called_thin_and_one_elsewhere_outside(tm
     sitk.WriteImage(mask, str(tmp_path / "m.nii"))
     with pytest.raises(DataError, match=r"m\.nii lies outside of it; check its affine"):
         read(tmp_path / "ct.nii", tmp_path / "m.nii")
+
+
+def test_a_mask_that_reaches_beyond_its_image_is_said(tmp_path):
+    sitk.WriteImage(as_image(CT.astype(np.int16)[:9]), str(tmp_path / "ct.nii"))
+    sitk.WriteImage(as_image(ROD.astype(np.uint8)), str(tmp_path / "m.nii"))
+    volume = read(tmp_path / "ct.nii", tmp_path / "m.nii")
+    assert (volume.masks["tumor"] == ROD[:9]).all()
+    assert volume.notes == ("25% of what m.nii marks lies beyond ct.nii; check that no slice is missing",)
 
 
 def pair(tmp_path, shift=(0.0, 0.0, 0.0), frame=scans.FRAME, align=True):

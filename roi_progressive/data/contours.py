@@ -293,11 +293,13 @@ def _same_line(one: Points, other: Points, tolerance_px: float = 0.1) -> bool:
 
 def _distances(points: Points, line: Points) -> npt.NDArray[np.float64]:
     """Of every point from a closed line."""
-    start, along = line, np.roll(line, -1, axis=0) - line
+    along = np.roll(line, -1, axis=0) - line
     length2 = np.maximum((along**2).sum(axis=1), 1e-12)
-    share = ((points[:, None] - start) * along).sum(axis=2) / length2
-    nearest = start + np.clip(share, 0, 1)[..., None] * along
-    return np.asarray(np.sqrt(((points[:, None] - nearest) ** 2).sum(axis=2).min(axis=1)))
+    found = np.empty(len(points))
+    for index, point in enumerate(points):
+        share = np.clip(((point - line) * along).sum(axis=1) / length2, 0, 1)
+        found[index] = np.sqrt(((point - line - share[:, None] * along) ** 2).sum(axis=1).min())
+    return found
 
 
 def _parents(lines: Sequence[Points]) -> list[int | None]:
@@ -335,12 +337,14 @@ def _lies_in(line: Points, around: Points, tolerance_px: float = 0.05) -> bool:
 
 def _cross(one: Points, other: Points) -> bool:
     """Whether an edge of one closed line crosses an edge of the other."""
+    ends, other_ends = np.roll(one, -1, axis=0), np.roll(other, -1, axis=0)
 
     def side(start: Points, end: Points, points: Points) -> npt.NDArray[np.float64]:
-        along, to = (end - start)[:, None], points[None] - start[:, None]
+        along, to = end - start, points - start
         return np.asarray(along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0])
 
-    ends, other_ends = np.roll(one, -1, axis=0), np.roll(other, -1, axis=0)
-    parted = side(one, ends, other) * side(one, ends, other_ends) < 0
-    and_back = side(other, other_ends, one) * side(other, other_ends, ends) < 0
-    return bool((parted & and_back.T).any())
+    for start, end in zip(one, ends, strict=True):
+        parted = side(start, end, other) * side(start, end, other_ends) < 0
+        if (parted & (side(other, other_ends, start) * side(other, other_ends, end) < 0)).any():
+            return True
+    return False

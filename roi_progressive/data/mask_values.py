@@ -15,7 +15,9 @@ _NEAR = 0.1
 _HALF = 0.5
 """From here on a share belongs to the region."""
 _MOST_LABELS = 8
-"""8-bit data up to 255 with more values than these are shares of 255 rather than labels."""
+"""More whole values than these may be shares in whole numbers rather than labels."""
+_ALIKE = 0.8
+"""Of labels more voxels than this share are as one beside them, of the edges of a soft mask fewer."""
 
 
 def marked(region: str, name: str, values: npt.NDArray[Any], labels: tuple[int, ...] = ()) -> BoolArray:
@@ -46,19 +48,25 @@ def marked(region: str, name: str, values: npt.NDArray[Any], labels: tuple[int, 
     elif labels:
         chosen, wanted = np.isin(whole, labels), f"of label {'+'.join(map(str, labels))}"
     else:
-        _check_no_shares_of_255(region, name, whole)
+        _check_no_shares(region, name, whole)
         chosen = whole > 0
     if not chosen.any():
         raise DataError(f"`{region}` must mark a region; {name} has no voxel {wanted}; leave the cell empty if so")
     return np.asarray(chosen)
 
 
-def _check_no_shares_of_255(region: str, name: str, whole: npt.NDArray[Any]) -> None:
-    if whole.max() != 255 or whole.min() < 0:
+def _check_no_shares(region: str, name: str, whole: npt.NDArray[Any]) -> None:
+    """Check that whole numbers are labels: a soft mask that was saved in them has edges of ever other values."""
+    highest = whole.max()
+    between = (whole > 0) & (whole < highest)
+    if whole.ndim != 3 or len(np.unique(whole[between])) < _MOST_LABELS:
         return
-    above = np.unique(whole[whole > 0])
-    if len(above) > _MOST_LABELS:
+    alike = np.zeros(whole.shape, dtype=bool)
+    same = whole[..., 1:] == whole[..., :-1]
+    alike[..., 1:] |= same
+    alike[..., :-1] |= same
+    if alike[between].mean() < _ALIKE:
         raise DataError(
-            f"`{region}` must hold labels, or shares from 0 to 1; {name} has {len(above)} values up to 255: a soft "
-            f"mask of 8 bits; take what is 128 and more as the mask"
+            f"`{region}` must hold labels, or shares from 0 to 1; {name} has soft edges in whole numbers up to "
+            f"{int(highest)}; take what is above one half as the mask, or name its labels"
         )
