@@ -52,7 +52,7 @@ class RegionMask:
         """Measure the boxes of a mask batch and move it to the images' device.
 
         Args:
-            mask: ``[N, 1, H, W]`` or ``[N, H, W]``; bool, or numbers of which those above 0 are inside.
+            mask: ``[N, 1, H, W]`` or ``[N, H, W]``; bool, or numbers: see ``inside_of``.
                 Best given on the CPU: on a GPU, measuring the boxes waits for it.
             device: Where the images are; the mask's own device by default.
 
@@ -65,7 +65,7 @@ class RegionMask:
             raise ShapeError(f"`mask` must be [N, 1, H, W]; got {list(mask.shape)}; give one channel a region")
         if 0 in mask.shape[2:]:
             raise ShapeError(f"`mask` must be of at least one pixel; got {list(mask.shape)}; give whole images")
-        inside = mask if mask.dtype == torch.bool else mask > 0
+        inside = inside_of(mask)
         is_finite = not mask.is_floating_point() or bool(torch.isfinite(mask).all())
         return cls(inside.to(device) if device is not None else inside, mask_boxes(inside), is_finite)
 
@@ -79,6 +79,23 @@ class RegionMask:
     def is_empty(self) -> bool:
         """Whether no image of the batch holds the region."""
         return all(box is None for box in self.boxes)
+
+
+def inside_of(mask: Tensor) -> Tensor:
+    """Which pixels a mask marks: the same that its sharp edges would, where interpolation made them soft.
+
+    Args:
+        mask: Any shape. Bool; whole numbers, of which those above 0 are inside; or floats: shares from 0 to 1, of which
+            one half and more is inside, or values from -1 to 1 as images have, of which those above 0 are.
+
+    Returns:
+        Bool of the same shape, computed where the mask lies without waiting for it.
+    """
+    if mask.dtype == torch.bool:
+        return mask
+    if not mask.is_floating_point() or mask.numel() == 0:
+        return mask > 0
+    return torch.where(mask.amin() < -0.5, mask > 0, mask >= 0.5)
 
 
 def mask_boxes(mask: Tensor) -> tuple[Box | None, ...]:
