@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         RoiProgressiveError,
         ShapeError,
     )
-    from .method.discriminators import DiscriminatorBank, PatchDiscriminator, RegionDiscriminator
+    from .method.bank import DiscriminatorBank
+    from .method.discriminators import PatchDiscriminator, RegionDiscriminator
     from .method.generator import UNetGenerator
     from .method.ggd import GGDHead, ggd_nll, ggd_variance
     from .method.regions import RegionMask
@@ -80,7 +81,7 @@ _MODULE_OF = {
     "ConfigError": "errors",
     "DataError": "errors",
     "DatasetLayout": "plugins.adapter",
-    "DiscriminatorBank": "method.discriminators",
+    "DiscriminatorBank": "method.bank",
     "DivergenceError": "errors",
     "DomainMasks": "plugins.adapter",
     "GGDConfig": "config",

@@ -218,7 +218,7 @@ class _Killed:
 
 
 def test_a_training_that_fails_in_its_process_says_why_in_its_own_words(tmp_path: Path) -> None:
-    arm = demo._Arm("plain", tmp_path / "nowhere", tmp_path / "run", 0, 3)
+    arm = demo._Arm("plain", tmp_path / "nowhere", tmp_path / "run", 0, 3, "cpu")
     tasks = {"plain": partial(demo._train_arm, arm)}
     with pytest.raises(DataError, match=r"`data` must be a folder .* does not exist"):
         run_parallel(tasks, 2, lambda *_: None)

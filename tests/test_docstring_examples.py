@@ -15,6 +15,8 @@ from roi_progressive import testing
 PACKAGE = Path(roi_progressive.__file__).parent
 PROMPT = ">>> "
 WITH_AN_EXAMPLE = (
+    *("Config", "DiscriminatorBank", "GGDHead", "PatchDiscriminator", "RegionDiscriminator", "StageController"),
+    *("UNetGenerator", "ggd_nll", "ggd_variance"),
     *("Adapter", "Patches", "RandomState", "RegionMask", "Session", "Stage", "Translation", "attach"),
     *("checkpoint_name", "testing.ToyHost", "testing.check_adapter", "testing.check_discriminator"),
     *("testing.phantom_batch", "testing.phantom_config"),

@@ -14,7 +14,6 @@ import pytest
 from roi_progressive import config
 from roi_progressive.cli.parser import parser
 from roi_progressive.evaluation import metrics
-from roi_progressive.method import adversarial
 from roi_progressive.training import objective
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +58,6 @@ def test_every_name_that_the_recipes_name_exists() -> None:
     for name, place in (
         ("ROI_MODES", config),
         ("ADVERSARIAL_LOSSES", config),
-        ("_LOSSES", adversarial),
         ("METRICS", metrics),
         ("GeneratorObjective", objective),
     ):

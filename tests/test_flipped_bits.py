@@ -106,10 +106,15 @@ def _flip(whole: bytes, position: int, bit: int) -> bytes:
 
 
 def _positions(file: Path, whole: bytes) -> list[tuple[int, int]]:
-    """The first and the last byte, and some between; of a PNG but the last four, a checksum of nothing."""
+    """The first and the last byte, and some between; of a PNG but the last four, a checksum of nothing.
+
+    A PNG's pixels end 16 bytes before its end, with their checksum behind them, which Pillow does not look at.
+    """
     stream = random.Random(file.name)
-    end = len(whole) - (4 if file.suffix == ".png" else 0)
-    places = [0, end - 1, *(stream.randrange(1, end - 1) for _ in range(POSITIONS))]
+    is_png = file.suffix == ".png"
+    end = len(whole) - (4 if is_png else 0)
+    places = [0, end - 1, *([len(whole) - 14] if is_png else ())]
+    places += [stream.randrange(1, end - 1) for _ in range(POSITIONS)]
     return [(place, stream.randrange(8)) for place in places]
 
 

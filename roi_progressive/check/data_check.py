@@ -43,7 +43,7 @@ def check_size(size_px: tuple[int, int], regions: Sequence[RegionConfig]) -> Non
     """
     for region in regions:
         smallest_px = SMALLEST_SCALE_PX * 2 ** (region.scales - 1)
-        if region.roi_mode == "mask" and min(size_px) < smallest_px:
+        if region.mode.whole_image and min(size_px) < smallest_px:
             raise DataError(
                 f"`data` must hold images of at least {smallest_px} px for {region.scales} scales of region "
                 f"{region.name!r}; got {size_px[0]} x {size_px[1]} px; lower `scales` or prepare larger slices"

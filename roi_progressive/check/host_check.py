@@ -170,7 +170,7 @@ def _mask_traps(coverage: Sequence[Coverage], config: Config) -> Iterator[str]:
             continue
         if found.areas_px[0] < SMALL_REGION_PX:
             yield f"the smallest {name} of {folder} has {found.areas_px[0]} px, fewer than a logit can tell"
-        if region.roi_mode != "mask" and found.longest_side_px + 2 * region.margin_px > region.windows_px[-1]:
+        if not region.mode.whole_image and found.longest_side_px + 2 * region.margin_px > region.windows_px[-1]:
             yield (
                 f"a {name} of {folder} is {found.longest_side_px} px long before the host resizes it; the "
                 f"largest of `windows_px`, {region.windows_px[-1]}, may not hold it"

@@ -47,19 +47,27 @@ def _mistake(text: str) -> int:
     return 2
 
 
+def _device_line(device: str) -> str:
+    """The first line of a command that computes: where."""
+    from ..runtime.devices import choose_device, describe_device
+
+    return f"device: {describe_device(choose_device(device))}"
+
+
 def _demo(options: argparse.Namespace) -> None:
     from ..runs.demo import run_demo
     from ..runs.demo_report import summary
 
     check.whole("", "processes", options.processes, 1)
     try:
-        with ProgressBar("demo") as bar:
+        with ProgressBar("demo", _device_line(options.device)) as bar:
             metrics = run_demo(
                 options.out,
                 seed=options.seed,
                 epochs=options.epochs,
                 processes=options.processes,
                 weights_dir=options.weights,
+                device=options.device,
                 force=options.force,
                 report=bar.share,
             )
@@ -111,6 +119,7 @@ def _train(options: argparse.Namespace) -> None:
 def _train_here(options: argparse.Namespace) -> None:
     import torch
 
+    from ..runs.folder import Run
     from ..runs.options import TrainOptions
     from ..runs.train import resume, train
     from ..runtime.distributed import is_main_process
@@ -123,11 +132,13 @@ def _train_here(options: argparse.Namespace) -> None:
         _refuse_with_resume(options, given)
     elif options.data is None:
         raise DataError("`--data` must be given for a new run; got none; give the folder that `prepare` wrote")
+    device = given.get("device")
+    place = device or (Run.open(options.out).options.device if options.resume else "auto")
     try:
-        with ProgressBar("train") as bar:
+        with ProgressBar("train", _device_line(place)) as bar:
             report = bar.step if is_main_process() else None
             if options.resume:
-                resume(options.out, report=report)
+                resume(options.out, device=device, report=report)
             else:
                 chosen, config = TrainOptions(**given), _region_config(options)
                 train(options.data, options.out, chosen, config, force=options.force, report=report)
@@ -144,11 +155,13 @@ def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -
         "--no-regions": options.no_regions,
         "--force": options.force,
         "--no-flip": "flip" in given,
-        **{f"--{name.replace('_', '-')}": True for name in given if name != "flip"},
+        **{f"--{name.replace('_', '-')}": True for name in given if name not in ("flip", "device")},
     }
     names = ", ".join(flag for flag, is_given in flags.items() if is_given)
     if names:
-        raise ConfigError(f"`--resume` continues a run as it was started; got {names} too; leave out all but --out")
+        raise ConfigError(
+            f"`--resume` continues a run as it was started; got {names} too; leave out all but --out and --device"
+        )
 
 
 def _region_config(options: argparse.Namespace) -> Config | None:
@@ -187,8 +200,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     check.whole("", "seed", options.seed, 0)
     other = None if options.compare is None else read_slices(options.compare)
     out = options.out if options.run is None else options.run / (options.split or "test")
-    with ProgressBar("evaluate") as bar:
-        given = {"weights_dir": options.weights, "report": bar.step}
+    with ProgressBar("evaluate", _device_line(options.device)) as bar:
+        given = {"weights_dir": options.weights, "device": options.device, "report": bar.step}
         if options.run is not None:
             given |= {"region": options.region, "split": options.split or "test", "uncertainty": options.uncertainty}
             scores = evaluate_run(options.run, **given)
@@ -226,7 +239,7 @@ def _figure(options: argparse.Namespace) -> None:
     from ..runs.figure import draw_run
     from ..saving.names import CT_AND_MR
 
-    with ProgressBar("figure") as bar:
+    with ProgressBar("figure", _device_line(options.device)) as bar:
         drawn = draw_run(
             options.run,
             directions=options.direction,
@@ -237,6 +250,7 @@ def _figure(options: argparse.Namespace) -> None:
             error=options.error,
             out=options.out,
             force=options.force,
+            device=options.device,
             report=bar.step,
         )
     for figure in drawn:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..errors import PluginError, add_note, one_line
-from .regions import logit_weights
+from .regions import Floats, logit_weights
 
 
 class ForeignNetwork(NamedTuple):
@@ -50,22 +50,24 @@ def checked_logits(network: nn.Module, logits: Any, n: int, plugin: str | None) 
     return logits
 
 
-def weights_by_geometry(network: nn.Module, mask: Tensor, logits: Tensor, plugin: str | None) -> Tensor:
+def weights_by_geometry(network: nn.Module, mask: Floats, logits: Tensor, level: int, plugin: str | None) -> Floats:
     """What each logit weighs, by the network's ``geometry``.
 
     Args:
         network: One that has it.
-        mask: The region in the windows it judged, ``[n, 1, S, S]``.
+        mask: The region in its windows, ``[n, S, S]``, before any halving.
         logits: Its answer.
+        level: How often its windows were halved.
         plugin: Who built it; ``None`` where no plugin did.
 
     Raises:
         PluginError: The geometry is none, or gives another map than the logits'.
     """
     try:
-        weights = logit_weights(mask, network.geometry)  # type: ignore[arg-type]  # anything of theirs
-        gives = None if weights.shape == logits.shape else str(list(weights.shape))
-    except (RuntimeError, TypeError, ValueError) as error:  # a kernel larger than the window; no list of three
+        weights = logit_weights(mask, network.geometry, level)  # type: ignore[arg-type]  # anything of theirs
+        wanted = (len(mask), *logits.shape[2:])
+        gives = None if weights.shape == wanted else str([len(weights), 1, *weights.shape[1:]])
+    except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:  # a kernel too large; no list of three
         gives = f"none: {one_line(error)}"[:160]
     if gives is not None:
         raise PluginError(

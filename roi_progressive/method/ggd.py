@@ -7,6 +7,7 @@ pass: two logarithms and an exponential more, for under half of the memory that 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from .. import setting_checks as check
 from ..config import GGDConfig
 from ..errors import ConfigError, ShapeError
 
@@ -54,6 +56,14 @@ def ggd_nll(
     Raises:
         ShapeError: An input is no floating-point tensor, shapes do not broadcast, or the reduction is unknown.
         ConfigError: ``epsilon`` is negative or not finite.
+
+    Example:
+        >>> from scipy.stats import gennorm
+        >>> residual = torch.tensor([0.5, -0.1], dtype=torch.float64)
+        >>> loss = ggd_nll(residual, torch.full_like(residual, 0.25), torch.full_like(residual, 1.5), reduction="none")
+        >>> expected = -gennorm.logpdf(residual.numpy(), 1.5, scale=0.25) - math.log(2)
+        >>> bool(torch.allclose(loss, torch.from_numpy(expected), rtol=1e-12))
+        True
     """
     if reduction not in _REDUCTIONS:
         raise ShapeError(f"`reduction` must be one of {', '.join(_REDUCTIONS)}; got {reduction!r}; choose one of them")
@@ -80,6 +90,10 @@ def ggd_variance(scale: Tensor, shape: Tensor, *, log: bool = False) -> Tensor:
 
     Raises:
         ShapeError: An input is no floating-point tensor, or shapes do not broadcast.
+
+    Example:
+        >>> ggd_variance(torch.tensor([1.0]), torch.tensor([2.0]))  # a Gaussian: half of alpha squared
+        tensor([0.5000])
     """
     alpha, beta = _widened(*_broadcast(scale=scale, shape=shape))
     inverse = beta.reciprocal()
@@ -105,6 +119,12 @@ class GGDHead(nn.Module):
 
     Raises:
         ConfigError: An argument is out of its range.
+
+    Example:
+        >>> head = GGDHead(in_channels=8)
+        >>> scale, shape = head(torch.zeros(1, 8, 16, 16))
+        >>> round(scale.mean().item(), 3), round(shape.mean().item(), 3)
+        (0.25, 2.0)
     """
 
     def __init__(
@@ -119,9 +139,7 @@ class GGDHead(nn.Module):
         super().__init__()
         counts = {"in_channels": in_channels, "out_channels": out_channels, "hidden_channels": hidden_channels}
         for name, count in counts.items():
-            least = 0 if name == "hidden_channels" else 1
-            if not isinstance(count, int) or isinstance(count, bool) or count < least:
-                raise ConfigError(f"`{name}` must be a whole number of at least {least}; got {count!r}")
+            check.whole("", name, count, low=0 if name == "hidden_channels" else 1)
         GGDConfig(min_scale=min_scale, shape_range=shape_range, epsilon=0.0)  # checks the bounds of both
         self.in_channels, self.min_scale, self.shape_range = in_channels, min_scale, shape_range
         self.trunk: nn.Module = nn.Identity()
@@ -146,16 +164,80 @@ class GGDHead(nn.Module):
         Raises:
             ShapeError: The features have another shape.
         """
+        scale, shape = self.bounded(self.logits(features)).chunk(2, dim=1)
+        return scale, shape
+
+    def logits(self, features: Tensor) -> Tensor:
+        """What both maps are before they are bounded: ``[N, 2 * out_channels, h, w]``, those of the scale first.
+
+        Raises:
+            ShapeError: The features have another shape.
+        """
         if features.dim() != 4 or features.shape[1] != self.in_channels:
             raise ShapeError(
                 f"`features` must be [N, {self.in_channels}, h, w]; got {list(features.shape)}; "
                 f"build the head with in_channels = the features' channels"
             )
         hidden = self.trunk(features)
-        scale_logits, shape_logits = _widened(self.scale(hidden), self.shape(hidden))
-        low, high = self.shape_range
-        scale = self.min_scale * _bounded(scale_logits, math.log(MAX_SCALE / self.min_scale)).exp()
-        return scale, low + _bounded(shape_logits, high - low)
+        assert self.scale.bias is not None and self.shape.bias is not None
+        weight = torch.cat([self.scale.weight, self.shape.weight])  # read once, the features make both maps
+        (logits,) = _widened(functional.conv2d(hidden, weight, torch.cat([self.scale.bias, self.shape.bias])))
+        return logits
+
+    def bounded(self, logits: Tensor) -> Tensor:
+        """Maps from logits, of one head or of several with the same bounds.
+
+        Args:
+            logits: As ``logits`` gives them, any number of samples.
+
+        Returns:
+            α, then β, of the same shape.
+        """
+        maps: Tensor = _BoundedMaps.apply(logits, self.min_scale, *self.shape_range)
+        return maps
+
+
+class _BoundedMaps(torch.autograd.Function):
+    """α and β from their logits: a sigmoid with algebraic tails, ``width / 2 * (1 + x / (1 + sqrt(1 + x^2)))`` with
+    ``x = 4 logits / width``. It lies in (0, width) and has slope 1 at the middle. Both maps go through the same few
+    operations; ``width / 2 * (1 + tanh(asinh(x) / 2))`` is the same."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, min_scale: float, low: float, high: float) -> Tensor:
+        factors, middles, halves, one = _bounds(min_scale, low, high, logits.shape[1] // 2, logits.dtype, logits.device)
+        x = logits * factors
+        root = torch.addcmul(one, x, x).sqrt_()
+        maps = torch.addcmul(middles, x.div_(root + 1), halves)
+        maps[:, : logits.shape[1] // 2].exp_()
+        ctx.save_for_backward(root, maps)
+        return maps
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        root, maps = ctx.saved_tensors
+        channels = maps.shape[1] // 2
+        # d (x / (1 + root)) / dx = 1 / (root * (1 + root)); the width cancels against the factor, and leaves a 2.
+        inner = gradient * torch.addcmul(root, root, root).reciprocal_().mul_(2)
+        inner[:, :channels].mul_(maps[:, :channels])
+        return inner, None, None, None
+
+
+@lru_cache(maxsize=16)
+def _bounds(
+    min_scale: float, low: float, high: float, channels: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Constants of ``_BoundedMaps`` on a device, where they go once: three for each map's channels, and a one."""
+    of_scale, of_shape = math.log(MAX_SCALE / min_scale), high - low
+    pairs = (
+        (4 / of_scale, 4 / of_shape),
+        (math.log(min_scale) + of_scale / 2, low + of_shape / 2),
+        (of_scale / 2, of_shape / 2),
+    )
+    factors, middles, halves = (
+        torch.tensor(pair, dtype=dtype, device=device).repeat_interleave(channels)[:, None, None] for pair in pairs
+    )
+    return factors, middles, halves, torch.ones((), dtype=dtype, device=device)
 
 
 class _GGDNegativeLogLikelihood(torch.autograd.Function):
@@ -226,11 +308,6 @@ def _digamma_above_one(z: Tensor) -> Tensor:
     for coefficient in reversed(_DIGAMMA_SERIES[: 3 if z.dtype == torch.float32 else None]):
         series.add_(coefficient).mul_(inverse_square)
     return result.sub_(series)
-
-
-def _bounded(logits: Tensor, width: float) -> Tensor:
-    """(0, width), slope 1 at the middle; asinh leaves the sigmoid a gradient up to |logits| of a million."""
-    return torch.sigmoid(torch.asinh(logits * (4 / width))) * width
 
 
 def _start_at(convolution: nn.Conv2d, value: float, width: float) -> None:

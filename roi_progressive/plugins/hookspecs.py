@@ -56,7 +56,7 @@ def roi_discriminator(region: RegionConfig, in_channels: int, smallest_px: int) 
 
     Args:
         region: The region's configuration.
-        in_channels: Channels of the input, the mask's channel included where ``roi_mode`` is ``concat``.
+        in_channels: Channels of the input, the mask's included where the region's ``mode`` adds it.
         smallest_px: The smallest input side the network will see at this scale.
 
     Returns:

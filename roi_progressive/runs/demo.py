@@ -103,6 +103,7 @@ class _Arm:
     out: Path
     seed: int
     epochs: int
+    device: str
 
 
 def run_demo(
@@ -112,6 +113,7 @@ def run_demo(
     epochs: int = 14,
     processes: int = 2,
     weights_dir: str | Path | None = None,
+    device: str = "auto",
     force: bool = False,
     report: Callable[[float, str], None] | None = None,
     n_train: int = 24,
@@ -127,6 +129,7 @@ def run_demo(
         processes: Arms trained at a time, each on one thread in a process of its own (a script that calls this with
             1 or more needs ``if __name__ == "__main__":``); 0 trains them one by one in this process.
         weights_dir: The folder of the weights of LPIPS and FID, where they are not in the usual caches.
+        device: Where to train and to make images: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         force: Use a folder that holds files; only those of an earlier demo are replaced.
         report: Called with the share done, 0 to 1, and with what is being done.
         n_train: Patients to train on, half of them seen by CT, half by MR.
@@ -163,13 +166,15 @@ def run_demo(
         seed=seed,
         force=force,
     )
-    arms = [_Arm(name, folder / "data", folder / name, seed, epochs) for name in ARMS]
+    arms = [_Arm(name, folder / "data", folder / name, seed, epochs, device) for name in ARMS]
     _train_all(arms, processes, progress)
     progress(0.95, "evaluating")
     scores: dict[str, RunScores] = {}
     for arm in arms:
         references = ("constant_fill", "copy_source") if arm.name == "plain" else ()
-        scores[arm.name] = evaluate_run(arm.out, region=REGION, references=references, weights_dir=weights_dir)
+        scores[arm.name] = evaluate_run(
+            arm.out, region=REGION, references=references, weights_dir=weights_dir, device=device
+        )
     progress(0.99, "drawing")
     minutes = (time.monotonic() - started) / 60
     return demo_report.write(folder, scores, seed=seed, epochs=epochs, minutes=minutes)
@@ -193,8 +198,10 @@ def _train_arm(arm: _Arm, report: Report) -> None:
     config = None if arm.name == "plain" else demo_config()
     plugins = [ShuffledMasks(arm.seed)] if arm.name == "placebo" else []
 
+    options = replace(demo_options(arm.seed, arm.epochs), device=arm.device)
+
     def count(step: int, steps: int, text: str) -> None:
         if step % 5 == 0 or step == steps:
             report(step / steps, text)
 
-    train(arm.data, arm.out, demo_options(arm.seed, arm.epochs), config, plugins=plugins, force=True, report=count)
+    train(arm.data, arm.out, options, config, plugins=plugins, force=True, report=count)

@@ -18,6 +18,7 @@ from ..evaluation.pairs import FolderPairs, ImagePair, pairs_from_folders, requi
 from ..evaluation.references import constant_fill, copy_source, mean_image
 from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score
 from ..plugins.manager import Plugins
+from ..runtime.devices import choose_device
 from ..saving.names import DIRECTIONS
 from ..saving.records import ChangedRecordError, check_files, read_json
 from .folder import Run
@@ -40,6 +41,7 @@ def evaluate_run(
     references: Sequence[str] = REFERENCES,
     uncertainty: bool = False,
     weights_dir: str | Path | None = None,
+    device: str = "auto",
     plugins: Iterable[Any] = (),
     report: Report | None = None,
 ) -> RunScores:
@@ -54,10 +56,12 @@ def evaluate_run(
         references: Which references to score too.
         uncertainty: Score the predicted sigma of the run too.
         weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
+        device: Where images, LPIPS, FID and KID are computed: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         plugins: Plugins that add columns (hook ``roi_metrics``), besides those installed.
         report: Called after every translated image.
 
     Raises:
+        ConfigError: This machine has no such device.
         DataError: The run, its data or the region is missing, or ``uncertainty`` is asked of a run without heads.
         PluginError: A plugin's column has a name that is taken.
         CheckpointError: A network is missing or damaged.
@@ -75,8 +79,9 @@ def evaluate_run(
     # Mistakes in the data come to light before anything is translated.
     organ = ORGAN if chosen == "tumor" and ORGAN in regions_of(root) else None
     sources = {d: _sources(root, split, d, chosen, organ) for d in DIRECTIONS}
-    lpips, inception = load_lpips(weights_dir), load_inception(weights_dir)
-    images = translate(opened, split, report=report)
+    place = str(choose_device(device))
+    lpips, inception = load_lpips(weights_dir, place), load_inception(weights_dir, device=place)
+    images = translate(opened, split, device=device, report=report)
     pairs = {d: pairs_from_folders(root, split, d, images[d], chosen, organ) for d in DIRECTIONS}
     shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
     if uncertainty:
@@ -110,6 +115,7 @@ def evaluate_folders(
     region: str = "region",
     white: float = WHITE_16_BIT,
     weights_dir: str | Path | None = None,
+    device: str = "auto",
     plugins: Iterable[Any] = (),
     report: Report | None = None,
 ) -> RunScores:
@@ -126,6 +132,7 @@ def evaluate_folders(
         region: The name of what the masks show, for the table's legend.
         white: The value of 16-bit files that stands for 255.
         weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
+        device: Where LPIPS, FID and KID are computed: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         plugins: Plugins that add columns (hook ``roi_metrics``), besides those installed.
         report: Called after every pair.
 
@@ -133,7 +140,8 @@ def evaluate_folders(
         With the one arm ``generated``.
 
     Raises:
-        ConfigError: There are not as many folders of each kind as directions, or a direction comes twice.
+        ConfigError: There are not as many folders of each kind as directions, a direction comes twice, or this machine
+            has no such device.
         DataError: A folder, image or manifest cannot be used.
         MaskError: A mask cannot be used.
         PluginError: A plugin's column has a name that is taken.
@@ -150,7 +158,8 @@ def evaluate_folders(
     ]
     for folder in (*fake, *(sigma or ())):  # what a run wrote carries checksums
         check_files(Path(folder))
-    lpips, inception = load_lpips(weights_dir), load_inception(weights_dir)
+    place = str(choose_device(device))
+    lpips, inception = load_lpips(weights_dir, place), load_inception(weights_dir, device=place)
     every = _reported(pairs, report)
     if sigma is not None:
         maps = {direction: Path(folder) for direction, folder in zip(directions, sigma, strict=True)}

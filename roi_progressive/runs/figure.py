@@ -53,6 +53,7 @@ def draw_run(
     error: bool = False,
     out: str | Path | None = None,
     force: bool = False,
+    device: str = "auto",
     report: Report | None = None,
 ) -> list[RunFigure]:
     """Draw real source, generated image and real target of a run, the region boxed and enlarged.
@@ -71,10 +72,11 @@ def draw_run(
         out: Where ``figure_A2B.png``, ``figure_A2B.pdf``, ... go; ``<run>/<split>`` by default, where older ones are
             replaced.
         force: Replace figures in ``out`` too.
+        device: Where images are made: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         report: Called after every image that is made.
 
     Raises:
-        ConfigError: A direction is unknown or comes twice.
+        ConfigError: A direction is unknown or comes twice, or this machine has no such device.
         DataError: The run, its data, the patient or the region is missing, ``sigma`` is asked of a run without
             uncertainty heads, or ``out`` holds figures and ``force`` is false.
         CheckpointError: A network is missing or damaged.
@@ -93,7 +95,7 @@ def draw_run(
     for direction in directions:  # mistakes come to light before anything is translated
         _require_region(pairs_from_folders(root, split, direction, None, chosen_region), patient, chosen_region)
     make_folder(target)
-    images = _images(opened, split, report)
+    images = _images(opened, split, device, report)
     for folder in (*images.values(), *(opened.sigma(split, direction) for direction in directions if sigma)):
         check_files(folder)
     drawn = []
@@ -113,7 +115,7 @@ def _require_absent(files: Sequence[Path]) -> None:
         raise DataError(f"`out` must not hold the figures yet; {str(present)!r} exists; choose another, or use --force")
 
 
-def _images(run: Run, split: str, report: Report | None) -> dict[str, Path]:
+def _images(run: Run, split: str, device: str, report: Report | None) -> dict[str, Path]:
     """The generated images by direction, those of an earlier translation by the same networks where all are there."""
     found = {direction: run.images(split, direction) for direction in DIRECTIONS}
     saved = run.saved_at()
@@ -123,7 +125,7 @@ def _images(run: Run, split: str, report: Report | None) -> dict[str, Path]:
         and _stems(run.data / f"{split}{direction[0]}") <= _stems(images)
         for direction, images in found.items()
     )
-    return found if current else translate(run, split, report=report)
+    return found if current else translate(run, split, device=device, report=report)
 
 
 def _stems(folder: Path) -> set[str]:

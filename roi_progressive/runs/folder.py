@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +49,22 @@ class Run:
     epoch: int
 
     @classmethod
-    def open(cls, folder: str | Path, *, epoch: int | None = None) -> Run:
+    def open(cls, folder: str | Path, *, epoch: int | None = None, device: str | None = None) -> Run:
         """Read what a run's folder says of itself, and check that its data are still there.
 
         Args:
             folder: The run's folder.
             epoch: Whose networks to use; the last saved ones by default.
+            device: Where to compute; as the run was told when it began, by default.
 
         Raises:
+            ConfigError: ``device`` is no name of a device.
             DataError: ``folder`` is no run, its ``run.json`` is damaged, or its data are gone.
             CheckpointError: No epoch is saved yet, or the file that names it is damaged.
         """
         place = Path(folder)
         data, options, config = _read_description(place)
+        options = options if device is None else replace(options, device=device)
         chosen = _required_epoch(place) if epoch is None else epoch
         if not data.is_dir():
             raise DataError(
@@ -101,15 +104,42 @@ class Run:
 
 
 def write_description(
-    folder: Path, data: Path, options: TrainOptions, config: Config, size_px: tuple[int, int]
+    folder: Path, data: Path, options: TrainOptions, config: Config, size_px: tuple[int, int], device: str
 ) -> None:
     """Write ``run.json``.
+
+    Args:
+        folder: The run's folder.
+        data: The data set.
+        options: How the host trains.
+        config: How the session guides it.
+        size_px: Width and height of the images.
+        device: What the run begins on, in words.
 
     Raises:
         DataError: It cannot be written.
     """
     described = {"data": str(data), "options": asdict(options), "config": config.to_mapping()}
-    write_json(folder / "run.json", {"format": 1, "size_px": list(size_px), **described})
+    devices = [{"from_epoch": 1, "device": device}]
+    write_json(folder / "run.json", {"format": 1, "size_px": list(size_px), **described, "devices": devices})
+
+
+def add_device(folder: Path, from_epoch: int, device: str) -> None:
+    """Write down that a run goes on on another device than it was on before; nothing where it is the same.
+
+    Raises:
+        DataError: ``run.json`` cannot be read or written.
+    """
+    path = folder / "run.json"
+    try:
+        described = read_json(path)
+        devices = [entry for entry in described.get("devices", []) if entry["from_epoch"] < from_epoch]
+        if not devices or devices[-1]["device"] != device:
+            devices.append({"from_epoch": from_epoch, "device": device})
+        if devices != described.get("devices"):
+            write_json(path, {**described, "devices": devices})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unusable_description(path, error) from error
 
 
 def _read_description(folder: Path) -> tuple[Path, TrainOptions, Config]:
@@ -123,10 +153,14 @@ def _read_description(folder: Path) -> tuple[Path, TrainOptions, Config]:
         options = TrainOptions(**{key: value for key, value in described["options"].items() if key in known})
         return Path(described["data"]), options, Config.from_mapping(described["config"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"`run` must be a folder that `roi-progressive train` wrote; {str(path)!r} cannot be used: "
-            f"{fault_of(error)}; take another copy of it"
-        ) from error
+        raise _unusable_description(path, error) from error
+
+
+def _unusable_description(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"`run` must be a folder that `roi-progressive train` wrote; {str(path)!r} cannot be used: "
+        f"{fault_of(error)}; take another copy of it"
+    )
 
 
 # -- the saved epoch ---------------------------------------------------------------------------------------------------

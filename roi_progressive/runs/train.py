@@ -19,6 +19,7 @@ from ..check.data_check import check_folder, check_size, read_everything
 from ..config import Config
 from ..errors import CheckpointError, DataError, ShapeError, first_line
 from ..host import CycleGANModel, create_dataset, create_model
+from ..runtime.devices import choose_device, describe_device, deterministic
 from ..runtime.distributed import from_every_process, is_main_process, n_processes
 from ..saving.checkpoint import checkpoint_name, load_checkpoint, save_checkpoint
 from ..saving.records import append_json
@@ -28,6 +29,7 @@ from ..training.session import Session, attach
 from .average import AveragedGenerators
 from .folder import (
     Run,
+    add_device,
     clear,
     history_file,
     point_at,
@@ -68,10 +70,12 @@ def train(
         report: Called after every step.
 
     Raises:
+        ConfigError: This machine has no such device as the options name.
         DataError: ``data`` cannot be used, or ``out`` holds files and ``force`` is not set.
         MaskError: Masks are missing, unreadable or of another size than their images.
     """
     options, settings = options or TrainOptions(), _kept(config or INERT, exact=n_processes() == 1)
+    device = choose_device(options.device)
     folder, root = Path(out), Path(data).resolve()
     require_new_or_empty(folder, force=force, remedy="use --force or --resume")
     check_folder(root)
@@ -88,7 +92,7 @@ def train(
                 return
             make_folder(folder)
             clear(folder)
-            write_description(folder, root, options, settings, size_px)
+            write_description(folder, root, options, settings, size_px, describe_device(device))
 
         try:
             _loop(model, dataset, session, options, folder, report, begin)
@@ -99,7 +103,9 @@ def train(
             ) from error
 
 
-def resume(out: str | Path, *, plugins: Iterable[Any] = (), report: Report | None = None) -> None:
+def resume(
+    out: str | Path, *, device: str | None = None, plugins: Iterable[Any] = (), report: Report | None = None
+) -> None:
     """Continue a run from its last saved epoch; the result is that of the uninterrupted run.
 
     Where several processes train or trained it, networks, optimizers and stage continue, with any number of processes;
@@ -107,14 +113,16 @@ def resume(out: str | Path, *, plugins: Iterable[Any] = (), report: Report | Non
 
     Args:
         out: The run's folder.
+        device: Where to train from here on; as the run was told when it began, by default.
         plugins: Plugins of the session, besides those installed.
         report: Called after every step.
 
     Raises:
+        ConfigError: This machine has no such device.
         DataError: ``out`` is no run, its data are gone, or a record in it is damaged.
         CheckpointError: There is no saved epoch, or a file of it is missing or damaged.
     """
-    run = Run.open(out)
+    run = Run.open(out, device=device)
     if run.epoch >= run.last_epoch:
         if is_main_process():
             remove_leftovers(run.folder, run.epoch)
@@ -131,6 +139,7 @@ def resume(out: str | Path, *, plugins: Iterable[Any] = (), report: Report | Non
         if is_main_process():
             truncate_history(run.folder, run.epoch)
             remove_leftovers(run.folder, run.epoch)
+            add_device(run.folder, run.epoch + 1, describe_device(choose_device(run.options.device)))
         _loop(model, dataset, session, run.options, run.folder, report)
 
 
@@ -142,6 +151,19 @@ def _loop(
     folder: Path,
     report: Report | None,
     begin: Callable[[], None] = lambda: None,
+) -> None:
+    with deterministic(options.deterministic):
+        _train_epochs(model, dataset, session, options, folder, report, begin)
+
+
+def _train_epochs(
+    model: CycleGANModel,
+    dataset: Any,
+    session: Session,
+    options: TrainOptions,
+    folder: Path,
+    report: Report | None,
+    begin: Callable[[], None],
 ) -> None:
     last = options.epochs + options.decay_epochs
     steps = len(dataset.dataloader)

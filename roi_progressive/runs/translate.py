@@ -23,7 +23,12 @@ from .train import INERT, Report
 
 
 def translate(
-    run: str | Path | Run, split: str = "test", *, epoch: int | None = None, report: Report | None = None
+    run: str | Path | Run,
+    split: str = "test",
+    *,
+    epoch: int | None = None,
+    device: str = "auto",
+    report: Report | None = None,
 ) -> dict[str, Path]:
     """Translate a split both ways with a trained run; 8-bit PNGs under ``<run>/<split>/``, or float32 ``.npy`` where
     the data set is.
@@ -35,12 +40,14 @@ def translate(
         run: A run, or its folder.
         split: ``test``, ``val`` or ``train``.
         epoch: Whose networks; those of an opened run, or the last saved ones, by default.
+        device: Where to compute, whatever the run was trained on: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         report: Called after every image.
 
     Returns:
         The folder of generated images by direction.
 
     Raises:
+        ConfigError: This machine has no such device.
         DataError: The run or the images are missing.
         CheckpointError: A network is missing or damaged.
     """
@@ -50,7 +57,7 @@ def translate(
     chosen = opened.epoch if epoch is None else epoch
     sources = {direction: opened.data / f"{split}{direction[0]}" for direction in DIRECTIONS}
     names = {direction: list_images(folder, "data") for direction, folder in sources.items()}
-    host_options = opened.host_options().for_test(phase=split, epoch=str(chosen))
+    host_options = opened.host_options().for_test(phase=split, epoch=str(chosen), device=device)
     model = create_model(host_options)
     model.setup(host_options)
     if opened.options.average_decay > 0:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..config import ROI_MODES, Config, RegionConfig
 from ..errors import ConfigError, PluginError, one_line
-from ..method.discriminators import DiscriminatorBank, DiscriminatorFactory
+from ..method.bank import DiscriminatorBank
+from ..method.discriminators import DiscriminatorFactory
 from ..method.regions import RegionMask
 from ..runtime.rng import RandomState
 from .states import read, written

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..config import Config
 from ..plugins.adapter import Adapter, Translation
 from ..plugins.manager import Plugins
-from ..runtime.finite import DroppedSteps, LateBool, first_not_finite
+from ..runtime.finite import DroppedSteps, LateNumber, first_not_finite
 from ..runtime.rng import ForkedStream
 from ..saving.checkpoint import fitting
 from ..saving.state_checks import adam
@@ -49,8 +49,8 @@ class Guidance:
         self._pending: Mapping[str, Any] | None = None
         self._translations: list[Translation] = []
         self._injections: list[Injection] = []
-        self._contributions_were_finite: list[LateBool] = []
-        self._discriminators_were_finite: LateBool | None = None
+        self._contributions_were_finite: list[LateNumber] = []
+        self._discriminators_were_finite: LateNumber | None = None
         self.losses: dict[str, Tensor] = {}
         self.dropped = DroppedSteps()
 
@@ -80,7 +80,7 @@ class Guidance:
             return translations[0].fake.new_zeros(()) if translations else torch.zeros(())
         contribution = self._built(translations).contribution(translations, weights)
         self.losses.update(contribution.losses)
-        self._contributions_were_finite.append(LateBool(contribution.is_finite))
+        self._contributions_were_finite.append(LateNumber(contribution.is_finite))
         self._translations += [_for_discriminators(translation) for translation in translations]
         injections = [
             Injection(
@@ -148,7 +148,7 @@ class Guidance:
     ) -> None:
         """Whether the step counts as left out; the discriminators' gradient is known a step later only."""
         before = self._discriminators_were_finite
-        self._discriminators_were_finite = LateBool(learner.were_finite) if broken is None else None
+        self._discriminators_were_finite = LateNumber(learner.were_finite) if broken is None else None
         if broken is not None:
             self.losses = {name: torch.full_like(loss, torch.nan) for name, loss in self.losses.items()}
             self.dropped.dropped(*_cause(translations, broken, files()))

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import CheckpointError, ConfigError, MaskError
-from ..method.epoch_means import EpochMeans
 from ..method.regions import RegionMask
-from ..method.stages import Stage, StageController
+from ..method.stages import EpochMeans, Stage, StageController
 from ..plugins import masks as mask_files
 from ..plugins.adapter import Adapter, DomainMasks, Translation, Uncertainty
 from ..plugins.manager import Plugins
