@@ -95,9 +95,7 @@ def main() -> None:
     }
     # MONAI's networks deepen by the first one's layers: with 1 the deepest has three, as deep as ours.
     monai = monai_discriminator(1, width, 1, SCALES)
-    if monai is None:
-        print("MONAI is left out: `pip install monai` brings the package that is compared with\n")
-    else:
+    if monai is not None:
         parts[f"{monai[0]}, 1 to 3 layers"] = Peer(monai[1], mask)
     if chosen.variants:
         for form in ("channels_last", "bf16 autocast", "torch.compile"):
@@ -132,6 +130,8 @@ def main() -> None:
         for name, of in figures.items()
     ]
     print(table(heading, rows))
+    if monai is None:
+        print("MONAI is left out: `pip install monai` brings the package that ours is compared with.")
     write(figures, chosen.json)
 
 

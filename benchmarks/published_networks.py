@@ -105,8 +105,8 @@ class _MonaiOwn(nn.Module):
 
 
 def monai_discriminator(channels: int, width: int, layers: int, count: int) -> tuple[str, nn.Module] | None:
-    """MONAI's ``MultiScalePatchDiscriminator`` with InstanceNorm, the package's own, and the package's version; ``None``
-    where it is not installed."""
+    """MONAI's own ``MultiScalePatchDiscriminator`` with InstanceNorm, and the package's version; ``None`` where it is not
+    installed."""
     try:
         import monai
         from monai.networks.nets import MultiScalePatchDiscriminator

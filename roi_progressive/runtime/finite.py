@@ -94,7 +94,7 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
 
 
 class LateNumber:
-    """A number of a device, on its way to the CPU: reading it waits for what came before it, not for what came after."""
+    """A number of a device on its way to the CPU: reading it waits for what came before it, not for what came after."""
 
     def __init__(self, value: Tensor) -> None:
         self._value = value

@@ -67,8 +67,8 @@ class _Leaves:
     """Detached copies of the host's tensors, one each, on which our terms are computed.
 
     Args:
-        largest_of_images: Where a plugin sees the images, their largest number: zeros take the images' place where it is
-            not finite, lest a plugin's network take up NaN in its running statistics.
+        largest_of_images: Where a plugin sees the images, their largest number: zeros take the images' place where it
+            is not finite, lest a plugin's network take up NaN in its running statistics.
     """
 
     def __init__(self, largest_of_images: Tensor | None) -> None:
@@ -334,7 +334,7 @@ def _are_finite(tensors: Sequence[Tensor | None], masks_are_finite: bool) -> Ten
 
 
 def _as_shown(translations: Sequence[Translation], config: Config) -> Callable[[str], tuple[int, int]]:
-    """The order of the terms' names: a direction's regions, uncertainty and whatever plugins add, then the next one's."""
+    """The order of the terms' names: a direction's regions, uncertainty and what plugins add, then the next one's."""
     directions = [translation.direction for translation in translations]
     ours = [*(f"G_{region.name}" for region in config.regions), "ggd"]
 
