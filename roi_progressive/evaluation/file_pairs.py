@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
 from ..saving.names import DIRECTIONS, target_of
 from .image_files import WHITE_16_BIT, Picture, list_pictures, read_picture, read_region
 from .pairs import ImagePair, Label, label_in_name, read_manifest
+from .scales import check_scale
 
 ONE_PHASE = "all"
 
@@ -17,7 +18,8 @@ ONE_PHASE = "all"
 class FilePairs:
     """Pairs read one by one; iterate as often as you like. Made by :func:`pairs_from_files`.
 
-    Nothing is kept in memory but the names. ``patients_unknown`` says that every image counts as a patient of its own.
+    Nothing is kept in memory but the names. ``patients_unknown`` says that every image counts as a patient of its own,
+    ``notes`` what else the user should know.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class FilePairs:
         white: float,
         patients_unknown: bool,
         organs: Mapping[str, Path],
+        notes: Sequence[str] = (),
     ) -> None:
         self._direction = direction
         self._files = files
@@ -38,6 +41,7 @@ class FilePairs:
         self._white = white
         self._organs = organs
         self.patients_unknown = patients_unknown
+        self.notes = tuple(notes)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -73,11 +77,12 @@ def pairs_from_files(
     direction: str = "A2B",
     manifest: str | Path | None = None,
     organs: str | Path | None = None,
-    white: float = WHITE_16_BIT,
+    white: float | None = None,
 ) -> FilePairs:
     """The pairs of three folders that hold the same names, whatever their endings.
 
-    Patient and phase come from the manifest; without it from names like ``<patient>_<phase>_<slice index>``; where no
+    Patient and phase come from the manifest; without it from names like ``<patient>_<phase>_<slice index>``, or, where
+    all begin with one word and a number, ``volume_<number>_<slice index>``, from the number; where no
     name is like that, every image counts as a patient of its own, in the phase ``all``. Folders and names are checked
     at once, files when they are read.
 
@@ -88,17 +93,18 @@ def pairs_from_files(
         direction: ``A2B`` or ``B2A``, which the real images are the B or the A of.
         manifest: A data set's ``manifest.json``; where it maps the real images to HU, errors are given in HU too.
         organs: Masks, likewise, of what the region lies in, for the lesion audit.
-        white: The value of 16-bit files that stands for 255.
+        white: The value of 16-bit files that stands for 255; ``None`` takes 65535, where the files use that range.
 
     Raises:
         ConfigError: ``direction`` or ``white`` cannot be.
-        DataError: A folder is missing or empty, a name is not in all three, or the manifest cannot be used or lacks a
-            slice; on reading: a file cannot be read, or has another size than its real image.
+        DataError: A folder is missing or empty, a name is not in all three, the manifest cannot be used or lacks a
+            slice, or values are surely on another scale, see ``check_scale``; on reading: a file cannot be read, or
+            has another size than its real image.
         MaskError: On reading: a mask is not 0 and 255, or has another size.
     """
     if direction not in DIRECTIONS:
         raise ConfigError(f"`direction` must be A2B or B2A; got {direction!r}")
-    if not 1.0 <= white <= WHITE_16_BIT:
+    if white is not None and not 1.0 <= white <= WHITE_16_BIT:
         raise ConfigError(f"`white` must be a number between 1 and {WHITE_16_BIT:g}; got {white:g}")
     reals = list_pictures(Path(real), "real")
     fakes, regions = list_pictures(Path(fake), "fake"), list_pictures(Path(masks), "masks")
@@ -108,12 +114,14 @@ def pairs_from_files(
             _same_names(reals, others, argument, Path(folder))
     files = {stem: (path, fakes[stem], regions[stem]) for stem, path in reals.items()}
     labels, hu_per_grey, patients_unknown = _labels_and_scales(list(reals), Path(real), manifest, direction)
+    notes = check_scale("real", reals.values(), white) + check_scale("fake", fakes.values(), white, strict=False)
     return FilePairs(
+        notes=notes,
         direction=direction,
         files=files,
         labels=labels,
         hu_per_grey=hu_per_grey,
-        white=white,
+        white=WHITE_16_BIT if white is None else white,
         patients_unknown=patients_unknown,
         organs=around,
     )
@@ -151,6 +159,9 @@ def _labels_in_names(stems: list[str], folder: Path) -> tuple[dict[str, Label], 
     labels = {stem: label for stem, label in found.items() if label is not None}
     if not labels:
         return {stem: (stem, ONE_PHASE) for stem in stems}, True
+    if len({patient for patient, _ in labels.values()}) == 1 and all(phase.isdigit() for _, phase in labels.values()):
+        # volume_12_034: the number is the patient's, and no phase.
+        labels = {stem: (f"{patient}_{number}", ONE_PHASE) for stem, (patient, number) in labels.items()}
     odd = [stem for stem in stems if stem not in labels]
     if odd:
         raise DataError(

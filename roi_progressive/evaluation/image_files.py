@@ -20,6 +20,8 @@ Picture = npt.NDArray[Any]
 
 ENDINGS = (".png", ".tif", ".tiff", ".npy")
 WHITE_16_BIT = 65535.0
+_PHOTOMETRIC = 262
+"""The TIFF tag that says which end of the range is white."""
 _MODES_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -121,8 +123,29 @@ def read_picture(path: Path, white: float = WHITE_16_BIT) -> Picture:
         with Image.open(path) as image:
             if image.mode not in _MODES_16_BIT:
                 return read_grey(path)
+            if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+                # Of 8 bits Pillow turns these round, of 16 it does not.
+                raise DataError(f"{path} must have 0 as black; it is a TIFF whose 0 is white; save it the other way")
             return _from_16_bit(np.asarray(image), path, white)
     except (OSError, SyntaxError) as cause:
+        raise DataError(f"{path} cannot be read as an image: {first_line(cause)}") from cause
+
+
+def raw_values(path: Path) -> Picture | None:
+    """The stored values of a 16-bit file or a floating-point array; ``None`` of 8 bits, whose scale is no question.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    if path.suffix.lower() == ".npy":
+        values = _load_array(path, DataError)
+        return values if values.dtype == np.uint16 or values.dtype.kind == "f" else None
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image) if image.mode in _MODES_16_BIT else None
+    except (OSError, SyntaxError, ValueError) as cause:
         raise DataError(f"{path} cannot be read as an image: {first_line(cause)}") from cause
 
 

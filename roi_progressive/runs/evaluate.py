@@ -11,7 +11,6 @@ from .. import setting_checks as check
 from ..errors import ConfigError, DataError, MaskError
 from ..evaluation.aggregation import aggregate
 from ..evaluation.file_pairs import FilePairs, pairs_from_files
-from ..evaluation.image_files import WHITE_16_BIT
 from ..evaluation.intervals import DIFFERENCE, paired_difference, with_intervals
 from ..evaluation.networks import load_inception, load_lpips
 from ..evaluation.pairs import FolderPairs, ImagePair, pairs_from_folders, require_folders, with_sigma
@@ -113,7 +112,7 @@ def evaluate_folders(
     organs: Sequence[str | Path] | None = None,
     sigma: Sequence[str | Path] | None = None,
     region: str = "region",
-    white: float = WHITE_16_BIT,
+    white: float | None = None,
     weights_dir: str | Path | None = None,
     device: str = "auto",
     plugins: Iterable[Any] = (),
@@ -130,7 +129,7 @@ def evaluate_folders(
         organs: The folder of masks of what the region lies in, likewise, for the lesion audit.
         sigma: The folder of predicted standard deviations in grey levels, likewise, where there are any.
         region: The name of what the masks show, for the table's legend.
-        white: The value of 16-bit files that stands for 255.
+        white: The value of 16-bit files that stands for 255; ``None`` takes 65535, where the files use that range.
         weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
         device: Where LPIPS, FID and KID are computed: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         plugins: Plugins that add columns (hook ``roi_metrics``), besides those installed.
@@ -167,7 +166,8 @@ def evaluate_folders(
         every = with_sigma(every, maps)
     slices = score(every, lpips, inception, _extra_columns(Plugins(plugins)))
     images = {direction: Path(folder) for direction, folder in zip(directions, fake, strict=True)}
-    notes = (PATIENTS_UNKNOWN,) if any(of_direction.patients_unknown for of_direction in pairs) else ()
+    unknown = (PATIENTS_UNKNOWN,) if any(of_direction.patients_unknown for of_direction in pairs) else ()
+    notes = (*unknown, *(note for of_direction in pairs for note in of_direction.notes))
     return RunScores({"generated": aggregate(slices)}, {"generated": slices}, images, region, notes)
 
 
