@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from .framing import Square, choose_slices, resize_image, resize_mask, square_around
+from .hounsfield import in_hounsfield
+from .mr_background import body_mask
 from .mr_cleaning import correct_bias, denoise_mr
 from .options import PrepareOptions
 from .preprocessing import (
@@ -29,7 +31,9 @@ from .volume_list import VolumeRow
 from .volumes import Volume, align_to, read_volume
 
 MAIN_REGION = "tumor"
-DOMAIN_OF = {"CT": "A", "MR": "B"}
+APART_DICE, DOUBTFUL_DICE = 0.5, 0.8
+"""Overlap of the bodies of a pair: below the first they are not aligned, below the second perhaps not."""
+DOMAIN_OF = {"CT": "A", "CBCT": "A", "MR": "B"}
 
 
 @dataclass(frozen=True)
@@ -100,12 +104,12 @@ def read_scan(
     volume = read_volume(row)
     mapping: IntensityMapping
     landmarks = None
-    if row.modality == "CT":
+    if in_hounsfield(row.modality):
         mapping = ct_mapping(*options.ct_window)
         scaled = mapping.apply(volume.array)
         body = foreground_mask(volume.array, CT_BODY_HU, min_piece_fraction=0.1)
     else:
-        array, body = cleaned_mr(volume, options) if cleaned is None else (cleaned, foreground_mask(volume.array))
+        array, body = cleaned_mr(volume, options) if cleaned is None else (cleaned, body_mask(volume.array))
         if standard is not None:
             landmarks = landmarks_of(array, body)
             array = standardise(array, landmarks, standard)
@@ -125,7 +129,7 @@ def cleaned_mr(volume: Volume, options: PrepareOptions) -> tuple[FloatArray, Boo
         DataError: It shows no body.
     """
     array = volume.array
-    body = foreground_mask(array)
+    body = body_mask(array)
     if "denoise" in options.mr_steps:
         array = denoise_mr(array, body)
     if "bias" in options.mr_steps:
@@ -133,18 +137,30 @@ def cleaned_mr(volume: Volume, options: PrepareOptions) -> tuple[FloatArray, Boo
     return array, body
 
 
-def aligned_pair(ct: Scan, mr: Scan) -> tuple[Scan, Scan]:
+def aligned_pair(ct: Scan, mr: Scan, notes: list[str]) -> tuple[Scan, Scan]:
     """Bring the MR onto the CT's grid and leave in both only the field they share.
 
     Beyond the shared field both are -1: a translator must not learn to paint the frame of the other
     scanner's picture. A region that only one of them has a mask of gets that mask in both.
 
+    Args:
+        ct: Onto whose grid.
+        mr: What is brought there.
+        notes: What the user should know is appended here.
+
     Raises:
-        DataError: The two do not overlap.
+        DataError: The two are of different frames of reference, or they or their bodies do not overlap.
     """
-    moved, mr_masks, field = align_to(mr.volume, mr.scaled, ct.volume.image)
+    frames = ct.volume.frame_of_reference, mr.volume.frame_of_reference
+    if None not in frames and frames[0] != frames[1]:
+        raise DataError(
+            "`image` must be of the frame of reference of the CT it is aligned with; the two are of different ones, "
+            "and nothing says how they lie to each other; register the MR to the CT first"
+        )
+    moved, mr_masks, mr_body, field = align_to(mr.volume, mr.scaled, mr.body, ct.volume.image)
     if not field.any():
         raise DataError("`image` must overlap the CT it is aligned with; the two lie apart; check their affines")
+    _check_bodies(mr.row, ct.body & field, mr_body & field, notes)
     found = {**mr_masks, **ct.masks}
 
     def in_field(scan: Scan, scaled: FloatArray, own: dict[str, BoolArray]) -> Scan:
@@ -159,6 +175,18 @@ def aligned_pair(ct: Scan, mr: Scan) -> tuple[Scan, Scan]:
         )
 
     return in_field(ct, ct.scaled, ct.masks), in_field(mr, moved, mr_masks)
+
+
+def _check_bodies(row: VolumeRow, one: BoolArray, other: BoolArray, notes: list[str]) -> None:
+    """Check that the bodies of a pair lie on each other, in the field that both have."""
+    overlap = 2.0 * float((one & other).sum()) / max(1, int(one.sum()) + int(other.sum()))
+    if overlap < APART_DICE:
+        raise DataError(
+            f"`image` must show its body where the CT it is aligned with has it; they overlap by a Dice of "
+            f"{overlap:.2f} in their common field; register the MR to the CT first"
+        )
+    if overlap < DOUBTFUL_DICE:
+        notes.append(f"{row}: its body overlaps the CT's by a Dice of {overlap:.2f} only; look at the contact sheet")
 
 
 def cut_pictures(

@@ -13,17 +13,16 @@ from ..errors import ConfigError, DataError
 from ..saving.names import DOMAINS, SPLITS
 from ..saving.records import to_json
 from .contact_sheet import contact_sheet
-from .fingerprint import fingerprint
-from .groups import Group, LandmarksOf
-from .jobs import Progress, run_jobs
+from .job_runner import Progress, run_jobs
 from .layout import make_folders
+from .manifest_record import manifest_record, versions
 from .medical_packages import simpleitk
 from .options import PrepareOptions
-from .partial_folder import PartialFolder, partial_folder
+from .partial_folder import PartialFolder, fingerprint, partial_folder
 from .pictures import DOMAIN_OF, MAIN_REGION
-from .record import manifest_record, versions
 from .splits import checked_split, split_by_modality
 from .standardise import Landmarks, fit_standard
+from .volume_jobs import CutVolumes, FindLandmarks
 from .volume_list import VolumeList, VolumeRow, read_volume_list
 
 __all__ = ["PrepareOptions", "PrepareReport", "prepare"]
@@ -136,15 +135,15 @@ def _run(
     training = [row for row in mrs if split_of[row.patient] == "train"] if "standardise" in options.mr_steps else []
     total, done = len(training) + sum(map(len, grouped)), 0
 
-    def hear(more: int, text: str) -> None:
+    def count(more: int, text: str) -> None:
         nonlocal done
         done += more
         if report is not None:
             report(done, total, text)
 
-    scales = {f"landmarks{row.line}": LandmarksOf(row, options) for row in training}
-    found = [record["landmarks"] for record in run_jobs(place, scales, processes, hear)]
-    usable = [np.asarray(one) for one in found if one is not None]
+    scales = {f"landmarks{row.line}": FindLandmarks(row, options) for row in training}
+    found = [record["landmarks"] for record in run_jobs(place, scales, processes, count)]
+    usable = [np.asarray(landmarks) for landmarks in found if landmarks is not None]
     if "standardise" in options.mr_steps and mrs and not usable:
         place.discard()
         raise DataError(
@@ -153,11 +152,11 @@ def _run(
         )
     standard = fit_standard(usable) if usable else None
     groups = {
-        f"group{rows[0].line}": Group(tuple(rows), split_of[rows[0].patient], volumes.regions, options, standard)
+        f"group{rows[0].line}": CutVolumes(tuple(rows), split_of[rows[0].patient], volumes.regions, options, standard)
         for rows in grouped
     }
     earlier = sum(group.volumes for key, group in groups.items() if place.record(key) is not None)
-    records = run_jobs(place, groups, processes, hear)
+    records = run_jobs(place, groups, processes, count)
     notes = [f"went on with a stopped run, which had done {earlier} of {len(volumes.rows)} volumes"] if earlier else []
     for record in records:
         problems += record["problems"]
@@ -206,6 +205,9 @@ def _groups(rows: Sequence[VolumeRow], in_pairs: bool, problems: list[str]) -> l
         together.setdefault((row.patient, row.phase), []).append(row)
     for group in together.values():
         if len(group) == 1:
-            other = "MR" if group[0].modality == "CT" else "CT"
+            other = "MR" if DOMAIN_OF[group[0].modality] == "A" else "CT"
             problems.append(f"{group[0]}: has no {other} of the same patient and phase to align with")
-    return [sorted(group, key=lambda row: row.modality) for group in together.values() if len(group) == 2]
+        elif [DOMAIN_OF[row.modality] for row in group].count("A") != 1:
+            problems += [f"{row}: must be one of two, a CT (or CBCT) and an MR; got {len(group)}" for row in group]
+    pairs = [group for group in together.values() if sorted(DOMAIN_OF[row.modality] for row in group) == list(DOMAINS)]
+    return [sorted(group, key=lambda row: DOMAIN_OF[row.modality]) for group in pairs]

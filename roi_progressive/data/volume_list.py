@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import DataError
 from .csv_table import read_table
+from .dicom_files import drawn_names, read_named
+from .hounsfield import in_hounsfield
 
 REQUIRED_COLUMNS = ("patient", "phase", "modality", "image")
 SPLIT_COLUMN = "split"
-MODALITIES = ("CT", "MR")
+MODALITIES = ("CT", "CBCT", "MR")
 
 _PATIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # No underscore: the last two underscores of a picture's name then always part patient, phase and index.
@@ -31,12 +33,15 @@ class MaskFile:
     Args:
         path: A volume file, or an RTSTRUCT file.
         labels: The voxels equal to one of these; all above zero where there are none.
-        contour: The structure of this name in an RTSTRUCT file.
+        contour: The structure of this name in an RTSTRUCT file, or the segment of this label in a DICOM SEG file;
+            empty where the list names none.
+        choice: What follows the mark, as written: a file without an ending may turn out to hold contours.
     """
 
     path: Path
     labels: tuple[int, ...] = ()
     contour: str | None = None
+    choice: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,12 @@ class VolumeList:
 
 
 def read_volume_list(path: str | Path) -> VolumeList:
-    """Read the CSV: columns patient, phase, modality (CT or MR), image, and one column for each region.
+    """Read the CSV: columns patient, phase, modality (CT, CBCT or MR), image, and one column for each region.
 
-    An image is a volume file or a folder with a DICOM series. A region's cell is ``file`` (its voxels above zero),
-    ``file#label``, ``file#label+label``, or ``file.dcm#name`` for a contour of an RTSTRUCT file; empty where the
-    volume has no mask of it. What follows the mark is a contour's name too where the part before it is a file
+    An image is a volume file, a multi-frame DICOM file or a folder with a DICOM series. A region's cell is ``file``
+    (its voxels above zero, or of one half and more where it holds shares), ``file#label``, ``file#label+label``, or
+    ``file.dcm#name`` for a contour of an RTSTRUCT file or a segment of a DICOM SEG file; empty where the volume has no
+    mask of it. What follows the mark is a contour's name too where the part before it is a file
     and the whole is none. An optional column ``split`` (train, val or test) assigns the patients. Relative paths start
     at the CSV's folder.
 
@@ -80,7 +86,7 @@ def read_volume_list(path: str | Path) -> VolumeList:
     header, records = read_table("manifest", path)
     regions = _check_columns(header)
     rows: list[VolumeRow] = []
-    seen: dict[tuple[str, str, str], int] = {}
+    seen: dict[tuple[str, str, bool], int] = {}
     for line, cells in records:
         if len(cells) != len(header):
             raise DataError(
@@ -88,11 +94,11 @@ def read_volume_list(path: str | Path) -> VolumeList:
                 f"quote cells that hold a comma"
             )
         row = _row(line, dict(zip(header, cells, strict=True)), regions, path.parent)
-        key = (row.patient, row.phase, row.modality)
+        key = (row.patient, row.phase, in_hounsfield(row.modality))  # a CT and a CBCT are of one domain
         if key in seen:
             raise DataError(
-                f"`manifest` line {line} repeats {' '.join(key)} of line {seen[key]} (columns `patient`, `phase`, "
-                f"`modality`); give them different phases or remove one"
+                f"`manifest` line {line} repeats {row.patient} {row.phase} {row.modality} of line {seen[key]} (columns "
+                f"`patient`, `phase`, `modality`); give them different phases or remove one"
             )
         seen[key] = line
         rows.append(row)
@@ -140,8 +146,11 @@ def _row(line: int, cells: dict[str, str], regions: Sequence[str], folder: Path)
     modality = cells["modality"].upper()
     if modality not in MODALITIES:
         near = difflib.get_close_matches(modality, MODALITIES, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"`manifest` line {line}, column `modality` must be CT or MR; got {cells['modality']!r}{hint}")
+        # Another kind of CT is no CT: the values of a cone beam's are not calibrated.
+        hint = f"; did you mean {near[0]!r}?" if near and not (modality.endswith("CT") and len(modality) > 2) else ""
+        raise DataError(
+            f"`manifest` line {line}, column `modality` must be CT or MR, or CBCT; got {cells['modality']!r}{hint}"
+        )
     masks = {name: _mask(line, name, cells[name], folder) for name in regions if cells[name]}
     split = cells.get(SPLIT_COLUMN) or None
     return VolumeRow(line, cells["patient"], cells["phase"], modality, folder / cells["image"], masks, split)
@@ -150,25 +159,33 @@ def _row(line: int, cells: dict[str, str], regions: Sequence[str], folder: Path)
 def _mask(line: int, column: str, cell: str, folder: Path) -> MaskFile:
     rtstruct = _RTSTRUCT.fullmatch(cell)
     if rtstruct:
-        return MaskFile(folder / rtstruct["file"], contour=_contour(line, column, cell, rtstruct["name"]))
-    name, mark, chosen = cell.rpartition("#")
+        return MaskFile(folder / rtstruct["file"], contour=_drawn_name(line, column, cell, folder, rtstruct))
+    marks = [] if (folder / cell).exists() else [at for at, letter in enumerate(cell) if letter == "#" and at]
+    # The first mark after a file that is there; a contour's name may hold more of them.
+    split_at = next((at for at in marks if (folder / cell[:at]).is_file()), None)
+    name, mark, chosen = cell.rpartition("#") if split_at is None else (cell[:split_at], "#", cell[split_at + 1 :])
     labels = [part.strip() for part in chosen.split("+")]
     if mark and name and all(label.isascii() and label.isdigit() and int(label) > 0 for label in labels):
-        return MaskFile(folder / name, tuple(dict.fromkeys(int(label) for label in labels)))
+        return MaskFile(folder / name, tuple(dict.fromkeys(int(label) for label in labels)), choice=chosen.strip())
     if mark and not chosen.strip(_LABEL_MARKS):
         raise DataError(
             f"`manifest` line {line}, column `{column}` must be `file`, `file#label` or `file#label+label` with labels "
             f"of 1 or more, or `file.dcm#contour`; got {cell!r}; correct it"
         )
-    if name and (folder / name).is_file() and not (folder / cell).exists():
-        return MaskFile(folder / name, contour=chosen.strip())
-    return MaskFile(folder / cell)
+    return MaskFile(folder / cell) if split_at is None else MaskFile(folder / name, contour=chosen.strip())
 
 
-def _contour(line: int, column: str, cell: str, name: str | None) -> str:
-    if not name or not name.strip():
+def _drawn_name(line: int, column: str, cell: str, folder: Path, parts: re.Match[str]) -> str:
+    """The contour or segment that a cell names; where it names none, the error lists what there is."""
+    name = (parts["name"] or "").strip()
+    if not name:
+        try:
+            there = drawn_names(read_named(column, folder / parts["file"]))
+        except DataError:  # it is missing or damaged, which is said once it is to be read
+            there = []
+        it_has = f"; it has {', '.join(map(repr, there))}" if there else ""
         raise DataError(
-            f"`manifest` line {line}, column `{column}` must name a contour of its DICOM file; got {cell!r}; "
-            f"write `file.dcm#contour`"
+            f"`manifest` line {line}, column `{column}` must name a contour or segment of its DICOM file; got "
+            f"{cell!r}{it_has}; write `file.dcm#contour`"
         )
-    return name.strip()
+    return name

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..saving.names import SPLITS
+from .dicom_files import is_dicom, is_segmentation
+from .hounsfield import in_hounsfield
 from .options import MR_STEPS, PrepareOptions
 from .pictures import DOMAIN_OF, Picture
 from .preprocessing import MRMapping
@@ -26,7 +28,7 @@ def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
     """
     scan, square = picture.scan, picture.square
     a, b = scan.mapping.of_grey()
-    intensity: dict[str, Any] = {"a": a, "b": b, "unit": "HU" if scan.row.modality == "CT" else "source"}
+    intensity: dict[str, Any] = {"a": a, "b": b, "unit": "HU" if in_hounsfield(scan.row.modality) else "source"}
     if isinstance(scan.mapping, MRMapping):
         intensity |= {"mean": scan.mapping.mean, "std": scan.mapping.std}
     if scan.source_landmarks is not None:
@@ -55,11 +57,15 @@ def slice_record(picture: Picture, split: str, size_px: int) -> dict[str, Any]:
 
 
 def versions(volumes: VolumeList) -> dict[str, str]:
-    """Versions of the packages that compute pictures and masks; pydicom where a row needs it."""
-    dicom = any(
-        row.image.is_dir() or any(mask.contour is not None for mask in row.masks.values()) for row in volumes.rows
-    )
-    packages = ("roi-progressive", "numpy", "scikit-image", "SimpleITK", *(("pydicom",) if dicom else ()))
+    """Versions of the packages that compute pictures and masks; pydicom and highdicom where a row needs them."""
+    packages = ["roi-progressive", "numpy", "scikit-image", "SimpleITK"]
+    masks = [mask for row in volumes.rows for mask in row.masks.values()]
+    if any(row.image.is_dir() or is_dicom(row.image) for row in volumes.rows) or any(
+        mask.contour is not None or is_dicom(mask.path) for mask in masks
+    ):
+        packages.append("pydicom")
+    if any(is_segmentation(mask.path) for mask in masks):
+        packages.append("highdicom")
     return {package: _version(package) for package in packages}
 
 
