@@ -1,4 +1,4 @@
-"""The command ``roi-progressive``: demo, prepare, train, evaluate, figure, check."""
+"""The command ``roi-progressive``: demo, scan, prepare, train, evaluate, figure, check."""
 
 from __future__ import annotations
 
@@ -76,6 +76,21 @@ def _demo(options: argparse.Namespace) -> None:
     print(summary(metrics, options.out))
 
 
+def _scan(options: argparse.Namespace) -> None:
+    from ..data.scan_lists import scan_list
+
+    found = scan_list(
+        options.folder,
+        options.layout,
+        domains=options.domains,
+        regions=options.regions,
+        totalsegmentator=options.totalsegmentator,
+    )
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(found.csv(), end="")
+
+
 def _prepare(options: argparse.Namespace) -> None:
     from ..data.options import PrepareOptions
     from ..data.prepare import prepare
@@ -94,6 +109,8 @@ def _prepare(options: argparse.Namespace) -> None:
         dtype=options.dtype,
         field_of_view_mm=options.field_of_view,
         mr_steps=tuple(options.mr_steps),
+        domains=tuple(options.domains),
+        **({} if options.in_hu is None else {"hounsfield": tuple(options.in_hu)}),
     )
     try:
         with ProgressBar("prepare") as bar:
@@ -268,6 +285,7 @@ def _check(options: argparse.Namespace) -> None:
 
 COMMANDS = {
     "demo": _demo,
+    "scan": _scan,
     "prepare": _prepare,
     "train": _train,
     "evaluate": _evaluate,
