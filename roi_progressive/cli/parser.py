@@ -261,9 +261,9 @@ def _add_evaluate(commands: Any) -> None:
     )
     folders = evaluate.add_argument_group("folders instead of RUN", "one of each, or two for two directions")
     for name, shown in (
-        ("real", "the true images: PNG or TIFF of 8 or 16 bits, or .npy in [-1, 1]"),
+        ("real", "the true images: PNG or TIFF of 8 or 16 bits, or .npy"),
         ("fake", "the generated ones, under the same names"),
-        ("masks", "the region of each, 0 and 255"),
+        ("masks", "the region of each, 0 and 255; without them whole images alone are scored"),
     ):
         folders.add_argument(f"--{name}", type=Path, nargs="+", metavar="DIR", help=shown)
     folders.add_argument(
@@ -278,6 +278,13 @@ def _add_evaluate(commands: Any) -> None:
     folders.add_argument("--manifest", type=Path, metavar="JSON", help="tells patient, phase and HU of each name")
     folders.add_argument(
         "--white", type=float, metavar="N", help="value of 16-bit files that stands for 255 (65535); 12 bits: 4095"
+    )
+    folders.add_argument(
+        "--array-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="values of floating-point .npy that stand for 0 and 255 (-1 1)",
     )
     folders.add_argument("--out", type=Path, metavar="DIR", help="folder for the results, new or empty")
     folders.add_argument("--force", action="store_true", help="replace earlier results in that folder")

@@ -63,7 +63,8 @@ def bids_scans(folder: Path, notes: list[str]) -> list[FoundScan]:
     if not scans:
         raise DataError(f"{folder} must hold scans such as sub-01/anat/sub-01_T1w.nii.gz; it has none; check the path")
     masks = [file for file in (*raw, *derived) if file.suffix in _MASKS]
-    found, used = [], set()
+    found = []
+    used: set[Path] = set()
     for scan, file in scans:
         own = [mask for mask in masks if mask.place == file.place and _belongs(mask, file)]
         used.update(mask.path for mask in own)

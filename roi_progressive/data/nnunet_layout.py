@@ -115,7 +115,7 @@ def _pairs(folder: Path, content: Mapping[str, Any], description: Path) -> list[
 def _channels(content: Mapping[str, Any], description: Path) -> dict[int, str]:
     given = content.get("channel_names", content.get("modality"))
     try:
-        channels = {int(number): str(name).strip() for number, name in given.items()}  # type: ignore[union-attr]
+        channels = {int(number): str(name).strip() for number, name in given.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(
             f"{description} must name its channels in `channel_names` or `modality`, e.g. {{'0': 'CT'}}; got "
