@@ -85,9 +85,12 @@ def has_voxels(path: Path, labels: tuple[int, ...]) -> bool:
 
 
 def dimensions(path: Path) -> tuple[int, ...]:
-    """How many voxels a volume file has along each axis, by its header; empty where it has none."""
+    """How many voxels a volume file has along each axis, and values a voxel if several; empty without a header."""
     reader = _reader(path)
-    return () if reader is None else tuple(reader.GetSize())
+    if reader is None:
+        return ()
+    values = reader.GetNumberOfComponents()
+    return (*reader.GetSize(), *((values,) if values > 1 else ()))
 
 
 def _reader(path: Path) -> Any:

@@ -206,8 +206,8 @@ class _Modalities:
         known = [*self.known(), *IN_HOUNSFIELD]
         for word in self.hounsfield:
             if not in_hounsfield(word, known):
-                near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}? " if near else ""
+                near = difflib.get_close_matches(word.casefold(), [name.casefold() for name in known], n=1, cutoff=0.5)
+                hint = "".join(f"did you mean {name!r}? " for name in known if name.casefold() in near)
                 raise DataError(f"`hounsfield` must be of {', '.join(self.known())}; got {word!r}; {hint}correct it")
 
     def read(self, line: int, cell: str) -> tuple[str, str]:

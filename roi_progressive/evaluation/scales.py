@@ -77,9 +77,10 @@ def _of_16_bits(of: Mapping[str, _Range], scale: Scale) -> list[str]:
     white = scale.white_or_default
     if scale.white is None and together.high <= _SURE_OF_12_BITS and not together.white_is_zero:
         bits = max(8, math.ceil(math.log2(together.high + 1)))
+        twelve = "" if bits == 12 else " (4095 where they hold 12)"
         raise DataError(
             f"`white` must be given: of {together.count} 16-bit files, {together.first} and so on, none goes above "
-            f"{together.high:g}, as in images of {bits} bits; give --white {2**bits - 1} (4095 where they hold 12), or "
+            f"{together.high:g}, as in images of {bits} bits; give --white {2**bits - 1}{twelve}, or "
             f"--white {WHITE_16_BIT:g} if they are that dark"
         )
     for name, found in there.items():
