@@ -154,6 +154,20 @@ def test_contours_of_another_frame_of_reference_are_refused_but_for_those_that_n
         contour_mask("tumor", other, "GTV", grid(), origin(instances=["1.2.4"]))
 
 
+def test_contours_that_name_the_series_they_were_drawn_on_are_its(tmp_path):
+    file = drawn_on(tmp_path, range(3, 6), frame=scans.OTHER_FRAME)
+    content = scans.pydicom.dcmread(file)
+    series = scans.item(SeriesInstanceUID="1.2")
+    study = scans.item(RTReferencedSeriesSequence=[series])
+    item = scans.item(FrameOfReferenceUID=scans.OTHER_FRAME, RTReferencedStudySequence=[study])
+    content.ReferencedFrameOfReferenceSequence = [item]
+    content.save_as(file)
+    notes = []
+    assert contour_mask("tumor", file, "GTV", grid(), origin(), notes).any() and len(notes) == 1
+    with pytest.raises(DataError, match="another frame of reference"):
+        contour_mask("tumor", file, "GTV", grid(), DicomOrigin("1.3", scans.FRAME, frozenset()))
+
+
 @pytest.mark.parametrize(
     ("frame", "of_image"),
     [(scans.FRAME, origin()), (None, origin()), (scans.OTHER_FRAME, None), (scans.OTHER_FRAME, origin(None))],

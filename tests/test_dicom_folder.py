@@ -31,7 +31,9 @@ def save(content, path):
 
 def _disc_list(folder):
     content = scans.header("1.2.840.10008.1.3.10", "OT")
-    del content.Modality
+    content.file_meta.MediaStorageSOPClassUID = content.SOPClassUID
+    content.file_meta.MediaStorageSOPInstanceUID = content.SOPInstanceUID
+    del content.Modality, content.SOPClassUID, content.SOPInstanceUID
     content.DirectoryRecordSequence = []
     save(content, folder / "DICOMDIR")
     save(content, folder / "directory.dcm")  # by any name

@@ -92,8 +92,10 @@ def test_other_units_are_refused_and_called_what_they_look_like(case, modality):
     assert "\n" not in str(caught.value)
 
 
-def test_padding_that_the_file_marks_is_air_only_below_air():
-    """A padding value of 0 is what many headers say of files whose 0 is water."""
+def test_padding_that_the_file_marks_is_air_only_beyond_all_tissue():
+    """A padding value of 0 is what many headers say of files whose 0 is water; -2000 without its sign is far above."""
+    values = np.where(ROUND, 62512, CT).astype(np.float32)
+    assert (checked_hounsfield("ct", "CT", values, ROUND)[0][ROUND] == -1000).all()
     values = np.where(ROUND, -1020, CT).astype(np.float32)
     assert (checked_hounsfield("ct", "CT", values, ROUND)[0][ROUND] == -1000).all()
     water = np.where(IN_BODY & (CT == 0), 0, CT).astype(np.float32)

@@ -89,6 +89,8 @@ def test_a_crop_that_is_body_to_its_borders_keeps_its_values():
     crop = TISSUE[:, 15:33, 18:38].astype(np.float32)
     assert (without_padding(crop) == crop).all()
     assert (body_mask(crop) == foreground_mask(crop)).all()
+    few_greys = np.clip(np.rint(NOISY / 4 + RNG.normal(0, 1, NOISY.shape)), 0, 255).astype(np.float32)  # 8 bits
+    assert (body_mask(few_greys) == foreground_mask(few_greys)).all()
     centred = np.rint((crop - crop.mean()) / 40)  # few values, many shared, none of them a background
     assert (without_padding(centred) == centred).all()
 

@@ -81,6 +81,14 @@ def test_a_segment_may_lie_on_a_part_of_the_slices_and_on_turned_images(tmp_path
     assert (read(tmp_path, "Tumor").masks["tumor"] == expected).all() and expected.any()
 
 
+@pytest.mark.parametrize("slices", [[5], [2, 8], [0], [11]])
+def test_a_lesion_of_a_slice_or_two_lies_there(tmp_path, slices):
+    labels = np.zeros_like(LABELS)
+    labels[slices, 10:16, 9:20] = 1
+    write(tmp_path, labels, labels=("Liver",))
+    assert (read(tmp_path, "Liver").masks["tumor"] == (labels == 1)).all()
+
+
 def test_a_name_that_is_not_there_is_helped(tmp_path):
     write(tmp_path)
     for wanted, words in (("Livr", "did you mean 'Liver'"), ("spleen", "it has 'Liver', 'Tumor'")):

@@ -81,6 +81,26 @@ def test_a_straight_stack_is_read_where_it_lies_and_nothing_is_said(tmp_path, ca
     assert in_place(volume, least=0.999) and volume.notes == ()
 
 
+@pytest.mark.parametrize("decimals", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(6))
+def test_rounded_positions_of_any_orientation_are_legal(decimals, seed):
+    from scipy.spatial.transform import Rotation
+
+    turn = Rotation.random(random_state=seed).as_matrix()
+    along = (np.arange(60)[:, None] * [0, 0, 1.25]) @ turn.T + [-120.3, 77.7, 31.9]
+    axes = np.concatenate([turn[:, 0], turn[:, 1]]).round(6)
+    planes = [plane_of("x", place, axes, (0.7, 0.7), (256, 256)) for place in along.round(decimals)]
+    stack = stack_of(planes, "ct")
+    assert stack.grid.drift_px is None and stack.grid.spacing_mm == pytest.approx((0.7, 0.7, 1.25), abs=2e-3)
+
+
+@pytest.mark.parametrize("turn", [UPRIGHT, leaning(12)])
+def test_pixels_that_are_no_squares_lie_where_they_say(tmp_path, turn):
+    scans.write_series(tmp_path / "ct", orientation=turn, mm=(2.0, 1.7))
+    volume = read(tmp_path / "ct")
+    assert volume.spacing_mm[1:] == pytest.approx((2.0, 1.7)) and in_place(volume)
+
+
 @pytest.mark.parametrize("degrees", [-22, -3, 8, 15, 30])
 def test_a_tilted_gantry_is_read_in_place_with_its_contours_and_masks_and_said(tmp_path, degrees):
     turn = leaning(degrees)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import MaskError, one_line
-from ..plugins.masks import MID_GREY, MaskFiles
+from ..plugins.masks import MID_GREY, MaskFiles, grey_mask
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _size_px(file: str, region: str) -> tuple[int, int]:
     """Area of a mask, and the longer side of the box around it."""
     try:
         with Image.open(file) as image:
-            inside = np.asarray(image.convert("L")) > MID_GREY
+            inside = np.asarray(grey_mask(image)) > MID_GREY
     except (OSError, SyntaxError, ValueError) as error:
         reason = one_line(error)
         raise MaskError(f"`{region}` mask {file!r} must be a readable image: {reason}; write it anew") from error

@@ -214,7 +214,8 @@ def _check_frame(
     if origin is None or origin.frame_of_reference is None or not frame or frame == origin.frame_of_reference:
         return
     # Some programs write a frame of reference of their own; the images that they name are the proof.
-    if all(line.images and line.images <= origin.instances for line in drawn):
+    drawn_here = all(line.images and line.images <= origin.instances for line in drawn)
+    if drawn_here or (origin.series in _series_of(content, frame) and not any(line.images for line in drawn)):
         notes.append(
             f"{contour!r} in {name} names another frame of reference than its image, but was drawn on these very "
             f"slices; it was taken"
@@ -224,6 +225,19 @@ def _check_frame(
         f"`{region}` must be drawn on its image; {contour!r} in {name} is of another frame of reference: its "
         f"coordinates are another scan's; give the contours of this one"
     )
+
+
+def _series_of(content: Any, frame: str) -> set[str]:
+    """UIDs of the series that a file says its contours of a frame of reference were drawn on."""
+    frames = content.get("ReferencedFrameOfReferenceSequence", None) or []
+    studies = [
+        study
+        for item in frames
+        if str(item.get("FrameOfReferenceUID", "")) == frame
+        for study in item.get("RTReferencedStudySequence", None) or []
+    ]
+    found = [series for study in studies for series in study.get("RTReferencedSeriesSequence", None) or []]
+    return {str(series.get("SeriesInstanceUID", "")) for series in found}
 
 
 def _note_gaps(slices: Sequence[int], contour: str, name: str, notes: list[str]) -> None:

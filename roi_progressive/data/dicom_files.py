@@ -80,9 +80,15 @@ def read_named(what: str, path: Path) -> Any:
     return content
 
 
+def class_of(content: Any) -> Any:
+    """The UID of what a file is; a disc's list has it in its meta header alone."""
+    meta = getattr(content, "file_meta", None) or {}
+    return content.get("SOPClassUID", "") or meta.get("MediaStorageSOPClassUID", "")
+
+
 def kind_of(content: Any) -> str:
     """What a file is in DICOM's own words, e.g. ``RT Dose Storage``."""
-    uid = content.get("SOPClassUID", "")
+    uid = class_of(content)
     return str(getattr(uid, "name", uid)) or "of an unknown kind"
 
 
@@ -95,5 +101,5 @@ def drawn_names(content: Any) -> list[str]:
 
 def is_secondary_capture(content: Any) -> bool:
     """Whether a file is a screenshot, a dose report as a picture, or the like."""
-    kind = str(content.get("SOPClassUID", ""))
+    kind = str(class_of(content))
     return kind == SECONDARY_CAPTURE or kind.startswith(f"{SECONDARY_CAPTURE}.")

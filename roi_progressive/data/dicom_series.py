@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .dicom_files import DISC_LIST, is_secondary_capture, kind_of, read_dicom
+from .dicom_files import DISC_LIST, class_of, is_secondary_capture, kind_of, read_dicom
 from .dicom_pixels import check_grey, is_cut_short, padding_of, stored_values, transformed
 from .series_geometry import Plane, plane_of, stack_of, tilt_note
 from .stored_volume import DicomOrigin, StoredVolume
@@ -94,7 +94,7 @@ def _contents(folder: Path) -> tuple[dict[Path, Any], list[str]]:
             raise DataError(_damaged(file)) from error
         if content is None:
             others.append(file)
-        elif str(content.get("SOPClassUID", "")) != DISC_LIST:
+        elif str(class_of(content)) != DISC_LIST:
             found[file] = content
     patterns = {_pattern(file) for file in found}
     for file in others:

@@ -18,6 +18,8 @@ AIR_HU = -1000.0
 
 _BELOW_AIR_HU = -1100.0
 """Scanners reconstruct nothing below, but for streaks; it is padding around their round field."""
+_ABOVE_BONE_HU = 3100.0
+"""Beyond what 12 bits hold, and all tissue; what a file marks as padding up here was stored without its sign."""
 _NO_TISSUE_HU = -200.0
 """Air and lung lie below, fat and all other tissue above."""
 _SOME = 0.005
@@ -80,7 +82,7 @@ def checked_hounsfield(
     """
     nothing = array < _BELOW_AIR_HU
     if padding is not None:
-        nothing |= padding & (array < AIR_HU)
+        nothing |= padding & ((array < AIR_HU) | (array > _ABOVE_BONE_HU))
     rest = array[~nothing] if nothing.any() else array.ravel()
     if rest.size == 0:
         raise _no_hounsfield(name, modality, f"holds nothing above {_BELOW_AIR_HU:g}", "check the file")

@@ -21,6 +21,8 @@ _BACKGROUND = 0.05
 """From this share of a volume on, a value that voxels share exactly is its background."""
 _AT_RIM = 0.25
 """And from this share of the rim of its slices on."""
+_NEAR, _NOISE = 0.02, 0.1
+"""A background with more neighbours at the rim, within this share of the range, than this share of itself is noise."""
 _DARKER = 0.1
 """From this share of the others on, values below a background are tissue and no noise."""
 
@@ -119,4 +121,13 @@ def _middle_background(volume: FloatArray) -> float | None:
     if background is None:
         return None
     others = volume[volume != background]
-    return background if others.size and (others < background).mean() > _DARKER else None
+    if not others.size:
+        return None
+    low, high = np.percentile(volume, (1, 99))
+    near = _NEAR * float(high - low)
+    around = volume[_rim(volume.shape)]
+    # Noise in few grey levels has a most frequent one too, but its neighbours are nearly as frequent.
+    beside = (np.abs(around - background) <= near) & (around != background)
+    if beside.sum() > _NOISE * (around == background).sum():
+        return None
+    return background if (others < background - near).mean() > _DARKER else None

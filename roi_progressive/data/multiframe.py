@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .dicom_files import DOSE, SEGMENTATIONS, is_secondary_capture, kind_of
+from .dicom_files import DOSE, SEGMENTATIONS, class_of, is_secondary_capture, kind_of
 from .dicom_pixels import check_grey, is_cut_short, padding_of, stored_values, transformed
 from .series_geometry import Plane, plane_of, stack_of, tilt_note
 from .stored_volume import DicomOrigin, StoredVolume
@@ -80,7 +80,7 @@ def read_multiframe(path: Path, content: Any, modality: str | None) -> StoredVol
 
 
 def _check_kind(path: Path, content: Any, modality: str | None) -> None:
-    kind = str(content.get("SOPClassUID", ""))
+    kind = str(class_of(content))
     if is_secondary_capture(content) or kind in (*SEGMENTATIONS, DOSE) or "PixelData" not in content:
         other = "; name it in a region's column" if kind in SEGMENTATIONS else "; name the scan"
         raise DataError(f"`image` must be a scan; {path.name} is {kind_of(content)}{other}")

@@ -122,12 +122,14 @@ def stack_of(planes: Sequence[Plane], holder: str, kind: str = "slices") -> Stac
     positions = positions[order]
     step_mm, start_mm = _line_through(positions)
     rounding_mm = _rounding_mm(positions)
-    _check_even(positions @ normal, float(step_mm @ normal), rounding_mm, holder, kind)
+    # Along a slanted line the roundings of all three coordinates add up.
+    _check_even(positions @ normal, float(step_mm @ normal), rounding_mm * np.abs(normal).sum(), holder, kind)
     rows_mm, columns_mm = planes[0].spacing_mm
     aside_px = np.array([1 / rows_mm, 1 / columns_mm]) * ((positions - start_mm) @ axes[::-1].T)
     drift_px = np.array([step_mm @ axes[1] / rows_mm, step_mm @ axes[0] / columns_mm])
     jumps_px = np.abs(aside_px - np.arange(len(planes))[:, None] * drift_px)
-    if jumps_px.max() > _JUMP_PX + min(rounding_mm, 0.05) / min(rows_mm, columns_mm):
+    slack_mm = min(rounding_mm, 0.05) * float(np.abs(axes).sum(axis=1).max())
+    if jumps_px.max() > _JUMP_PX + slack_mm / min(rows_mm, columns_mm):
         index = int(jumps_px.max(axis=1).argmax())
         raise DataError(
             f"`image` must be a straight stack of {kind}; those in {holder} jump sideways, "

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError, kind_and_line
 from .contours import contour_mask
-from .dicom_files import SEGMENTATIONS, is_dicom, read_named
+from .dicom_files import SEGMENTATIONS, class_of, is_dicom, read_named
 from .dicom_series import read_series
 from .hounsfield import AIR_HU, checked_hounsfield, looks_like_hounsfield
 from .mask_values import marked
@@ -128,7 +128,7 @@ def _read_image(row: VolumeRow) -> StoredVolume:
     modality = _DICOM_MODALITY.get(row.modality.upper(), "CT" if row.in_hounsfield else None)
     if row.image.is_dir():
         return read_series(row.image, modality)
-    if is_dicom(row.image):
+    if is_dicom(row.image) or row.image.suffix.lower() == ".dcm":
         return read_multiframe(row.image, read_named("image", row.image), modality)
     return _read_file("image", row.image)
 
@@ -148,7 +148,7 @@ def _read_mask(region: str, file: MaskFile, target: _Target, notes: list[str]) -
     if file.contour is not None or is_dicom(file.path):
         content = read_named(region, file.path)
         name = file.contour if file.contour is not None else file.choice
-        if str(content.get("SOPClassUID", "")) not in SEGMENTATIONS:
+        if str(class_of(content)) not in SEGMENTATIONS:
             filled = contour_mask(region, file.path, name, target.as_stored, target.origin, notes)
             drawn = sitk.GetImageFromArray(filled.astype(np.uint8))
             drawn.CopyInformation(target.as_stored)

@@ -18,8 +18,8 @@ from .scales import check_scale
 class FilePairs:
     """Pairs read one by one; iterate as often as you like. Made by :func:`pairs_from_files`.
 
-    Nothing is kept in memory but the names. ``notes`` are what to tell of the images as a whole;
-    ``patients_unknown`` says that every image counts as a patient of its own.
+    Nothing is kept in memory but the names. ``patients_unknown`` says that every image counts as a patient of its own,
+    ``notes`` what else the user should know.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ def pairs_from_files(
 ) -> FilePairs:
     """The pairs of three folders that hold the same names, whatever their endings.
 
-    Patient and phase come from the manifest; without it from names like ``<patient>_<phase>_<slice index>``, or
-    ``<patient>_<slice index>`` where the patient ends in a number of its own (``volume_12_034``); where no name is like
-    that, every image counts as a patient of its own, in the phase ``all``. Folders, names and the scale of the numbers
-    are checked at once, files when they are read.
+    Patient and phase come from the manifest; without it from names like ``<patient>_<phase>_<slice index>``, or, where
+    all begin with one word and a number, ``volume_<number>_<slice index>``, from the number; where no
+    name is like that, every image counts as a patient of its own, in the phase ``all``. Folders and names are checked
+    at once, files when they are read.
 
     Args:
         real: The true images of the target domain: ``.png``, ``.tif`` (8- or 16-bit) or ``.npy``.
@@ -96,13 +96,14 @@ def pairs_from_files(
         direction: ``A2B`` or ``B2A``, which the real images are the B or the A of.
         manifest: A data set's ``manifest.json``; where it maps the real images to HU, errors are given in HU too.
         organs: Masks, likewise, of what the region lies in, for the lesion audit.
-        white: The value of 16-bit files that stands for 255; 65535 by default, refused where they hold fewer bits.
-        array_range: The values of floating-point arrays that stand for 0 and 255; -1 and 1 by default, likewise.
+        white: The value of 16-bit files that stands for 255; ``None`` takes 65535, where the files use that range.
+        array_range: The values of floating-point arrays that stand for 0 and 255; ``None`` takes -1 and 1, likewise.
 
     Raises:
         ConfigError: ``direction`` or ``white`` cannot be.
-        DataError: A folder is missing or empty, a name is not in all three, the numbers are on another scale, or
-            the manifest cannot be used or lacks a slice; on reading: a file cannot be read, or has another size than its real image.
+        DataError: A folder is missing or empty, a name is not in all three, the manifest cannot be used or lacks a
+            slice, or values are surely on another scale, see ``check_scale``; on reading: a file cannot be read, or
+            has another size than its real image.
         MaskError: On reading: a mask is not 0 and 255, or has another size.
     """
     if direction not in DIRECTIONS:
@@ -119,7 +120,9 @@ def pairs_from_files(
             _same_names(reals, others, argument, Path(folder))
     files = {stem: (path, fakes[stem], regions.get(stem)) for stem, path in reals.items()}
     labels, hu_per_grey, patients_unknown = _labels_and_scales(list(reals), Path(real), manifest, direction)
+    notes = check_scale("real", reals.values(), scale) + check_scale("fake", fakes.values(), scale, strict=False)
     return FilePairs(
+        notes=notes,
         direction=direction,
         files=files,
         labels=labels,
@@ -127,7 +130,6 @@ def pairs_from_files(
         scale=scale,
         patients_unknown=patients_unknown,
         organs=around,
-        notes=(*check_scale({"real": reals.values(), "fake": fakes.values()}, scale), *_numbered(labels, manifest)),
     )
 
 
@@ -148,17 +150,6 @@ def _labels_and_scales(
     return known, scales, False
 
 
-def _numbered(labels: Mapping[str, Label], manifest: str | Path | None) -> tuple[str, ...]:
-    """A note where patients were found in names such as ``volume_12_034``, whose middle might be a phase."""
-    numbered = [stem for stem, (patient, phase) in labels.items() if phase == ONE_PHASE and patient != stem]
-    if manifest is not None or not numbered:
-        return ()
-    first = numbered[0]
-    if first.rsplit("_", 2)[1] == ONE_PHASE:  # as `prepare` names slices without phases
-        return ()
-    return (f"{first} was read as patient {labels[first][0]}, and the others likewise; a manifest tells otherwise.",)
-
-
 def _same_names(reals: Mapping[str, Path], others: Mapping[str, Path], argument: str, folder: os.PathLike[str]) -> None:
     missing, extra = sorted(set(reals) - set(others)), sorted(set(others) - set(reals))
     if missing or extra:
@@ -174,6 +165,9 @@ def _labels_in_names(stems: list[str], folder: Path) -> tuple[dict[str, Label], 
     labels = {stem: label for stem, label in found.items() if label is not None}
     if not labels:
         return {stem: (stem, ONE_PHASE) for stem in stems}, True
+    if len({patient for patient, _ in labels.values()}) == 1 and all(phase.isdigit() for _, phase in labels.values()):
+        # volume_12_034: the number is the patient's, and no phase.
+        labels = {stem: (f"{patient}_{number}", ONE_PHASE) for stem, (patient, number) in labels.items()}
     odd = [stem for stem in stems if stem not in labels]
     if odd:
         raise DataError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ Picture = npt.NDArray[Any]
 ENDINGS = (".png", ".tif", ".tiff", ".npy")
 WHITE_16_BIT = 65535.0
 ARRAY_RANGE = (-1.0, 1.0)
+_PHOTOMETRIC = 262
+"""The TIFF tag that says which end of the range is white."""
 _MODES_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
 
 @dataclass(frozen=True)
@@ -55,45 +56,6 @@ class Scale:
     def array_range_or_default(self) -> tuple[float, float]:
         """The values of floating-point arrays that stand for 0 and 255."""
         return ARRAY_RANGE if self.array_range is None else self.array_range
-
-
-@dataclass(frozen=True)
-class StoredRange:
-    """The numbers of a file as stored, where their scale is a matter of what its writer meant."""
-
-    kind: Literal["16-bit", "float"]
-    low: float
-    high: float
-    white_is_zero: bool = False
-
-
-def stored_range(path: Path) -> StoredRange | None:
-    """The least and the largest number of a file of 16 bits or of floating-point numbers; ``None`` for 8 bits.
-
-    Raises:
-        DataError: The file cannot be read.
-    """
-    if path.suffix.lower() == ".npy":
-        values = _load_array(path, DataError)
-        kind: Literal["16-bit", "float"] = "16-bit" if values.dtype == np.uint16 else "float"
-        if values.size == 0 or not (values.dtype == np.uint16 or np.issubdtype(values.dtype, np.floating)):
-            return None
-        return StoredRange(kind, float(values.min()), float(values.max()))
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _MODES_16_BIT:
-                return None
-            values = np.asarray(image)
-            return StoredRange("16-bit", float(values.min()), float(values.max()), _is_white_zero(image))
-    except (OSError, SyntaxError) as cause:
-        raise DataError(f"{path} cannot be read as an image: {first_line(cause)}") from cause
-
-
-def _is_white_zero(image: Any) -> bool:
-    """Whether a TIFF file stores white as 0, which Pillow turns round in 8 bits but not in 16."""
-    return bool(getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
 
 
 def list_images(folder: Path, argument: str) -> tuple[str, ...]:
@@ -177,7 +139,7 @@ def read_picture(path: Path, scale: Scale = Scale()) -> Picture:
     """An image on the scale 0..255, [H, W]; nothing is rounded or clipped.
 
     8-bit files are taken as they are (uint8; colour is turned to grey). 16-bit files are scaled by ``255 / white``, to
-    float64, those of TIFF that store white as 0 turned round. Arrays (``.npy``) hold uint8, uint16, or floating-point
+    float64. Arrays (``.npy``) hold uint8, uint16, or floating-point
     values in [-1, 1], or another range, the ends of which are 0 and 255.
 
     Args:
@@ -195,8 +157,29 @@ def read_picture(path: Path, scale: Scale = Scale()) -> Picture:
         with Image.open(path) as image:
             if image.mode not in _MODES_16_BIT:
                 return read_grey(path)
-            return _from_16_bit(np.asarray(image), path, scale.white_or_default, _is_white_zero(image))
+            if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+                # Of 8 bits Pillow turns these round, of 16 it does not.
+                raise DataError(f"{path} must have 0 as black; it is a TIFF whose 0 is white; save it the other way")
+            return _from_16_bit(np.asarray(image), path, scale.white_or_default)
     except (OSError, SyntaxError) as cause:
+        raise DataError(f"{path} cannot be read as an image: {first_line(cause)}") from cause
+
+
+def raw_values(path: Path) -> Picture | None:
+    """The stored values of a 16-bit file or a floating-point array; ``None`` of 8 bits, whose scale is no question.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    if path.suffix.lower() == ".npy":
+        values = _load_array(path, DataError)
+        return values if values.dtype == np.uint16 or values.dtype.kind == "f" else None
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image) if image.mode in _MODES_16_BIT else None
+    except (OSError, SyntaxError, ValueError) as cause:
         raise DataError(f"{path} cannot be read as an image: {first_line(cause)}") from cause
 
 
@@ -283,11 +266,11 @@ def _from_array(values: Picture, path: Path, scale: Scale) -> Picture:
     return _grey_of_floats(values, path, scale.array_range_or_default)
 
 
-def _from_16_bit(values: Picture, path: Path, white: float, white_is_zero: bool = False) -> Picture:
+def _from_16_bit(values: Picture, path: Path, white: float) -> Picture:
     if values.min() < 0 or values.max() > white:
         raise DataError(f"{path} must lie in 0..{white:g}; got up to {values.max()}; give another --white")
     scaled: Picture = values.astype(np.float64) * (255.0 / white)
-    return 255.0 - scaled if white_is_zero else scaled
+    return scaled
 
 
 def _read(path: Path, error: type[DataError] | type[MaskError]) -> tuple[Grey, str]:

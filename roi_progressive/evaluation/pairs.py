@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError, MaskError
-from ..saving.names import CT_AND_MR, DIRECTIONS, DOMAINS, ONE_PHASE, Domains, source_of, target_of
+from ..saving.names import CT_AND_MR, DIRECTIONS, DOMAINS, Domains, source_of, target_of
 from ..saving.records import fault_of, read_json
 from .image_files import ENDINGS, Mask, Picture, list_images, read_grey, read_mask, read_sigma, same_size
 
@@ -254,20 +254,14 @@ def read_domains(place: Path) -> Domains:
 def label_in_name(stem: str) -> Label | None:
     """Patient and phase of ``<patient>_<phase>_<slice index>``, or ``None`` for other names.
 
-    A number in the phase's place is the patient's, as in the names that volumes are often sliced to.
-
     Example:
         >>> label_in_name("p07_ART_052")
         ('p07', 'ART')
-        >>> label_in_name("volume_12_034")
-        ('volume_12', 'all')
         >>> label_in_name("liver7") is None
         True
     """
     parts = stem.rsplit("_", 2)
-    if len(parts) != 3 or not all(parts) or not parts[2].isdigit():
-        return None
-    return (f"{parts[0]}_{parts[1]}", ONE_PHASE) if parts[1].isdigit() else (parts[0], parts[1])
+    return (parts[0], parts[1]) if len(parts) == 3 and all(parts) and parts[2].isdigit() else None
 
 
 def _all_there(

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -129,7 +130,7 @@ def _mask(file: str, region: str, size: tuple[int, int]) -> Image.Image:
             unread.verify()  # a PNG's checksums, which Pillow leaves aside where it decodes the pixels
         opened = Image.open(file)
         opened.load()
-        mask: Image.Image = opened if opened.mode in ("L", "RGB") else opened.convert("L")
+        mask = grey_mask(opened)
     except (OSError, SyntaxError, ValueError) as error:
         reason = one_line(error)
         raise MaskError(f"`{region}` mask {file!r} must be a readable image: {reason}; write it anew") from error
@@ -138,19 +139,26 @@ def _mask(file: str, region: str, size: tuple[int, int]) -> Image.Image:
             f"`{region}` mask {file!r} must be of its image's size {size} (width, height); "
             f"got {mask.size}; export both on one grid"
         )
-    largest = max(high for _, high in _extrema(mask))
+    largest: Any = mask.getextrema()[1]
     if 0 < largest <= MID_GREY:
         raise MaskError(
             f"`{region}` mask {file!r} must be above mid-grey ({MID_GREY}) inside; its largest value is {largest}, "
             f"which would be outside everywhere; write 0 and 255"
         )
-    return mask
+    return mask.convert("RGB") if opened.mode == "RGB" else mask
 
 
-def _extrema(image: Image.Image) -> tuple[tuple[int, int], ...]:
-    """Smallest and largest value of every band; Pillow drops the outer tuple where there is one band."""
-    found: Any = image.getextrema()
-    return tuple(found) if isinstance(found[0], tuple) else (found,)
+def grey_mask(image: Image.Image) -> Image.Image:
+    """A mask of any mode in 8-bit grey, above mid-grey inside: of colours the brightest band counts, be it blue."""
+    if image.mode in ("1", "L", "LA"):
+        return image.convert("L")
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, dtype=np.float64)
+        highest = float(values.max())
+        white = 1.0 if image.mode == "F" and highest <= 1 else 255.0 if highest <= 255 else max(65535.0, highest)
+        return Image.fromarray(np.clip(np.rint(values * (255 / white)), 0, 255).astype(np.uint8))
+    red, green, blue = image.convert("RGB").split()
+    return ImageChops.lighter(ImageChops.lighter(red, green), blue)
 
 
 class MaskedDataset(Dataset[Any]):

@@ -142,8 +142,8 @@ def evaluate_folders(
         organs: The folder of masks of what the region lies in, likewise, for the lesion audit.
         sigma: The folder of predicted standard deviations in grey levels, likewise, where there are any.
         region: The name of what the masks show, for the table's legend.
-        white: The value of 16-bit files that stands for 255; 65535, unless they look like fewer bits.
-        array_range: The values of floating-point arrays that stand for 0 and 255; -1 and 1, unless they look otherwise.
+        white: The value of 16-bit files that stands for 255; ``None`` takes 65535, where the files use that range.
+        array_range: The values of floating-point arrays that stand for 0 and 255; ``None`` takes -1 and 1, likewise.
         weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
         device: Where LPIPS, FID and KID are computed: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         plugins: Plugins that add columns (hook ``roi_metrics``), besides those installed.
