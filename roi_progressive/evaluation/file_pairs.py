@@ -32,7 +32,7 @@ class FilePairs:
         scale: Scale,
         patients_unknown: bool,
         organs: Mapping[str, Path],
-        notes: tuple[str, ...] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         self._direction = direction
         self._files = files
@@ -41,7 +41,7 @@ class FilePairs:
         self._scale = scale
         self._organs = organs
         self.patients_unknown = patients_unknown
-        self.notes = notes
+        self.notes = tuple(notes)
 
     def __len__(self) -> int:
         return len(self._files)

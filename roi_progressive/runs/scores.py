@@ -75,7 +75,7 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
     ]
     first, *others = scores.slices
     curves = _reliability(scores.slices[first], scores.region)
-    content = {
+    content: dict[str, Any] = {
         "region": scores.region,
         "notes": list(scores.notes),
         "rows": rows,
@@ -83,7 +83,7 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
         "reference_slices": {arm: plain_scores(scores.slices[arm]) for arm in others},
     }
     if scores.domains != CT_AND_MR:
-        content = {**content, "domains": {domain: scores.domains.name(domain) for domain in DOMAINS}}
+        content["domains"] = {domain: scores.domains.name(domain) for domain in DOMAINS}
     write_json(files[3], content | ({"reliability": curves} if curves else {}))
     return files + _pictures(Path(folder), curves, scores.domains)
 
