@@ -12,6 +12,7 @@ from PIL import Image
 from roi_progressive.errors import DataError
 from roi_progressive.evaluation.file_pairs import pairs_from_files
 from roi_progressive.evaluation.image_files import read_picture
+from roi_progressive.evaluation.table import render_text
 from roi_progressive.runs.evaluate import evaluate_folders
 
 RNG = np.random.default_rng(0)
@@ -109,3 +110,32 @@ def _white_is_zero_of_16_bits(values: Any) -> bytes:
 def test_a_number_after_one_word_is_the_patients(tmp_path: Path, stems: list[str], patients: list[str]) -> None:
     found = [pair.patient for pair in pairs(folders(tmp_path, deep(65535), stems))]
     assert found == patients
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 255.0), (-1.0, 1.0)])
+def test_the_range_of_arrays_is_believed_where_it_is_given(tmp_path: Path, low: float, high: float) -> None:
+    def save(path: Path, grey: Any, part: str) -> None:
+        np.save(f"{path}.npy", grey / 255 * (high - low) + low)
+
+    place = folders(tmp_path, save)
+    for pair, real in zip(pairs(place, array_range=(low, high)), GREY["real"], strict=True):
+        np.testing.assert_allclose(pair.real, real, atol=1e-9)
+    if low == 0:
+        with pytest.raises(DataError, match=rf"as in a range of \[0, {high:g}\]; give --array-range 0 {high:g}"):
+            pairs(place)
+
+
+def test_a_range_of_arrays_rises(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="`array_range` must be two rising numbers; got 1 and 0"):
+        pairs(folders(tmp_path, deep(65535)), array_range=(1.0, 0.0))
+
+
+def test_without_masks_whole_images_alone_are_scored_and_it_is_said(tmp_path: Path) -> None:
+    place = folders(tmp_path, deep(65535))
+    scores = evaluate_folders([place / "real"], [place / "fake"], None)
+    with_masks = evaluate_folders([place / "real"], [place / "fake"], [place / "masks"])
+    assert scores.region is None and "No masks were given: whole images alone were scored." in scores.notes
+    cell, same = (found.results["generated"]["A2B"]["mean"] for found in (scores, with_masks))
+    assert cell["psnr"] == same["psnr"] and cell["ssim"] == same["ssim"] and cell["tpsnr"] is None
+    text = render_text(scores.results, scores.region, scores.notes)
+    assert "TPSNR" not in text and "lesions" not in text and "PSNR" in text

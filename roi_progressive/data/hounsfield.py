@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ _NO_TISSUE_HU = -200.0
 """Air and lung lie below, fat and all other tissue above."""
 _SOME = 0.005
 """Of a volume that shows a body, at least this share is tissue."""
+_AIR_WITHIN_HU = 50.0
+_FAT_BELOW_HU = -20.0
 _BONE_HU = 700.0
 _SHIFTED_HU = (850.0, 1250.0)
 """Where tissue lies whose offset of 1000 or 1024 was not taken off."""
@@ -30,9 +33,30 @@ _NARROWEST_HU = 20.0
 """Of a crop of one tissue even the noise is wider."""
 
 
-def in_hounsfield(modality: str) -> bool:
-    """Whether a volume of this modality is said to be in Hounsfield units."""
-    return modality in IN_HOUNSFIELD
+def in_hounsfield(modality: str, words: Sequence[str] = IN_HOUNSFIELD) -> bool:
+    """Whether a volume of this modality is said to be in Hounsfield units.
+
+    Args:
+        modality: As the list has it.
+        words: The modalities that are, in capitals or not.
+    """
+    return modality.casefold() in {word.casefold() for word in words}
+
+
+def looks_like_hounsfield(array: npt.NDArray[Any]) -> bool:
+    """Whether a volume that is not said to be in Hounsfield units has air of -1000 around it, and fat above -200.
+
+    An MR that was padded with -1000 has nothing else below 0.
+
+    Args:
+        array: ``(slices, rows, columns)``, finite.
+    """
+    rim = np.concatenate([array[:, [0, -1], :].ravel(), array[:, :, [0, -1]].ravel()])
+    return bool(
+        abs(float(np.median(rim)) - AIR_HU) < _AIR_WITHIN_HU
+        and ((array > _NO_TISSUE_HU) & (array < _FAT_BELOW_HU)).mean() > _SOME
+        and (array > 0).mean() > _SOME
+    )
 
 
 def checked_hounsfield(

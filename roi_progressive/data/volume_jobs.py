@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ def _cache(place: PartialFolder, row: VolumeRow) -> Any:
 
 @dataclass(frozen=True)
 class CutVolumes:
-    """Volumes that are cut together: one, or the CT and the MR of an aligned pair.
+    """Volumes that are cut together: one, or the two of an aligned pair.
 
     Its record holds ``slices`` for the manifest, and lines of ``problems`` and ``notes``.
     """
@@ -61,7 +61,7 @@ class CutVolumes:
     split: str
     regions: tuple[str, ...]
     options: PrepareOptions
-    standard: Landmarks | None
+    standard: Mapping[str, Landmarks]
 
     @property
     def volumes(self) -> int:
@@ -82,8 +82,8 @@ class CutVolumes:
             slices.append(entry)
         if self.options.paired:
             half = len(pictures) // 2
-            for ct, mr in zip(pictures[:half], pictures[half:], strict=True):
-                write_picture(place, self.split, beside(ct, mr))
+            for left, right in zip(pictures[:half], pictures[half:], strict=True):
+                write_picture(place, self.split, beside(left, right))
         for row in self.rows:
             _cache(place, row).unlink(missing_ok=True)
         return {"slices": slices, "problems": problems, "notes": notes}
@@ -92,7 +92,7 @@ class CutVolumes:
         scans: list[Scan] = []
         for row in self.rows:
             try:
-                scan = read_scan(row, self.options, self.standard, _cached(place, row))
+                scan = read_scan(row, self.options, self.standard.get(row.domain), _cached(place, row))
             except RoiProgressiveError as error:
                 problems.append(f"{row}: {error}")
             else:

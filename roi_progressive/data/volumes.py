@@ -12,7 +12,7 @@ from ..errors import DataError, kind_and_line
 from .contours import contour_mask
 from .dicom_files import SEGMENTATIONS, class_of, is_dicom, read_named
 from .dicom_series import read_series
-from .hounsfield import AIR_HU, checked_hounsfield, in_hounsfield
+from .hounsfield import AIR_HU, checked_hounsfield, looks_like_hounsfield
 from .mask_values import marked
 from .medical_packages import simpleitk
 from .mr_background import background_value, without_padding
@@ -26,7 +26,11 @@ from .volume_list import MaskFile, VolumeRow
 ORIENTATION = "LPS"
 """Columns run to the patient's left, rows to the back, slices to the head: pictures are upright and axial."""
 
-_DICOM_MODALITY = {"CT": "CT", "CBCT": "CT", "MR": "MR"}
+_DICOM_MODALITY = {
+    **dict.fromkeys(("CT", "CBCT"), "CT"),
+    **dict.fromkeys(("MR", "MRI", "T1", "T1C", "T1CE", "T1GD", "T2", "FLAIR", "PD", "DWI", "ADC", "SWI"), "MR"),
+    **dict.fromkeys(("PET", "PT"), "PT"),
+}
 """What the DICOM files of a modality call themselves; files of others are taken whatever they say."""
 _WITHOUT_PLACE = ("PNGImageIO", "TIFFImageIO", "JPEGImageIO", "BMPImageIO", "LSMImageIO", "GiplImageIO", "RawImageIO")
 """Formats that hold no voxel size and no orientation."""
@@ -89,11 +93,16 @@ def _read_volume(row: VolumeRow) -> Volume:
     stored = _read_image(row)
     check_finite("image", row.image.name, stored.array)
     notes = list(stored.notes)
-    if in_hounsfield(row.modality):
+    if row.in_hounsfield:
         values, more = checked_hounsfield(row.image.name, row.modality, stored.array, stored.padding)
         notes += more
         fill = AIR_HU
     else:
+        if looks_like_hounsfield(stored.array):
+            notes.append(
+                f"{row.image.name} looks like a CT in HU but was scaled by percentiles, as {row.modality} is not said "
+                f"to be in HU; if it is, prepare with --in-hu {row.modality}"
+            )
         values = without_padding(stored.array, stored.padding)
         fill = background_value(values) if stored.grid.drift_px is not None else 0.0
     as_stored = stored.grid.image(values) if stored.grid.drift_px is None else _straightened(values, stored.grid, fill)
@@ -116,7 +125,7 @@ def _straightened(values: Any, grid: Grid, fill: float) -> Any:
 
 
 def _read_image(row: VolumeRow) -> StoredVolume:
-    modality = _DICOM_MODALITY.get(row.modality)
+    modality = _DICOM_MODALITY.get(row.modality.upper(), "CT" if row.in_hounsfield else None)
     if row.image.is_dir():
         return read_series(row.image, modality)
     if is_dicom(row.image) or row.image.suffix.lower() == ".dcm":
