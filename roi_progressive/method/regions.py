@@ -1,9 +1,9 @@
 """From masks to what a region discriminator sees: windows, scale pyramids, logit weights.
 
 What depends on masks alone is made in NumPy, where no device has to wait for it: where the windows lie, what is
-painted, what each logit weighs. One operation then cuts all windows of a step out of its images. Region terms touch the region
-only: the gradient on the image is exactly zero outside the mask grown by ``context_px`` in every mode, since painting
-comes before any resizing.
+painted, what each logit weighs. One operation then cuts all windows of a step out of its images. Region terms touch the
+region only: the gradient on the image is exactly zero outside the mask grown by ``context_px`` in every mode, since
+painting comes before any resizing.
 """
 
 from __future__ import annotations
