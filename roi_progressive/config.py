@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import setting_checks as check
-from .errors import ConfigError
+from .errors import ConfigError, UnreadableError, parsed
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -320,14 +320,11 @@ class Config:
             ConfigError: The file cannot be read, is not TOML, or holds a wrong key or value.
         """
         try:
-            with open(path, "rb") as file:
-                mapping = tomllib.load(file)
+            mapping = parsed(_toml, Path(path).read_bytes())
         except OSError as error:
             raise ConfigError(f"`config` must be a readable TOML file; got {str(path)!r}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"`config` must be a TOML file; {str(path)!r} is not: {error}") from error
-        except RecursionError as error:
-            raise ConfigError(f"`config` must be a TOML file; {str(path)!r} nests too deep; make it flat") from error
+        except UnreadableError as error:
+            raise ConfigError(f"`config` must be a TOML file; {str(path)!r} is not: {error.line}") from error
         try:
             return cls.from_mapping(mapping)
         except ConfigError as error:
@@ -367,6 +364,10 @@ class Config:
         mapping = asdict(self)
         mapping["regions"] = list(mapping["regions"])
         return mapping
+
+
+def _toml(content: bytes) -> dict[str, Any]:
+    return tomllib.loads(content.decode("utf-8"))
 
 
 def _section(kind: type[_Section], where: str, table: Any) -> _Section:

@@ -28,7 +28,7 @@ from roi_progressive.saving.records import (
 
 CONTENT = {"epoch": 3, "losses": {"G_A": 0.25, "D_A": None}, "names": ["p1", "Zoë", 'a "checksum"'], "last": True}
 _plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=10,
 )

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from ..errors import DataError, UnreadableError
+from ..saving.decoding import decoded_array
 from .options import PrepareOptions
 from .partial_folder import PartialFolder
 from .pictures import Picture, Scan, aligned_pair, beside, cleaned_mr, cut_pictures, read_scan
@@ -111,7 +112,10 @@ class Group:
 
 def _cached(place: PartialFolder, row: VolumeRow) -> FloatArray | None:
     file = _cache(place, row)
-    return np.load(file) if file.exists() else None
+    try:
+        return decoded_array(file) if file.exists() else None
+    except UnreadableError:  # the machine stopped while it was written; it is made again
+        return None
 
 
 def write_picture(place: PartialFolder, folder: str, picture: Picture) -> None:

@@ -15,7 +15,7 @@ from PIL.Image import Resampling, Transpose
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler, default_collate
 
-from ..errors import DataError
+from ..errors import DataError, UnreadableError, parsed
 from ..runtime.devices import choose_device
 from ..saving.names import DOMAINS
 from .array_images import FORMAT, checked
@@ -222,7 +222,7 @@ def find_images(folder: str) -> list[str]:
 
 def _read(path: str, channels: int) -> PillowImage:
     try:
-        image = Image.open(path)
+        image = parsed(Image.open, path)
         if image.format == FORMAT:
             return checked(image, path, channels)
         # Pillow would clip these to 255 and leave a white image, without a word.
@@ -231,9 +231,11 @@ def _read(path: str, channels: int) -> PillowImage:
                 f"`dataroot` must hold images of 8 bits a channel; {path!r} has mode {image.mode}; "
                 f"window it to 8 bits first"
             )
-        return image.convert(_MODES[channels])
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"`dataroot` must hold readable images; {path!r} is not: {error}; replace the file") from error
+        return parsed(image.convert, _MODES[channels])
+    except UnreadableError as error:
+        raise DataError(
+            f"`dataroot` must hold readable images; {path!r} is not: {error.line}; replace the file"
+        ) from error
 
 
 def pins_memory(opt: HostOptions) -> bool:

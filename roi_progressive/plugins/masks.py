@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..config import RegionConfig
-from ..errors import MaskError, one_line
+from ..errors import MaskError, UnreadableError, one_line, parsed
 from ..method.regions import RegionMask
 from ..runtime.rng import RandomState
+from ..saving.decoding import decoded_image
 from .adapter import DatasetLayout, DomainMasks
 from .hookspecs import hookimpl
 from .patching import Patches
@@ -125,13 +126,10 @@ def _mask(file: str, region: str, size: tuple[int, int]) -> Image.Image:
         MaskError: The file is unreadable, of another size, or has values that would all count as outside.
     """
     try:
-        with Image.open(file) as unread:
-            unread.verify()  # a PNG's checksums, which Pillow leaves aside where it decodes the pixels
-        opened = Image.open(file)
-        opened.load()
-        mask: Image.Image = opened if opened.mode in ("L", "RGB") else opened.convert("L")
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = one_line(error)
+        opened = decoded_image(file)
+        mask: Image.Image = opened if opened.mode in ("L", "RGB") else parsed(opened.convert, "L")
+    except (OSError, UnreadableError) as error:
+        reason = error.line if isinstance(error, UnreadableError) else one_line(error)
         raise MaskError(f"`{region}` mask {file!r} must be a readable image: {reason}; write it anew") from error
     if mask.size != size:
         raise MaskError(

@@ -20,7 +20,7 @@ from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score
 from ..plugins.manager import Plugins
 from ..runtime.devices import choose_device
 from ..saving.names import DIRECTIONS
-from ..saving.records import ChangedRecordError, check_files, read_json
+from ..saving.records import EntryError, check_files, entry, fault_of, read_json
 from .folder import Run
 from .scores import RunScores
 from .train import Report
@@ -213,15 +213,16 @@ def regions_of(root: Path) -> list[str]:
     """The regions that a data set names in its manifest or, without one, has mask folders of.
 
     Raises:
-        DataError: The manifest is not as it was written.
+        DataError: The manifest cannot be read, or is not as it was written.
     """
+    manifest = root / "manifest.json"
     try:
-        return [str(name) for name in read_json(root / "manifest.json")["regions"]]
-    except ChangedRecordError as error:
-        raise DataError(f"{root / 'manifest.json'} must be a data set's manifest; {error}") from error
-    except (OSError, ValueError, KeyError, TypeError):
+        return [str(name) for name in entry(read_json(manifest) if manifest.exists() else {}, "regions", list)]
+    except EntryError:  # that of another program, or none
         folders = [path.name for split in ("train", "test") for path in root.glob(f"{split}A_*") if path.is_dir()]
         return sorted({name.partition("A_")[2] for name in folders})
+    except (OSError, ValueError) as error:
+        raise DataError(f"{manifest} must be a data set's manifest; {fault_of(error)}; prepare it anew") from error
 
 
 def default_region(root: Path) -> str:

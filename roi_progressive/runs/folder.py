@@ -22,7 +22,17 @@ from ..config import Config
 from ..errors import CheckpointError, DataError
 from ..host import HostOptions
 from ..saving.names import DIRECTIONS, SPLITS
-from ..saving.records import fault_of, read_json, read_json_lines, to_json, write_json
+from ..saving.records import (
+    NUMBER,
+    EntryError,
+    entry,
+    fault_of,
+    of_kind,
+    read_json,
+    read_json_lines,
+    to_json,
+    write_json,
+)
 from ..saving.whole_files import write_text, writing, written_whole
 from .options import TrainOptions
 
@@ -132,13 +142,14 @@ def add_device(folder: Path, from_epoch: int, device: str) -> None:
     """
     path = folder / "run.json"
     try:
-        described = read_json(path)
-        devices = [entry for entry in described.get("devices", []) if entry["from_epoch"] < from_epoch]
-        if not devices or devices[-1]["device"] != device:
+        described = of_kind(read_json(path), "its content", dict)
+        known = entry({"devices": [], **described}, "devices", list)
+        devices = [found for found in known if entry(found, "from_epoch", int) < from_epoch]
+        if not devices or entry(devices[-1], "device", str) != device:
             devices.append({"from_epoch": from_epoch, "device": device})
         if devices != described.get("devices"):
             write_json(path, {**described, "devices": devices})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise _unusable_description(path, error) from error
 
 
@@ -150,9 +161,10 @@ def _read_description(folder: Path) -> tuple[Path, TrainOptions, Config]:
     try:
         described = read_json(path)
         known = {field.name for field in fields(TrainOptions)}
-        options = TrainOptions(**{key: value for key, value in described["options"].items() if key in known})
-        return Path(described["data"]), options, Config.from_mapping(described["config"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        chosen = entry(described, "options", dict)
+        options = TrainOptions(**{key: value for key, value in chosen.items() if key in known})
+        return Path(entry(described, "data", str)), options, Config.from_mapping(entry(described, "config", dict))
+    except (OSError, ValueError) as error:
         raise _unusable_description(path, error) from error
 
 
@@ -188,13 +200,11 @@ def saved_epoch(folder: Path) -> int | None:
     """
     path = _pointer(folder)
     try:
-        epoch = read_json(path)["epoch"]
-        if not isinstance(epoch, int) or isinstance(epoch, bool):
-            raise TypeError(f"the epoch is {epoch!r}")
+        epoch: int = entry(read_json(path), "epoch", int)
         return epoch
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"`run` must hold a saved epoch; {str(path)!r}, which names it, is damaged: "
             f'{fault_of(error)}; take another copy of it, or write {{"epoch": N}} into it, where N is the epoch in '
@@ -227,9 +237,17 @@ def history(run: str | Path) -> list[dict[str, Any]]:
     """
     path = history_file(Path(run))
     lines = read_json_lines(path) if path.is_file() else []
-    for line in lines:
-        if not isinstance(line, dict) or not isinstance(line.get("epoch"), int):
-            raise DataError(f"`run` must hold what was written; {str(path)!r} has a line that is no epoch's: {line!r}")
+    try:
+        for line in lines:
+            entry(line, "epoch", int)
+            entry(line, "stage", int)
+            for name, loss in entry(line, "losses", dict).items():
+                of_kind(loss, f"the loss {name!r}", *NUMBER, type(None))
+    except EntryError as error:
+        raise DataError(
+            f"`run` must hold what was written; {str(path)!r} has a line that is no epoch's: {error}; take another "
+            f"copy of it"
+        ) from error
     return lines
 
 

@@ -18,7 +18,7 @@ from ..evaluation.figures import reliability_figure
 from ..evaluation.metrics import LESION_COUNTS
 from ..evaluation.scoring import LABELS, SliceScores
 from ..evaluation.table import render_csv, render_latex, render_markdown
-from ..saving.records import fault_of, read_json, write_json
+from ..saving.records import NUMBER, entry, fault_of, of_kind, read_json, write_json
 from ..saving.whole_files import write_text
 
 IDENTICAL = "identical pixels"
@@ -127,8 +127,8 @@ def read_slices(path: str | Path) -> list[SliceScores]:
             f"none; evaluate the other one first"
         )
     try:
-        return [_scored(entry) for entry in read_json(file)["slices"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [_scored(found) for found in entry(read_json(file), "slices", list)]
+    except (OSError, ValueError) as error:
         raise DataError(
             f"`compare` must be a folder or metrics.json that `roi-progressive evaluate` wrote; {str(file)!r} cannot "
             f"be used: {fault_of(error)}; evaluate the other one again"
@@ -144,21 +144,22 @@ def _plain(scored: SliceScores) -> dict[str, Any]:
     return {**labels, **scores, "reasons": reasons}
 
 
-def _scored(entry: Mapping[str, Any]) -> SliceScores:
-    reasons = {str(name): str(reason) for name, reason in entry["reasons"].items()}
+def _scored(found: Any) -> SliceScores:
+    reasons = {name: str(reason) for name, reason in entry(found, "reasons", dict).items()}
+    given = {name: value for name, value in found.items() if name not in (*LABELS, *LESION_COUNTS, "reasons")}
     scores = {
         name: math.inf if reasons.get(name) == IDENTICAL else None if value is None else float(value)
-        for name, value in entry.items()
-        if name not in (*LABELS, *LESION_COUNTS, "reasons")
+        for name, value in given.items()
+        if of_kind(value, f"`{name}`", *NUMBER, type(None)) is value
     }
-    counts = {key: int(entry[key]) for key in LESION_COUNTS if key in entry}
+    counts = {key: entry(found, key, int) for key in LESION_COUNTS if key in found}
     return {
         **counts,  # type: ignore[typeddict-item]
-        "name": entry["name"],
-        "patient": entry["patient"],
-        "phase": entry["phase"],
-        "direction": entry["direction"],
-        "region_px": int(entry["region_px"]),
+        "name": entry(found, "name", str),
+        "patient": entry(found, "patient", str),
+        "phase": entry(found, "phase", str),
+        "direction": entry(found, "direction", str),
+        "region_px": entry(found, "region_px", int),
         "scores": scores,
         "reasons": {name: reason for name, reason in reasons.items() if reason != IDENTICAL},
         "fid_features": None,
