@@ -18,7 +18,8 @@ from roi_progressive.config import Config, GGDConfig, RegionConfig
 from roi_progressive.host import CycleGANModel
 from roi_progressive.runs.folder import Run
 from roi_progressive.runs.train import TrainOptions, optimizers_file, save_optimizers, train
-from roi_progressive.saving.records import FOLDER_RECORD, read_json, write_json
+from roi_progressive.saving.records import read_json, write_json
+from roi_progressive.saving.written import FOLDER_RECORD
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -64,7 +64,7 @@ def test_images_and_maps_are_what_the_saved_generator_makes(
     net.load_state_dict(state)
     source = small_data / f"test{direction[0]}"
     maps = folder.with_name(f"{direction}_sigma")
-    assert _names(folder) == sorted([*_names(source), "checksums.json"])
+    assert _names(folder) == sorted([*_names(source), "written.json"])
     assert _names(maps) == sorted([*_names(folder), *(f"{path.stem}.npy" for path in source.iterdir())])
     for path in source.iterdir():
         x = torch.from_numpy(_grey(path) / np.float32(127.5) - 1)[None, None]
@@ -84,7 +84,7 @@ def test_a_run_without_uncertainty_has_images_only(small_data: Path, plain: Path
     folders = translate(plain, "val", report=lambda done, total, _: seen.append((done, total)))
     assert folders == {direction: plain / "val" / direction for direction in ("A2B", "B2A")}
     assert _names(plain / "val") == ["A2B", "B2A"]
-    assert _names(folders["A2B"]) == sorted([*_names(small_data / "valA"), "checksums.json"])
+    assert _names(folders["A2B"]) == sorted([*_names(small_data / "valA"), "written.json"])
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 

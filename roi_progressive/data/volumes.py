@@ -110,6 +110,8 @@ def _read_file(what: str, path: Path) -> Any:
             why = "has axes that are not at right angles; resample it first"
         raise DataError(f"`{what}` cannot be read: {path.name} {why}") from error
     check_nifti(what, path)
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise DataError(f"`{what}` must have real values; those of {path.name} are complex; take their magnitude")
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         size = " x ".join(str(length) for length in image.GetSize())
         raise DataError(

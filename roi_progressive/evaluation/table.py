@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..saving.plain_text import in_csv, in_latex, in_markdown, printable
 from .aggregation import Cell, Results, metric_of, metrics_of
 from .intervals import DIFFERENCE
 from .lesions import MIN_CONTRAST_GREY
 from .metrics import COUNTS, FID, INVENTED, INVERTED, LESION_COUNTS, LOST, NO_SIGMA, UCE
-
-_LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": "~",
-    "^": r"\textasciicircum{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "→": r"$\to$",
-    "−": "$-$",
-}
 
 
 def render_text(results: Mapping[str, Results], region: str = "tumor", notes: Sequence[str] = ()) -> str:
@@ -47,12 +38,9 @@ def render_text(results: Mapping[str, Results], region: str = "tumor", notes: Se
 
 def render_markdown(results: Mapping[str, Results], region: str = "tumor", notes: Sequence[str] = ()) -> str:
     """The same table in Markdown; arguments as in :func:`render_text`."""
-    table = _lay_out(results, region, notes)
+    table = _lay_out(results, region, notes, in_markdown)
     rule = ["---"] * 3 + ["---:"] * (len(table.header) - 3)
-    lines = [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
-        for line in [table.header, *table.joined(" ")]
-    ]
+    lines = ["| " + " | ".join(line) + " |" for line in [table.header, *table.joined(" ")]]
     lines.insert(1, "| " + " | ".join(rule) + " |")
     return "\n".join([*lines, "", *(f"{note}  " for note in table.notes)]) + "\n"
 
@@ -71,13 +59,13 @@ def render_csv(results: Mapping[str, Results]) -> str:
     metrics = _columns(cells)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    named = [name for key in metrics for name in (key, f"{key}_low", f"{key}_high")]
+    named = [in_csv(name) for key in metrics for name in (key, f"{key}_low", f"{key}_high")]
     writer.writerow(["arm", "direction", "phase", *named, *COUNTS])
     for arm, direction, phase, cell in _walk(results):
         numbers: list[float | None] = []
         for key in metrics:
             numbers += [cell.get(key), *(cell.get("intervals", {}).get(key) or (None, None))]
-        writer.writerow([arm, direction, phase, *numbers, *(cell[key] for key in COUNTS)])
+        writer.writerow([in_csv(arm), in_csv(direction), in_csv(phase), *numbers, *(cell[key] for key in COUNTS)])
     return text.getvalue()
 
 
@@ -87,15 +75,11 @@ def render_latex(results: Mapping[str, Results], region: str = "tumor", notes: S
     Arguments as in :func:`render_text`.
     """
     table = _lay_out(results, region, notes)
-    lines = [" & ".join(_in_latex(cell) for cell in line) + r" \\" for line in [table.header, *table.joined("~")]]
+    lines = [" & ".join(in_latex(cell) for cell in line) + r" \\" for line in [table.header, *table.joined("~")]]
     comments = [f"% {note}" for note in table.notes]
     begin = rf"\begin{{tabular}}{{lll{'r' * (len(table.header) - 3)}}}"
     body = [begin, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
     return "\n".join([*comments, *body]) + "\n"
-
-
-def _in_latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 @dataclass(frozen=True)
@@ -118,21 +102,29 @@ class _Table:
         ]
 
 
-def _lay_out(results: Mapping[str, Results], region: str, notes: Sequence[str]) -> _Table:
+def _lay_out(
+    results: Mapping[str, Results], region: str, notes: Sequence[str], name: Callable[[str], str] = printable
+) -> _Table:
+    """The table as text; ``name`` writes whatever a user, a data set or a plugin named."""
     cells = [cell for _, _, _, cell in _walk(results)]
     columns = [*_columns(cells), *COUNTS]
-    header = ["arm", "direction", "phase", *(COUNTS.get(key) or metric_of(key).title for key in columns)]
+    header = ["arm", "direction", "phase", *(COUNTS.get(key) or name(metric_of(key).title) for key in columns)]
     footnotes: dict[str, int] = {}
     rows = [
-        [arm, direction, phase, *(_text(cell, key, footnotes, signed=arm == DIFFERENCE) for key in columns)]
+        [
+            name(arm),
+            name(direction),
+            name(phase),
+            *(_text(cell, key, footnotes, signed=arm == DIFFERENCE) for key in columns),
+        ]
         for arm, direction, phase, cell in _walk(results)
     ]
     intervals = [[_interval(cell, key) for key in columns] for cell in cells]
     legend = [
-        *_legend(cells, region),
+        *_legend(cells, name(region)),
         *_lesion_legend(results),
-        *notes,
-        *(f"[{mark}] {why}" for why, mark in footnotes.items()),
+        *map(name, notes),
+        *(f"[{mark}] {name(why)}" for why, mark in footnotes.items()),
     ]
     return _Table(header, rows, intervals, legend)
 

@@ -19,8 +19,10 @@ from ..evaluation.references import constant_fill, copy_source, mean_image
 from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score
 from ..plugins.manager import Plugins
 from ..runtime.devices import choose_device
+from ..saving.locks import only_writer
 from ..saving.names import DIRECTIONS
-from ..saving.records import EntryError, check_files, entry, fault_of, read_json
+from ..saving.records import EntryError, entry, fault_of, read_json
+from ..saving.written import check_files
 from .folder import Run
 from .scores import RunScores
 from .train import Report
@@ -81,18 +83,20 @@ def evaluate_run(
     sources = {d: _sources(root, split, d, chosen, organ) for d in DIRECTIONS}
     place = str(choose_device(device))
     lpips, inception = load_lpips(weights_dir, place), load_inception(weights_dir, device=place)
-    images = translate(opened, split, device=device, report=report)
-    pairs = {d: pairs_from_folders(root, split, d, images[d], chosen, organ) for d in DIRECTIONS}
-    shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
-    if uncertainty:
-        maps = {d: opened.sigma(split, d) for d in DIRECTIONS}
-        shown["model"] = [with_sigma(of_direction, maps) for of_direction in pairs.values()]
-    for name in references:
-        shown[name] = [_reference(name, of_direction, root, chosen) for of_direction in sources.values()]
-    extra = _extra_columns(Plugins(plugins))
-    slices = {
-        arm: [scored for p in of_arm for scored in score(p, lpips, inception, extra)] for arm, of_arm in shown.items()
-    }
+    with only_writer(opened.folder):  # until all was scored: nobody else makes the images anew
+        images = translate(opened, split, device=device, report=report)
+        pairs = {d: pairs_from_folders(root, split, d, images[d], chosen, organ) for d in DIRECTIONS}
+        shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
+        if uncertainty:
+            maps = {d: opened.sigma(split, d) for d in DIRECTIONS}
+            shown["model"] = [with_sigma(of_direction, maps) for of_direction in pairs.values()]
+        for name in references:
+            shown[name] = [_reference(name, of_direction, root, chosen) for of_direction in sources.values()]
+        extra = _extra_columns(Plugins(plugins))
+        slices = {
+            arm: [scored for p in of_arm for scored in score(p, lpips, inception, extra)]
+            for arm, of_arm in shown.items()
+        }
     return RunScores({arm: aggregate(scored) for arm, scored in slices.items()}, slices, images, chosen)
 
 

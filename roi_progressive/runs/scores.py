@@ -20,6 +20,7 @@ from ..evaluation.scoring import LABELS, SliceScores
 from ..evaluation.table import render_csv, render_latex, render_markdown
 from ..saving.records import NUMBER, entry, fault_of, of_kind, read_json, write_json
 from ..saving.whole_files import write_text
+from ..saving.written import recorded, remove_written
 
 IDENTICAL = "identical pixels"
 RELIABILITY_FILES = ("reliability.png", "reliability.pdf")
@@ -59,7 +60,22 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
     Raises:
         DataError: A file cannot be written.
     """
-    files = tuple(Path(folder) / name for name in FILES)
+    place = Path(folder)
+    files = tuple(place / name for name in FILES)
+    pictures = tuple(place / name for name in RELIABILITY_FILES)
+    first = next(iter(scores.slices))
+    curves = _reliability(scores.slices[first], scores.region)
+    with recorded(place, *files, *(pictures if curves else ())):
+        _write_tables(files, scores, curves)
+        if curves:
+            reliability_figure(curves, *pictures)
+    if curves:
+        return files + pictures
+    remove_written(place, RELIABILITY_FILES)  # an earlier evaluation's
+    return files
+
+
+def _write_tables(files: Sequence[Path], scores: RunScores, curves: Mapping[str, Any]) -> None:
     write_text(files[0], render_markdown(scores.results, scores.region, scores.notes))
     write_text(files[1], render_csv(scores.results))
     write_text(files[2], render_latex(scores.results, scores.region, scores.notes))
@@ -70,7 +86,6 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
         for phase, cell in phases.items()
     ]
     first, *others = scores.slices
-    curves = _reliability(scores.slices[first], scores.region)
     content = {
         "region": scores.region,
         "notes": list(scores.notes),
@@ -79,7 +94,6 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
         "reference_slices": {arm: plain_scores(scores.slices[arm]) for arm in others},
     }
     write_json(files[3], content | ({"reliability": curves} if curves else {}))
-    return files + _pictures(Path(folder), curves)
 
 
 def _reliability(slices: Sequence[SliceScores], region: str) -> dict[str, dict[str, list[dict[str, float]]]]:
@@ -92,17 +106,6 @@ def _reliability(slices: Sequence[SliceScores], region: str) -> dict[str, dict[s
         direction: {name: reliability(bins) for name, bins in zip(("image", region), np.sum(of, axis=0), strict=True)}
         for direction, of in known.items()
     }
-
-
-def _pictures(folder: Path, curves: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Draw the diagram or, without a sigma, take away an earlier evaluation's."""
-    pictures = tuple(folder / name for name in RELIABILITY_FILES)
-    if curves:
-        reliability_figure(curves, *pictures)
-        return pictures
-    for path in pictures:
-        path.unlink(missing_ok=True)
-    return ()
 
 
 def plain_scores(slices: Sequence[SliceScores]) -> list[dict[str, Any]]:

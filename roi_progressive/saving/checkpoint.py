@@ -113,7 +113,8 @@ def read_network(path: Path, network: nn.Module, device: torch.device) -> Mappin
     """The state that ``write_network`` wrote, for a network of the same shape.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or belongs to a network of another shape.
+        CheckpointError: The file is missing, damaged, belongs to a network of another shape, or holds a number that
+            is not finite.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -128,6 +129,12 @@ def read_network(path: Path, network: nn.Module, device: torch.device) -> Mappin
             f"`epoch` must name a checkpoint of the same networks; {str(path)!r} differs in {len(differing)} entries, "
             f"first {differing[0]}; use the options it was trained with"
         )
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(
+                f"`epoch` must name networks of finite numbers; {str(path)!r} has infinite ones or NaN in {key}: the "
+                f"training diverged; take an earlier epoch, or train anew with a lower learning rate"
+            )
     return dict(state)
 
 
