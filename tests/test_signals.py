@@ -27,8 +27,11 @@ NIGHTLY = os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1"
 SCRIPT = Path(__file__).with_name("signalled.py")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
-TINY = "--channels 2 --depth 2 --discriminator-channels 2 --discriminator-layers 1 --no-regions --threads 1".split()
-EPOCHS = "--epochs 2 --decay-epochs 1 --save-every-epochs 1".split()
+TINY = [
+    *("--channels", "2", "--depth", "2", "--discriminator-channels", "2", "--discriminator-layers", "1"),
+    *("--no-regions", "--threads", "1"),
+]
+EPOCHS = ["--epochs", "2", "--decay-epochs", "1", "--save-every-epochs", "1"]
 TRAIN = ["train", "--data", "PLACE/data", "--out", "PLACE/new", *TINY, *EPOCHS]
 RESUME = ["train", "--out", "PLACE/run", "--resume", "--threads", "1"]
 EVALUATE = ["evaluate", "PLACE/run"]
@@ -88,7 +91,9 @@ def start(
 
     options = TrainOptions(**small_networks, epochs=2, decay_epochs=1, save_every_epochs=1)
     with pytest.raises(KeyboardInterrupt):
-        train(folder / "data", folder / "run", options, Config(regions=(), ggd=GGDConfig(hidden_channels=2)), report=stop)
+        train(
+            folder / "data", folder / "run", options, Config(regions=(), ggd=GGDConfig(hidden_channels=2)), report=stop
+        )
     for name in MINE:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("mine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -207,7 +208,6 @@ def _how_to_go_on(options: argparse.Namespace, bar: ProgressBar) -> str:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from ..evaluation.table import render_text
-    from ..runs.folder import Run
     from ..runs.scores import FILES, read_slices
     from ..saving.locks import only_writer
     from ..saving.written import check_foreign
@@ -216,9 +216,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     check.whole("", "seed", options.seed, 0)
     other = None if options.compare is None else read_slices(options.compare)
     out = options.out if options.run is None else options.run / (options.split or "test")
-    if options.run is not None:
-        Run.open(options.run)  # a folder that is no run gets no lock
-    with only_writer(out if options.run is None else options.run):
+    written = out if options.run is None else options.run
+    with only_writer(written) if options.run is None or written.is_dir() else nullcontext():  # else it is told below
         check_foreign(out, [out / name for name in FILES])
         scores, files = _scored(options, out, other)
     _show(render_text(scores.results, scores.region, scores.notes).removesuffix("\n"))

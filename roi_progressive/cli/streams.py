@@ -66,7 +66,7 @@ class EnduringStream:
 def enduring_streams() -> Iterator[None]:
     """In the block, ``sys.stdout`` and ``sys.stderr`` outlive their readers."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (EnduringStream(stream) for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (EnduringStream(stream) for stream in before)
     try:
         yield
         sys.stdout.flush()

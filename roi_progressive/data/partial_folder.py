@@ -139,7 +139,7 @@ def partial_folder(
     """
     target = resolved(out)
     keep = list(keep)
-    with only_writer(target):
+    with only_writer(target, within_another=False):
         put_away_leftovers(target)
         place = PartialFolder(target.with_name(f".{target.name}.partial"))
         if place.path.is_dir() and not place.pictures.is_dir():  # killed when all was done but this

@@ -21,7 +21,7 @@ from ..plugins.manager import Plugins
 from ..runtime.devices import choose_device
 from ..saving.locks import only_writer
 from ..saving.names import DIRECTIONS
-from ..saving.records import EntryError, entry, fault_of, read_json
+from ..saving.records import entry, fault_of, of_kind, read_json
 from ..saving.written import check_files
 from .folder import Run
 from .scores import RunScores
@@ -221,12 +221,14 @@ def regions_of(root: Path) -> list[str]:
     """
     manifest = root / "manifest.json"
     try:
-        return [str(name) for name in entry(read_json(manifest) if manifest.exists() else {}, "regions", list)]
-    except EntryError:  # that of another program, or none
-        folders = [path.name for split in ("train", "test") for path in root.glob(f"{split}A_*") if path.is_dir()]
-        return sorted({name.partition("A_")[2] for name in folders})
+        described = of_kind(read_json(manifest), "its content", dict) if manifest.exists() else {}
+        if "regions" in described:
+            return [str(name) for name in entry(described, "regions", list)]
     except (OSError, ValueError) as error:
         raise DataError(f"{manifest} must be a data set's manifest; {fault_of(error)}; prepare it anew") from error
+    # The manifest of another program, or none.
+    folders = [path.name for split in ("train", "test") for path in root.glob(f"{split}A_*") if path.is_dir()]
+    return sorted({name.partition("A_")[2] for name in folders})
 
 
 def default_region(root: Path) -> str:

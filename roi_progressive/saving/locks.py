@@ -18,12 +18,16 @@ _held: dict[Path, int] = {}
 
 
 @contextmanager
-def only_writer(folder: str | Path) -> Iterator[None]:
+def only_writer(folder: str | Path, *, within_another: bool = True) -> Iterator[None]:
     """Be the only one who writes a folder, which need not exist yet.
 
     The lock is a file beside the folder, for which the system vouches: it frees it however its holder ends, also on
     another machine that shares the disk. The file is gone when the block ends. Where nobody may write beside the folder
     it lies in it, and where nobody may write there either there is nothing to keep apart.
+
+    Args:
+        folder: The folder.
+        within_another: Whether it may be held already by the command that calls this one.
 
     Raises:
         DataError: Another process, or another thread, is writing the folder, or the way to it cannot be made.
@@ -34,7 +38,7 @@ def only_writer(folder: str | Path) -> Iterator[None]:
     me = threading.get_ident()
     with _parents_of(target):
         place = _lock_file(target)
-        if place is None or _held.get(place) == me:
+        if place is None or (within_another and _held.get(place) == me):
             yield
             return
         lock = filelock.FileLock(place)

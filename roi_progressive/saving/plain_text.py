@@ -10,7 +10,7 @@ import re
 
 _FORMULA = tuple("=+-@|%\t\r")
 """What a spreadsheet takes for the beginning of a formula or of a call (OWASP, "CSV injection"), with ``|`` and ``%``."""
-_MARKDOWN = re.compile(r"([\\`*_\[\]~|#!])")
+_MARKDOWN = re.compile(r"([\\`*\[\]~|#!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _LINK = re.compile(r"(?i)\b(www)\.|(:)(?=//)|(@)(?=\w)|\b(javascript|data|mailto|vbscript)(:)")
 _LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
