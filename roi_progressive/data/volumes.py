@@ -204,13 +204,21 @@ def _check_same_place(region: str, name: str, mask: Any, target: _Target, notes:
 
 def _share_inside(mask: Any, image: Any) -> float:
     """Which share of a mask's voxels has its centre in the field of an image."""
-    marked_at = np.argwhere(simpleitk().GetArrayViewFromImage(mask))[:, ::-1]
+    voxels = simpleitk().GetArrayViewFromImage(mask) > 0
     turn = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     own_turn = np.array(mask.GetDirection()).reshape(3, 3) * np.array(mask.GetSpacing())
-    at = np.linalg.solve(turn, own_turn @ marked_at.T + (np.array(mask.GetOrigin()) - image.GetOrigin())[:, None])
-    # Not the one half that a voxel reaches beyond its centre, but a hair more: both ends of a field belong to it.
-    inside = (at > -0.501) & (at < np.array(image.GetSize())[:, None] - 0.499)
-    return float(inside.all(axis=0).mean())
+    between = np.array(mask.GetOrigin()) - image.GetOrigin()
+
+    def inside(indexes: Any) -> Any:
+        at = np.linalg.solve(turn, own_turn @ np.asarray(indexes).T + between[:, None])
+        # Not the one half that a voxel reaches beyond its centre, but a hair more: both ends of a field belong to it.
+        return ((at > -0.501) & (at < np.array(image.GetSize())[:, None] - 0.499)).all(axis=0)
+
+    # Columns, rows and slices; where all corners of the box around it are inside, so is all of the mask.
+    ends = [np.flatnonzero(voxels.any(axis=others))[[0, -1]] for others in ((0, 1), (0, 2), (1, 2))]
+    if inside([(i, j, k) for i in ends[0] for j in ends[1] for k in ends[2]]).all():
+        return 1.0
+    return float(inside(np.argwhere(voxels)[:, ::-1]).mean())
 
 
 def _read_file(what: str, path: Path) -> StoredVolume:
