@@ -119,8 +119,9 @@ class _Surrogate(torch.autograd.Function):
         for injection in ctx.injections:
             injection.scale = gradients[0]
         # Zeros, not None: a tensor that only our term uses must still get a gradient for its hook to see.
-        zeros = (torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.shapes)
-        return (None, None, *zeros)
+        kinds = {(dtype, device) for _, dtype, device in ctx.shapes}
+        zeros = {kind: torch.zeros((), dtype=kind[0], device=kind[1]) for kind in kinds}
+        return (None, None, *(zeros[dtype, device].expand(shape) for shape, dtype, device in ctx.shapes))
 
 
 def surrogate(value: Tensor, injections: Sequence[Injection], anchors: Sequence[Tensor]) -> Tensor:
