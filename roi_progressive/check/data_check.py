@@ -12,6 +12,7 @@ from ..config import RegionConfig
 from ..errors import DataError
 from ..runtime.rng import RandomState
 from ..saving.names import DOMAINS
+from ..saving.stray_files import is_stray
 
 SMALLEST_SCALE_PX = 6
 """The least side of an image that a region discriminator of one layer takes."""
@@ -28,7 +29,7 @@ def check_folder(data: Path) -> None:
         raise DataError(f"`data` must be a folder that `roi-progressive prepare` wrote; {str(data)!r} {what}")
     for domain in DOMAINS:
         folder = data / f"train{domain}"
-        if not folder.is_dir() or not any(path.is_file() for path in folder.iterdir()):
+        if not folder.is_dir() or not any(path.is_file() and not is_stray(path) for path in folder.iterdir()):
             what = "is empty" if folder.is_dir() else "is missing"
             raise DataError(
                 f"`data` must hold training images of both domains; {str(folder)!r} {what}; prepare the data anew"

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, Sequen
 from ..errors import DataError
 from ..runtime.devices import choose_device
 from ..saving.names import DOMAINS
+from ..saving.stray_files import is_stray
 from .array_images import FORMAT, checked
 from .options import HostOptions
 from .ranks import sampler_for
@@ -204,7 +205,7 @@ def create_dataset(opt: HostOptions) -> ImageLoader:
 
 
 def find_images(folder: str) -> list[str]:
-    """Paths of all images under ``folder``, sorted, hidden files left out.
+    """Paths of all images under ``folder``, sorted; what other programs have left there is left out.
 
     Raises:
         DataError: The folder is missing or holds no image.
@@ -212,7 +213,7 @@ def find_images(folder: str) -> list[str]:
     if not Path(folder).is_dir():
         raise DataError(f"`dataroot` must hold the folder {folder!r}; there is none; check `dataroot` and `phase`")
     files = (path for path in Path(folder).rglob("*") if path.suffix.lower() in _SUFFIXES)
-    paths = sorted(str(path) for path in files if not path.name.startswith(".") and path.is_file())
+    paths = sorted(str(path) for path in files if not is_stray(path) and path.is_file())
     if not paths:
         raise DataError(
             f"`dataroot` must hold images in {folder!r}; none found; put {', '.join(sorted(_SUFFIXES))} there"
