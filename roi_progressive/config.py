@@ -254,8 +254,7 @@ class Config:
         compile: Have ``torch.compile`` make kernels of the region discriminators. Each window size is compiled for
             itself, which takes minutes; worth it on a GPU, in long runs of few sizes.
 
-    Raises:
-        ConfigError: A value is wrong.
+    A wrong value raises a ``ConfigError`` that names its setting.
 
     Example:
         >>> config = Config.from_mapping({"regions": [{"name": "tumor", "scales": 2}], "ggd": False})

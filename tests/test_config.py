@@ -139,6 +139,7 @@ BAD_TOP: list[tuple[str, list[Any]]] = [
     ("background", [-1.01, 1.01, *NOT_A_NUMBER]),
     ("resume", ["exactly", None]),
     ("seed", [-1, *NOT_WHOLE]),
+    ("compile", [0, 1, "yes", None]),
 ]
 
 
