@@ -182,7 +182,9 @@ def test_stages_behind_the_runs_end_are_told_when_it_begins(build_host: Any, tum
     assert message.startswith("stage 2 (whole + tumor) would begin in epoch 9, but the run ends with epoch 4")
 
 
-@pytest.mark.parametrize(("first", "constant", "decay", "joins"), [(101, 100, 100, 151), (5, 8, 4, 9), (1, 100, 100, 101)])
+@pytest.mark.parametrize(
+    ("first", "constant", "decay", "joins"), [(101, 100, 100, 151), (5, 8, 4, 9), (1, 100, 100, 101)]
+)
 def test_a_plain_run_that_goes_on_guided_shares_what_is_left(
     first: int, constant: int, decay: int, joins: int, build_host: Any
 ) -> None:
@@ -194,7 +196,9 @@ def test_a_plain_run_that_goes_on_guided_shares_what_is_left(
         assert session.stages.never_reached() == []
 
 
-@pytest.mark.parametrize(("first", "n_epochs", "joins"), [(0, 200, 100), (1, 200, 101), (100, 200, 150), (300, 200, 400)])
+@pytest.mark.parametrize(
+    ("first", "n_epochs", "joins"), [(0, 200, 100), (1, 200, 101), (100, 200, 150), (300, 200, 400)]
+)
 def test_a_scripts_run_may_go_on_too(first: int, n_epochs: int, joins: int) -> None:
     """Whoever names a length that ends before the run's first epoch means what is left of it."""
     plan = StageController(Config(ggd=None), n_epochs)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roi_progressive.data import groups
+from roi_progressive.data import volume_jobs
 from roi_progressive.data.options import PrepareOptions
 from roi_progressive.data.partial_folder import partial_folder
 from roi_progressive.data.prepare import prepare
@@ -64,7 +64,7 @@ def bytes_below(folder):
 
 def stop_at_picture(monkeypatch, number):
     """Ctrl-C while a picture is being written; gives the picture count of whatever follows."""
-    calls, original = [], groups.write_picture
+    calls, original = [], volume_jobs.write_picture
 
     def write_picture(*arguments):
         calls.append(arguments)
@@ -72,7 +72,7 @@ def stop_at_picture(monkeypatch, number):
             raise KeyboardInterrupt
         original(*arguments)
 
-    monkeypatch.setattr(groups, "write_picture", write_picture)
+    monkeypatch.setattr(volume_jobs, "write_picture", write_picture)
     return calls
 
 

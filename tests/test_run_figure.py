@@ -39,7 +39,7 @@ def run(small_networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[ComparisonRow]]:
     """The rows of every figure that would have been drawn."""
     kept: list[list[ComparisonRow]] = []
-    monkeypatch.setattr(run_figure, "comparison_figure", lambda rows, *paths, inset: kept.append(rows))
+    monkeypatch.setattr(run_figure, "comparison_figure", lambda rows, *paths, inset, domains: kept.append(rows))
     return kept
 
 

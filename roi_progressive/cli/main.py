@@ -1,4 +1,4 @@
-"""The command ``roi-progressive``: demo, prepare, train, evaluate, figure, check."""
+"""The command ``roi-progressive``: demo, scan, prepare, train, evaluate, figure, check."""
 
 from __future__ import annotations
 
@@ -76,6 +76,21 @@ def _demo(options: argparse.Namespace) -> None:
     print(summary(metrics, options.out))
 
 
+def _scan(options: argparse.Namespace) -> None:
+    from ..data.scan_lists import scan_list
+
+    found = scan_list(
+        options.folder,
+        options.layout,
+        domains=options.domains,
+        regions=options.regions,
+        totalsegmentator=options.totalsegmentator,
+    )
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(found.csv(), end="")
+
+
 def _prepare(options: argparse.Namespace) -> None:
     from ..data.options import PrepareOptions
     from ..data.prepare import prepare
@@ -94,6 +109,8 @@ def _prepare(options: argparse.Namespace) -> None:
         dtype=options.dtype,
         field_of_view_mm=options.field_of_view,
         mr_steps=tuple(options.mr_steps),
+        domains=tuple(options.domains),
+        **({} if options.in_hu is None else {"hounsfield": tuple(options.in_hu)}),
     )
     try:
         with ProgressBar("prepare") as bar:
@@ -168,6 +185,7 @@ def _region_config(options: argparse.Namespace) -> Config | None:
     from ..check.data_check import check_folder
     from ..config import Config, RegionConfig
     from ..runs.evaluate import default_region
+    from ..runtime.distributed import is_main_process
 
     if options.no_regions:
         if options.config is not None:
@@ -176,7 +194,12 @@ def _region_config(options: argparse.Namespace) -> Config | None:
     if options.config is not None:
         return Config.from_toml(options.config)
     check_folder(options.data)
-    return Config(regions=(RegionConfig(default_region(options.data)),))
+    region = default_region(options.data)
+    if region is None:
+        if is_main_process():
+            print(f"note: {options.data} has no regions; the plain CycleGAN is trained", file=sys.stderr)
+        return None
+    return Config(regions=(RegionConfig(region),))
 
 
 def _how_to_go_on(options: argparse.Namespace, bar: ProgressBar) -> str:
@@ -209,18 +232,20 @@ def _evaluate(options: argparse.Namespace) -> None:
             require_new_or_empty(out, force=options.force, remedy="replace its table and metrics.json with --force")
             chosen = {name: getattr(options, name) for name in ("white", "region", "organs", "sigma")}
             chosen["directions"] = options.direction
+            chosen["array_range"] = None if options.array_range is None else tuple(options.array_range)
             given |= {name: value for name, value in chosen.items() if value is not None}
             scores = evaluate_folders(options.real, options.fake, options.masks, manifest=options.manifest, **given)
     scores = with_certainty(scores, other, options.seed)
     files = write_scores(out, scores)
-    print(render_text(scores.results, scores.region, scores.notes), end="")
+    print(render_text(scores.results, scores.region, scores.notes, scores.domains), end="")
     images = "" if options.run is None else f"; images in {out}"
     print(f"also in {', '.join(map(str, files))}{images}")
 
 
 def _require_run_or_folders(options: argparse.Namespace) -> None:
-    needed = {f"--{name}": getattr(options, name) for name in ("real", "fake", "masks", "out")}
-    others = {f"--{name}": getattr(options, name) for name in ("direction", "manifest", "white", "organs", "sigma")}
+    needed = {f"--{name}": getattr(options, name) for name in ("real", "fake", "out")}
+    optional = ("masks", "direction", "manifest", "white", "array_range", "organs", "sigma")
+    others = {f"--{name.replace('_', '-')}": getattr(options, name) for name in optional}
     others["--force"] = options.force or None
     given = [name for name, value in {**needed, **others}.items() if value is not None]
     if options.run is not None and given:
@@ -228,7 +253,9 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
     missing = [name for name, value in needed.items() if value is None]
     if options.run is None and missing:
         what = f"lacks {', '.join(missing)}" if given else "got neither"
-        raise ConfigError(f"`evaluate` must have RUN, or --real, --fake, --masks and --out; {what}; add them")
+        raise ConfigError(
+            f"`evaluate` must have RUN, or --real, --fake, --out and most often --masks; {what}; add them"
+        )
     if options.run is None and options.split is not None:
         raise ConfigError("`--split` must go with RUN; got folders; leave it out")
     if options.run is None and options.uncertainty:
@@ -237,7 +264,6 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
 
 def _figure(options: argparse.Namespace) -> None:
     from ..runs.figure import draw_run
-    from ..saving.names import CT_AND_MR
 
     with ProgressBar("figure", _device_line(options.device)) as bar:
         drawn = draw_run(
@@ -254,7 +280,7 @@ def _figure(options: argparse.Namespace) -> None:
             report=bar.step,
         )
     for figure in drawn:
-        print(f"{CT_AND_MR.title(figure.direction)}: {', '.join(map(str, figure.files))}")
+        print(f"{figure.title}: {', '.join(map(str, figure.files))}")
         print("\n".join(f"  {row}" for row in figure.rows))
 
 
@@ -268,6 +294,7 @@ def _check(options: argparse.Namespace) -> None:
 
 COMMANDS = {
     "demo": _demo,
+    "scan": _scan,
     "prepare": _prepare,
     "train": _train,
     "evaluate": _evaluate,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
+from ..saving.names import CT_AND_MR, Domains
+from .hounsfield import IN_HOUNSFIELD
 from .splits import split_counts
 
 MR_STEPS = ("denoise", "bias", "standardise", "clip", "zscore")
@@ -19,23 +21,25 @@ class PrepareOptions:
 
     Args:
         size_px: Side of the square pictures.
-        ct_window: Width and level of the CT window, HU.
-        mr_percentiles: Percentiles of the body to which an MR is clipped.
+        ct_window: Width and level of the window, HU, of what is in HU.
+        mr_percentiles: Percentiles of the body to which an MR, and all else that is not in HU, is clipped.
         slices_each_side: Slices on each side of the one with the largest region (paper: four).
         split: Shares of train, val and test; proportions, or counts that sum to the number of patients.
         split_seed: Seed of the split.
         split_of: A given split: patient to ``train``, ``val`` or ``test``; or a column ``split`` in the CSV.
-        align: Bring every MR onto the grid of the CT of the same patient and phase, and write pairs only.
+        align: Bring every volume of B onto the grid of that of A of the same patient and phase; write pairs only.
         field_of_view_mm: Side of the square that is cut out; ``None`` takes the body's longer side, a scale
             of its own for each volume.
-        mr_steps: What is done to an MR, any of ``MR_STEPS`` in their order, whatever the order here. The first
-            three are off, because many published series have been corrected already: ``denoise`` (non-local means)
-            and ``bias`` (N4) take seconds to minutes each, ``standardise`` fits one scale to the training part.
-            Without ``clip`` the body's extremes take the place of ``mr_percentiles``; ``zscore`` records the body's
-            mean and standard deviation.
+        mr_steps: What is done to an MR, and to all else that is not in HU, any of ``MR_STEPS`` in their order,
+            whatever the order here. The first three are off, because many published series have been corrected
+            already: ``denoise`` (non-local means) and ``bias`` (N4) take seconds to minutes each, ``standardise``
+            fits one scale a domain to the training part. Without ``clip`` the body's extremes take the place of
+            ``mr_percentiles``; ``zscore`` records the body's mean and standard deviation.
         paired: ``align``, and every pair side by side too, as pix2pix code reads them.
         dtype: ``uint8`` writes 8-bit PNGs, ``float32`` arrays (``.npy``) in [-1, 1], which nothing is lost in by
             rounding; masks are PNGs in either case.
+        domains: What the list's column ``modality`` calls A and B: the names of two modalities, or two of any kind.
+        hounsfield: The modalities whose values are HU; all others are treated as an MR is.
     """
 
     size_px: int = 256
@@ -50,6 +54,8 @@ class PrepareOptions:
     mr_steps: tuple[str, ...] = ("clip", "zscore")
     paired: bool = False
     dtype: str = "uint8"
+    domains: tuple[str, str] = CT_AND_MR.names
+    hounsfield: tuple[str, ...] = IN_HOUNSFIELD
 
     def __post_init__(self) -> None:
         for name, low in (("size_px", 8), ("slices_each_side", 0), ("split_seed", 0)):
@@ -71,10 +77,15 @@ class PrepareOptions:
         if not isinstance(self.mr_steps, (tuple, list)) or not set(self.mr_steps) <= set(MR_STEPS):
             raise ConfigError(f"`mr_steps` must be any of {', '.join(MR_STEPS)}; got {self.mr_steps!r}")
         split_counts(0, self.split)
+        if not isinstance(self.domains, (tuple, list)):
+            raise ConfigError(f"`domains` must be the names of A and B; got {self.domains!r}; e.g. ('T1', 'FLAIR')")
+        Domains.of(self.domains)
+        if isinstance(self.hounsfield, str) or not all(isinstance(word, str) for word in self.hounsfield):
+            raise ConfigError(f"`hounsfield` must be names of modalities; got {self.hounsfield!r}; e.g. ('CT',)")
 
     @property
     def in_pairs(self) -> bool:
-        """Whether each CT is cut with its MR."""
+        """Whether each volume of A is cut with that of B."""
         return self.align or self.paired
 
 

@@ -17,9 +17,9 @@ from .replay import MaskedDataset
 class MaskReader:
     """Reads an image through a transform, and its masks through the same one, drawn alike.
 
-    The masks lie in folders beside the images', ``trainA/x.png`` and ``trainA_tumor/x.png``. The transform may draw from
-    any generator that can be found; on its first images the masks are proved to follow, and a transform whose crops
-    depend on the picture is refused. Pickles with its transform, so that workers take it along.
+    The masks lie in folders beside the images', ``trainA/x.png`` and ``trainA_tumor/x.png``. The transform may draw
+    from any generator that can be found; on its first images the masks are proved to follow, and a transform whose
+    crops depend on the picture is refused. Pickles with its transform, so that workers take it along.
 
     Args:
         transform: From a PIL image to a tensor ``[C, H, W]``.

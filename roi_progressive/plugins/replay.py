@@ -76,7 +76,7 @@ class _Reading:
 
 
 class _Opener:
-    """Stands in for ``PIL.Image`` in a host's namespace: opens images and notes their sizes, or what stands for them."""
+    """Stands in for ``PIL.Image`` of a host: opens images, or what stands for them, and notes their sizes."""
 
     def __init__(self, masks: MaskFiles, sizes: dict[str, tuple[int, int]], reading: _Reading) -> None:
         self._masks = masks

@@ -13,10 +13,10 @@ from ..evaluation.aggregation import phase_order
 from ..evaluation.figures import ComparisonRow, comparison_figure, slice_to_show
 from ..evaluation.image_files import read_sigma
 from ..evaluation.metrics import TPSNR
-from ..evaluation.pairs import FolderPairs, pairs_from_folders
+from ..evaluation.pairs import FolderPairs, pairs_from_folders, read_domains
 from ..evaluation.scoring import SliceScores
 from ..evaluation.similarity import region_psnr
-from ..saving.names import CT_AND_MR, DIRECTIONS, source_of, target_of
+from ..saving.names import DIRECTIONS, Domains, source_of, target_of
 from ..saving.records import check_files
 from ..saving.stray_files import is_stray
 from ..saving.whole_files import make_folder
@@ -36,11 +36,13 @@ class RunFigure:
         direction: ``A2B`` or ``B2A``.
         files: The same figure as PNG and as PDF.
         rows: What each row shows, one line a row.
+        title: The direction by the names of its domains.
     """
 
     direction: str
     files: tuple[Path, ...]
     rows: tuple[str, ...]
+    title: str
 
 
 def draw_run(
@@ -92,7 +94,12 @@ def draw_run(
     files = {d: tuple(target / f"figure_{d}.{ending}" for ending in FORMATS) for d in directions}
     if out is not None and not force:
         _require_absent([file for of_direction in files.values() for file in of_direction])
-    chosen_region = region or default_region(root)
+    domains, chosen_region = read_domains(root), region or default_region(root)
+    if chosen_region is None:
+        raise DataError(
+            f"`data` must have a region to box and enlarge; {str(root)!r} has none; look at the images that "
+            f"`roi-progressive evaluate` leaves in {str(opened.folder / split)!r}"
+        )
     for direction in directions:  # mistakes come to light before anything is translated
         _require_region(pairs_from_folders(root, split, direction, None, chosen_region), patient, chosen_region)
     make_folder(target)
@@ -104,9 +111,10 @@ def draw_run(
         pairs = pairs_from_folders(root, split, direction, images[direction], chosen_region)
         chosen = _slices_to_show(pairs, patient)
         sigma_dir = opened.sigma(split, direction) if sigma else None
-        rows = [_row(pairs, scored, sigma_dir, error) for scored in chosen]
-        comparison_figure(rows, *files[direction], inset=True)
-        drawn.append(RunFigure(direction, files[direction], tuple(_row_text(scored, patient) for scored in chosen)))
+        rows = [_row(pairs, scored, sigma_dir, error, domains) for scored in chosen]
+        comparison_figure(rows, *files[direction], inset=True, domains=domains)
+        texts = tuple(_row_text(scored, patient) for scored in chosen)
+        drawn.append(RunFigure(direction, files[direction], texts, domains.title(direction)))
     return drawn
 
 
@@ -166,9 +174,11 @@ def _slices_to_show(pairs: FolderPairs, patient: str | None) -> list[SliceScores
     return [slice_to_show(of_phase[phase], patient) for phase in sorted(phases, key=phase_order)]
 
 
-def _row(pairs: FolderPairs, shown: SliceScores, sigma_dir: Path | None, error: bool) -> ComparisonRow:
+def _row(
+    pairs: FolderPairs, shown: SliceScores, sigma_dir: Path | None, error: bool, domains: Domains
+) -> ComparisonRow:
     pair = pairs[shown["name"]]
-    source, target = (CT_AND_MR.name(domain_of(pair.direction)) for domain_of in (source_of, target_of))
+    source, target = (domains.name(domain_of(pair.direction)) for domain_of in (source_of, target_of))
     assert pair.source is not None
     panels = {f"real {source}": pair.source, f"generated {target}": pair.fake, f"real {target}": pair.real}
     maps = {}

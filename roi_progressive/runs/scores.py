@@ -18,6 +18,7 @@ from ..evaluation.figures import reliability_figure
 from ..evaluation.metrics import LESION_COUNTS
 from ..evaluation.scoring import LABELS, SliceScores
 from ..evaluation.table import render_csv, render_latex, render_markdown
+from ..saving.names import CT_AND_MR, DOMAINS, Domains
 from ..saving.records import fault_of, read_json, write_json
 from ..saving.whole_files import write_text
 
@@ -34,15 +35,17 @@ class RunScores:
         results: The rows of the table by arm; the evaluated arm comes first.
         slices: One entry for each slice and direction, by arm, of the arms that were scored here.
         images: The folder of generated images by direction.
-        region: The region of interest.
+        region: The region of interest; ``None`` where whole images alone were scored.
         notes: Remarks that stand below the table.
+        domains: What the domains are called.
     """
 
     results: Mapping[str, Results]
     slices: Mapping[str, Sequence[SliceScores]]
     images: Mapping[str, Path]
-    region: str
+    region: str | None
     notes: tuple[str, ...] = ()
+    domains: Domains = CT_AND_MR
 
 
 def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
@@ -50,7 +53,8 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
 
     ``metrics.json`` holds ``region``; ``notes``; ``rows``, as in the table, each with ``arm, direction, phase``, its
     values and counts, ``intervals`` and ``reasons``; ``slices``, those of the first arm; and ``reference_slices`` by
-    arm. Where sigma was scored it holds ``reliability`` too: by direction, and ``image`` or the region, the points of
+    arm. Domains that are not CT and MR are named by ``domains``. Where sigma was scored it holds ``reliability`` too:
+    by direction, and ``image`` or the region, the points of
     :func:`~roi_progressive.evaluation.calibration.reliability`; they are drawn as ``reliability.png`` and ``.pdf``.
 
     Returns:
@@ -60,9 +64,9 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
         DataError: A file cannot be written.
     """
     files = tuple(Path(folder) / name for name in FILES)
-    write_text(files[0], render_markdown(scores.results, scores.region, scores.notes))
-    write_text(files[1], render_csv(scores.results))
-    write_text(files[2], render_latex(scores.results, scores.region, scores.notes))
+    write_text(files[0], render_markdown(scores.results, scores.region, scores.notes, scores.domains))
+    write_text(files[1], render_csv(scores.results, scores.region))
+    write_text(files[2], render_latex(scores.results, scores.region, scores.notes, scores.domains))
     rows = [
         {"arm": arm, "direction": direction, "phase": phase, **cell}
         for arm, directions in scores.results.items()
@@ -71,34 +75,40 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
     ]
     first, *others = scores.slices
     curves = _reliability(scores.slices[first], scores.region)
-    content = {
+    content: dict[str, Any] = {
         "region": scores.region,
         "notes": list(scores.notes),
         "rows": rows,
         "slices": plain_scores(scores.slices[first]),
         "reference_slices": {arm: plain_scores(scores.slices[arm]) for arm in others},
     }
+    if scores.domains != CT_AND_MR:
+        content["domains"] = {domain: scores.domains.name(domain) for domain in DOMAINS}
     write_json(files[3], content | ({"reliability": curves} if curves else {}))
-    return files + _pictures(Path(folder), curves)
+    return files + _pictures(Path(folder), curves, scores.domains)
 
 
-def _reliability(slices: Sequence[SliceScores], region: str) -> dict[str, dict[str, list[dict[str, float]]]]:
+def _reliability(slices: Sequence[SliceScores], region: str | None) -> dict[str, dict[str, list[dict[str, float]]]]:
     """The reliability diagram's points by direction, and over the image or the region; empty without a sigma."""
     known: dict[str, list[npt.NDArray[np.float64]]] = {}
     for scored in slices:
         if "calibration" in scored:
             known.setdefault(scored["direction"], []).append(scored["calibration"])
     return {
-        direction: {name: reliability(bins) for name, bins in zip(("image", region), np.sum(of, axis=0), strict=True)}
+        direction: {
+            name: reliability(bins)
+            for name, bins in zip(("image", region), np.sum(of, axis=0), strict=True)
+            if name is not None
+        }
         for direction, of in known.items()
     }
 
 
-def _pictures(folder: Path, curves: Mapping[str, Any]) -> tuple[Path, ...]:
+def _pictures(folder: Path, curves: Mapping[str, Any], domains: Domains) -> tuple[Path, ...]:
     """Draw the diagram or, without a sigma, take away an earlier evaluation's."""
     pictures = tuple(folder / name for name in RELIABILITY_FILES)
     if curves:
-        reliability_figure(curves, *pictures)
+        reliability_figure(curves, *pictures, domains=domains)
         return pictures
     for path in pictures:
         path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..evaluation.image_files import list_images, read_grey
+from ..evaluation.pairs import read_domains
 from ..host import CycleGANModel, create_model
 from ..saving.names import DIRECTIONS, SPLITS
 from ..saving.records import write_checksums
@@ -55,6 +56,7 @@ def translate(
         raise DataError(f"`split` must be one of {', '.join(SPLITS)}; got {split!r}")
     opened = run if isinstance(run, Run) else Run.open(run, epoch=epoch)
     chosen = opened.epoch if epoch is None else epoch
+    domains = read_domains(opened.data)
     sources = {direction: opened.data / f"{split}{direction[0]}" for direction in DIRECTIONS}
     names = {direction: list_images(folder, "data") for direction, folder in sources.items()}
     host_options = opened.host_options().for_test(phase=split, epoch=str(chosen), device=device)
@@ -81,7 +83,7 @@ def translate(
                     _write_sigma(made[maps[direction]], Path(name).stem, sigma)
                 done += 1
                 if report is not None:
-                    report(done, total, f"translating {direction}")
+                    report(done, total, f"translating {domains.title(direction)}")
         for folder in made.values():
             write_checksums(folder)
     return images

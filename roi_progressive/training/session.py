@@ -254,7 +254,8 @@ class Session:
             fake_A: What the generator B2A made of ``real_B``.
             rec_B: What the generator A2B made of ``fake_A``.
             idt_A: What the generator B2A made of ``real_A``.
-            masks_A: Masks of ``real_A`` by region, ``[N, 1, H, W]``, above 0 inside; best on the CPU.
+            masks_A: Masks of ``real_A`` by region, ``[N, 1, H, W]``, 1 inside and 0 outside (of soft edges one half
+                and more is inside); best on the CPU.
             masks_B: Masks of ``real_B`` by region.
             paired: Whether ``real_A`` and ``real_B`` show the same, pixel by pixel.
 
