@@ -255,9 +255,8 @@ class DialectAdapter(Adapter):
         return loss if isinstance(loss, Tensor) and loss.ndim == 0 else None
 
     def learning_rates(self) -> Mapping[str, float]:
-        generator: Any = first_of(self.model, ("optimizer_G", "optimizer_G_A"))
-        discriminator: Any = self._optimizer_d()
-        groups = {"generator": generator or discriminator, "discriminator": discriminator or generator}
+        generator: optim.Optimizer = first_of(self.model, ("optimizer_G", "optimizer_G_A"))
+        groups = {"generator": generator, "discriminator": self._optimizer_d() or generator}
         return {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in groups.items()}
 
     def betas(self) -> tuple[float, float]:

@@ -11,16 +11,17 @@ such pass; a host's ``autograd.grad`` meets none of them, and nothing of ours st
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from ..runtime.finite import LateNumber, is_mixed, largest
 
@@ -46,19 +47,15 @@ class _Place:
         self.node: Any = tensor.view_as(tensor).grad_fn.next_functions[0][0] if node is None else node  # type: ignore[union-attr]
         self._output = tensor.output_nr
 
-    @contextmanager
-    def watched(self, arrived: Callable[[Tensor | None], Tensor | None]) -> Iterator[None]:
+    def watch(self, arrived: Callable[[Tensor | None], Tensor | None]) -> RemovableHandle:
         """Tell of every gradient that arrives; what is returned takes its place, where it is not ``None``."""
 
         def hook(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...] | None:
             new = arrived(gradients[self._output])
             return None if new is None else (*gradients[: self._output], new, *gradients[self._output + 1 :])
 
-        handle = self.node.register_prehook(hook)
-        try:
-            yield
-        finally:
-            handle.remove()
+        handle: RemovableHandle = self.node.register_prehook(hook)
+        return handle
 
 
 class Pass:
@@ -77,21 +74,18 @@ class Pass:
         first = gradients[0]
         self.root_gradient: Tensor | float = 1.0 if first is None or first.numel() != 1 else first.reshape(())
 
-    @contextmanager
-    def watching_loss(self, loss: Tensor | None) -> Iterator[None]:
+    def watch_loss(self, loss: Tensor | None) -> list[RemovableHandle]:
         """Have ``loss_gradient`` and ``root_gradient`` told before any generated image is reached."""
-        with ExitStack() as stack:
-            if loss is not None and loss.grad_fn is not None:
-                if loss.grad_fn is self.root:
-                    self.loss_gradient = self.root_gradient
-                    yield
-                    return
-                stack.enter_context(_Place(loss).watched(self._loss_reached))
-            total = _sum_below(self.root)
-            if total is not None and total is not self.root:
-                handle = total.register_prehook(self._sum_reached)
-                stack.callback(handle.remove)
-            yield
+        handles = []
+        if loss is not None and loss.grad_fn is not None:
+            if loss.grad_fn is self.root:
+                self.loss_gradient = self.root_gradient
+                return []
+            handles.append(_Place(loss).watch(self._loss_reached))
+        total = _sum_below(self.root)
+        if total is not None and total is not self.root:
+            handles.append(total.register_prehook(self._sum_reached))
+        return handles
 
     def _loss_reached(self, gradient: Tensor | None) -> None:
         self.loss_gradient = gradient
@@ -130,14 +124,16 @@ def _patch() -> Callable[[], None]:
         roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
         gradients = [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors or [None] * len(roots))
         _running.inside = True
+        handles: list[RemovableHandle] = []
         try:
-            with ExitStack() as stack:
-                if roots and all(isinstance(root, Tensor) for root in roots):
-                    for tap in tuple(_watching):
-                        stack.enter_context(tap.during(Pass(roots, gradients)))
-                return original(tensors, grad_tensors, *args, **kwargs)
+            if roots and all(isinstance(root, Tensor) for root in roots):
+                for tap in tuple(_watching):
+                    handles += tap.begin(Pass(roots, gradients))
+            return original(tensors, grad_tensors, *args, **kwargs)
         finally:
             _running.inside = False
+            for handle in handles:
+                handle.remove()
 
     def restore() -> None:
         # Where somebody has put a patch of their own over ours, it stays in their chain and does nothing.
@@ -200,12 +196,12 @@ class Injection:
         self._host: Tensor | None = None
         self._from_loss: Tensor | float | None = None
 
-    def arrives(self, host_gradient: Tensor | None, passing: Pass) -> Tensor | None:
+    def arrives(self, passing: Pass, host_gradient: Tensor | None) -> Tensor | None:
         """The host's gradient passes by.
 
         Args:
-            host_gradient: What has arrived; ``None`` for nothing, which only our own term makes pass here.
             passing: Its pass.
+            host_gradient: What has arrived; ``None`` for nothing, which only our own term makes pass here.
 
         Returns:
             What takes its place; ``None`` where that is the same.
@@ -338,22 +334,16 @@ class Tap:
         """A new forward begins: what was added to the ones before it needs no watching any more."""
         self._injections = [injection for injection in self._injections if not injection.fired]
 
-    @contextmanager
-    def during(self, passing: Pass) -> Iterator[None]:
-        """While a backward runs."""
+    def begin(self, passing: Pass) -> list[RemovableHandle]:
+        """A backward begins: what is to be removed when it is over."""
         awaiting, self._awaiting = self._awaiting, None
         if awaiting is not None:
             awaiting()
-        with ExitStack() as stack:
-            if any(not injection.in_loss for injection in self._injections):
-                stack.enter_context(passing.watching_loss(self._loss()))
-            for injection in self._injections:
-
-                def arrived(gradient: Tensor | None, injection: Injection = injection) -> Tensor | None:
-                    return injection.arrives(gradient, passing)
-
-                stack.enter_context(injection.place.watched(arrived))
-            yield
+        asked = any(not injection.in_loss for injection in self._injections)
+        handles = passing.watch_loss(self._loss()) if asked else []
+        for injection in self._injections:
+            handles.append(injection.place.watch(functools.partial(injection.arrives, passing)))
+        return handles
 
     def lift(self) -> None:
         """The step is over: stop watching, and forget what was laid."""
