@@ -34,25 +34,29 @@ def test_an_error_of_ours_in_a_worker_is_its_own_line(
     loader = create_dataset(host_options(dataroot=str(data), num_threads=1))
     for image in (data / "trainA").iterdir():
         image.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"\A`dataroot` must hold readable images; [^\n]+; replace the file\Z"):
-        with worker_errors():
-            list(loader)
+    with (
+        pytest.raises(DataError, match=r"\A`dataroot` must hold readable images; [^\n]+; replace the file\Z"),
+        worker_errors(),
+    ):
+        list(loader)
 
 
 def kill_itself(self: UnalignedDataset, index: Any) -> None:
     os.kill(os.getpid(), signal.SIGBUS)  # as the system does where shared memory is full
 
 
-def test_a_worker_that_is_killed_is_one_line_that_says_what_to_do(
-    loader: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_is_killed_is_one_line_that_says_what_to_do(loader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UnalignedDataset, "__getitem__", kill_itself)
-    with pytest.raises(DataError, match=r"\A`workers` must fit this machine; [^\n]+; use --workers 0[^\n]+\Z"):
-        with worker_errors():
-            list(loader)
+    with (
+        pytest.raises(DataError, match=r"\A`workers` must fit this machine; [^\n]+; use --workers 0[^\n]+\Z"),
+        worker_errors(),
+    ):
+        list(loader)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "unable to open shared memory object </torch_1>"), RuntimeError("shm_open")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "unable to open shared memory object </torch_1>"), RuntimeError("shm_open")]
+)
 def test_full_shared_memory_is_one_line(error: Exception) -> None:
     with pytest.raises(DataError, match="`workers` must fit this machine"), worker_errors():
         raise error
