@@ -46,7 +46,7 @@ FOLDERS = (
 NETWORKS = "run/networks"
 READ: dict[tuple[str, ...], tuple[str, ...]] = {
     EVALUATE: (
-        "run/run.json", f"{NETWORKS}/latest.json", f"{NETWORKS}/{EPOCH}_average_G_A.pth",
+        "run/run.json", f"run/test/{FOLDER_RECORD}", f"{NETWORKS}/latest.json", f"{NETWORKS}/{EPOCH}_average_G_A.pth",
         f"{NETWORKS}/{EPOCH}_average_G_B.pth", f"{NETWORKS}/{EPOCH}_net_G_A.pth", f"{NETWORKS}/{EPOCH}_net_G_B.pth",
         f"{NETWORKS}/{EPOCH}_roi_progressive.pth", "data/manifest.json", "data/testA/*.png", "data/testB/*.png",
         "data/testA_tumor/*.png", "data/testB_liver/*.png", "data/trainB/*.png",
@@ -58,7 +58,8 @@ READ: dict[tuple[str, ...], tuple[str, ...]] = {
         "data/testA/*.png", "data/testB/*.png", "data/testB_tumor/*.png",
     ),
     RESUME: (
-        "run/run.json", "run/history.jsonl", f"{NETWORKS}/latest.json", f"{NETWORKS}/{EPOCH}_net_G_A.pth",
+        "run/run.json", f"run/{FOLDER_RECORD}", "run/history.jsonl", f"{NETWORKS}/latest.json",
+        f"{NETWORKS}/{EPOCH}_net_G_A.pth",
         f"{NETWORKS}/{EPOCH}_net_D_B.pth", f"{NETWORKS}/{EPOCH}_average_G_B.pth",
         f"{NETWORKS}/{EPOCH}_roi_progressive.pth", "data/trainA/*.png", "data/trainA_tumor/*.png",
     ),
@@ -187,7 +188,8 @@ TURNS = [
     for place, case in enumerate(CASES)
     for turn, name in enumerate(IN_PLACE)
     if os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1" or (place + turn) % 4 == 0
-]
+    if not (name == "unreadable" and case.values[1].startswith("run/test/") and FOLDER_RECORD not in case.values[1])
+]  # an image that is gone is made anew
 
 
 @pytest.mark.parametrize(("command", "file", "fault"), TURNS)

@@ -34,9 +34,11 @@ def test_an_error_of_ours_in_a_worker_is_its_own_line(
     loader = create_dataset(host_options(dataroot=str(data), num_threads=1))
     for image in (data / "trainA").iterdir():
         image.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"\A`dataroot` must hold readable images; [^\n]+; replace the file\Z"):
-        with worker_errors():
-            list(loader)
+    with (
+        pytest.raises(DataError, match=r"\A`dataroot` must hold readable images; [^\n]+; replace the file\Z"),
+        worker_errors(),
+    ):
+        list(loader)
 
 
 def kill_itself(self: UnalignedDataset, index: Any) -> None:
@@ -45,9 +47,11 @@ def kill_itself(self: UnalignedDataset, index: Any) -> None:
 
 def test_a_worker_that_is_killed_is_one_line_that_says_what_to_do(loader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UnalignedDataset, "__getitem__", kill_itself)
-    with pytest.raises(DataError, match=r"\A`workers` must fit this machine; [^\n]+; use --workers 0[^\n]+\Z"):
-        with worker_errors():
-            list(loader)
+    with (
+        pytest.raises(DataError, match=r"\A`workers` must fit this machine; [^\n]+; use --workers 0[^\n]+\Z"),
+        worker_errors(),
+    ):
+        list(loader)
 
 
 @pytest.mark.parametrize(

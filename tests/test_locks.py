@@ -27,9 +27,11 @@ def test_another_process_is_refused_until_the_first_has_ended_however_it_does(tm
         [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
     )
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-    with pytest.raises(DataError, match=r"\A[^\n]+ is being written by another run; wait for its end[^\n]+\Z"):
-        with only_writer(folder):
-            pass
+    with (
+        pytest.raises(DataError, match=r"\A[^\n]+ is being written by another run; wait for its end[^\n]+\Z"),
+        only_writer(folder),
+    ):
+        pass
     holder.kill()
     holder.wait()
     with only_writer(folder):

@@ -28,7 +28,7 @@ from ..saving.checkpoint import checkpoint_name, load_checkpoint, save_checkpoin
 from ..saving.locks import only_writer, resolved
 from ..saving.state_checks import adam_state
 from ..saving.whole_files import make_folder, require_new_or_empty
-from ..saving.written import recorded, remove_written
+from ..saving.written import recorded, remove_written, written_names
 from ..training.session import Session, attach
 from .average import GENERATORS, AveragedGenerators, average_file
 from .folder import (
@@ -160,6 +160,7 @@ def resume(
 
 def _go_on(run: Run, plugins: Iterable[Any], report: Report | None) -> None:
     """All that is read is read, and verified, before anything is removed: the folder may be half of a copy."""
+    written_names(run.folder)
     if run.epoch >= run.last_epoch:
         _verify_epoch(run)
         if is_main_process():

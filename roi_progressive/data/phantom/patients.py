@@ -205,7 +205,7 @@ def _folders() -> list[str]:
 
 def _make_room(folder: Path, force: bool) -> None:
     """Create the folders; with ``force``, first remove what a phantom has written there."""
-    require_new_or_empty(folder, force=force, remedy="pass force=True")
+    require_new_or_empty(folder, force=force)
     if folder.is_dir():
         _refuse_foreign(folder / "manifest.json")
         for name in _folders():
