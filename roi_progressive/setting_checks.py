@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-# -- how large a setting may be ------------------------------------------------------------------------------------------
+# -- how large a setting may be ----------------------------------------------------------------------------------------
 # Far beyond what anybody needs, and small enough that what is computed with it neither overflows nor takes forever.
 
 MOST = 2**63 - 1

@@ -7,8 +7,8 @@ JSON: ``start`` is copied for each case, and of each case
 - ``signal``, ``after_s``: sent to the first of them so long after it was started;
 - ``again``: what is typed afterwards, one after the other, to see that it goes on.
 
-What was found goes beside the cases, with the suffix ``.out``: for each command its status and the last line of standard
-error, and the names of all files there were when the commands had ended.
+What was found goes beside the cases, with the suffix ``.out``: for each command its status and the last line of
+standard error, and the names of all files there were when the commands had ended.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names are text: read by a CSV reader, rendered as Markdown or drawn by matplotlib they show themselves and do nothing."""
+"""Names are text: read by a CSV reader, rendered as Markdown or drawn by matplotlib they show themselves, no more."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from roi_progressive.saving.plain_text import in_csv, in_figure, in_latex, in_ma
 
 NASTY = [
     "=HYPERLINK(\"http://x\")", "@SUM(A1)", "|cmd", "+1", "-2+3", "\t=1", " =1", "<script>alert(1)</script>",
-    "[x](javascript:alert(1))", "![x](http://x)", "http://evil.example", "www.evil.example", "a|b", "`rm`", "\x1b[2J\x1b]0;t\x07",
+    "[x](javascript:alert(1))", "![x](http://x)", "http://evil.example", "www.evil.example", "a|b", "`rm`",
+    "\x1b[2J\x1b]0;t\x07",
     "\u202eabc", "$\\frac$", "a$b$c", "\ud800", "p\n\n# title", "50%", "\\input{x}", "a\u2028b", "*b* _c_", "# x",
 ]  # fmt: skip
 

@@ -67,14 +67,16 @@ class PrepareOptions:
         check.whole("", "split_seed", self.split_seed, 0)
         if not _numbers(self.ct_window, 2) or self.ct_window[0] <= 0 or max(map(abs, self.ct_window)) > MOST_HU:
             raise ConfigError(
-                f"`ct_window` must be (width, level) in HU, width above 0, both up to {MOST_HU:g}; got {self.ct_window!r}"
+                f"`ct_window` must be (width, level) in HU, width above 0, both up to {MOST_HU:g}; "
+                f"got {self.ct_window!r}"
             )
         if not _numbers(self.mr_percentiles, 2) or not 0 <= self.mr_percentiles[0] < self.mr_percentiles[1] <= 100:
             raise ConfigError(f"`mr_percentiles` must be two rising numbers in 0 to 100; got {self.mr_percentiles!r}")
         side = self.field_of_view_mm
         if side is not None and (not _numbers((side,), 1) or not 0 < side <= MOST_MM):
             raise ConfigError(
-                f"`field_of_view_mm` must be a number above 0, up to {MOST_MM}, or None for the body's size; got {side!r}"
+                f"`field_of_view_mm` must be a number above 0, up to {MOST_MM}, or None for the body's size; "
+                f"got {side!r}"
             )
         for name in ("align", "paired"):
             if not isinstance(getattr(self, name), bool):

@@ -14,7 +14,7 @@ LOCK_NAME = ".lock"
 """The end of a lock's name beside its folder, and its whole name in it."""
 
 _held: dict[Path, int] = {}
-"""The thread that holds a lock, by the lock's file: a command takes the lock of its folder again where it calls another."""
+"""The thread that holds a lock, by the lock's file: a command takes its folder's lock again where it calls another."""
 
 
 @contextmanager

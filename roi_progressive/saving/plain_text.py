@@ -1,7 +1,7 @@
 """Text that stays text: names of patients, regions and files, wherever we write or show them.
 
-A name is whatever its user typed, or a stranger put into a manifest. In a table, a figure, a document or on a terminal it
-must be read, never run: as a formula, as markup, as a link or as a code that moves the cursor.
+A name is whatever its user typed, or a stranger put into a manifest. In a table, a figure, a document or on a terminal
+it must be read, never run: as a formula, as markup, as a link or as a code that moves the cursor.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 _FORMULA = tuple("=+-@|%\t\r")
-"""What a spreadsheet takes for the beginning of a formula or of a call (OWASP, "CSV injection"), with ``|`` and ``%``."""
+"""What a spreadsheet takes for the beginning of a formula or a call (OWASP, "CSV injection"), ``|`` and ``%``."""
 _MARKDOWN = re.compile(r"([\\`*\[\]~|#!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _LINK = re.compile(r"(?i)\b(www)\.|(:)(?=//)|(@)(?=\w)|\b(javascript|data|mailto|vbscript)(:)")
@@ -28,8 +28,9 @@ _LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
 
 
 def printable(text: str) -> str:
-    r"""Text of one line for a terminal or a message: what would move a cursor, turn the line's direction or be no character
-    is written as its escape.
+    r"""Text of one line for a terminal or a message.
+
+    What would move a cursor, turn the line's direction or be no character is written as its escape.
 
     Example:
         >>> printable("p07 \x1b[2J\u202e")

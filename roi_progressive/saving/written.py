@@ -40,7 +40,7 @@ def written_names(folder: Path) -> set[str] | None:
 
 @contextmanager
 def recorded(folder: Path, *paths: Path) -> Iterator[None]:
-    """Around the writing of files: their names are in the folder's record before; those that were not written, not after.
+    """Around the writing of files: their names are in the folder's record before; what was not written, not after.
 
     Raises:
         DataError: A file of this name is there that is not ours, the record is damaged, or it cannot be written.
@@ -122,7 +122,7 @@ def _record(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _write(folder: Path, names: Iterable[str]) -> None:
-    """Write the record, in which checksums stay; of names that were in it before, those whose files are gone are not."""
+    """Write the record, in which checksums stay; of names that were in it before, those whose files are gone go."""
     record = _record(folder) or {"files": {}}
     before = record["files"]
     files = {name: before.get(name) for name in sorted(names) if name not in before or (folder / name).exists()}
@@ -136,7 +136,7 @@ def _write(folder: Path, names: Iterable[str]) -> None:
     write_json(folder / FOLDER_RECORD, {**{key: record[key] for key in record if key != "files"}, "files": files})
 
 
-# -- folders whose files carry no checksums of their own ----------------------------------------------------------------
+# -- folders whose files carry no checksums of their own ---------------------------------------------------------------
 
 
 def write_checksums(folder: Path, **about: Any) -> None:
