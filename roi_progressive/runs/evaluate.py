@@ -93,9 +93,8 @@ def evaluate_run(
     organ = ORGAN if chosen == "tumor" and ORGAN in regions_of(root) else None
     sources = {d: _sources(root, split, d, chosen, organ) for d in DIRECTIONS}
     arms = {name: [_reference(name, pairs, root, chosen) for pairs in sources.values()] for name in references}
-    to_read: list[Iterable[ImagePair]] = [*sources.values()]
-    to_read += [itertools.islice(pairs, 1) for of_arm in arms.values() for pairs in of_arm]
-    for _ in itertools.chain.from_iterable(to_read):
+    first_of_arms = (itertools.islice(arm, 1) for of_arm in arms.values() for arm in of_arm)
+    for _ in itertools.chain(*sources.values(), *first_of_arms):  # read, and looked at
         pass
     place = str(choose_device(device))
     lpips, inception = load_lpips(weights_dir, place), load_inception(weights_dir, device=place)

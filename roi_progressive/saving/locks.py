@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import DataError
+from .signals import signals_later
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 LOCK_NAME = ".lock"
 """The end of a lock's name beside its folder, and its whole name in it."""
@@ -41,28 +46,37 @@ def only_writer(folder: str | Path, *, within_another: bool = True) -> Iterator[
         if place is None or (within_another and _held.get(place) == me):
             yield
             return
-        lock = filelock.FileLock(place)
-        try:
-            if place in _held:
-                raise filelock.Timeout(str(place))
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise DataError(
-                f"`out` must be written by one command at a time; {str(folder)!r} is being written by another run; "
-                f"wait for its end, or choose another folder"
-            ) from error
-        except OSError as error:
-            raise DataError(
-                f"`out` must be a folder that can be written; got {str(folder)!r}: {error.strerror}"
-            ) from error
-        _held[place] = me
-        try:
+        if place in _held:
+            raise _busy(folder)
+        with ExitStack() as stack:
+            lock = filelock.FileLock(place)
+            try:
+                with signals_later():  # so that nothing comes between the lock and its end
+                    lock.acquire(timeout=0)
+                    _held[place] = me
+                    stack.callback(_free, lock, place)
+            except filelock.Timeout as error:
+                raise _busy(folder) from error
+            except OSError as error:
+                raise DataError(
+                    f"`out` must be a folder that can be written; got {str(folder)!r}: {error.strerror}"
+                ) from error
             yield
-        finally:
-            del _held[place]
-            with suppress(OSError):  # while it is held: whoever waits for it finds it gone, and takes another
-                place.unlink()
-            lock.release()
+
+
+def _free(lock: FileLock, place: Path) -> None:
+    with signals_later():
+        del _held[place]
+        with suppress(OSError):  # while it is held: whoever waits for it finds it gone, and takes another
+            place.unlink()
+        lock.release()
+
+
+def _busy(folder: str | Path) -> DataError:
+    return DataError(
+        f"`out` must be written by one command at a time; {str(folder)!r} is being written by another run; wait for its "
+        f"end, or choose another folder"
+    )
 
 
 def resolved(path: str | Path, argument: str = "out") -> Path:
@@ -90,14 +104,14 @@ def _parents_of(target: Path) -> Iterator[None]:
     """The folders on the way to one that is to be made; those that stay empty are gone when the block ends."""
     missing = [parent for parent in target.parents if not parent.exists()]
     try:
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"`out` must be a folder that can be written; {str(target)!r} cannot be made: {error.strerror}; "
-            f"choose another"
-        ) from error
-    try:
+        try:
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"`out` must be a folder that can be written; {str(target)!r} cannot be made: {error.strerror}; "
+                f"choose another"
+            ) from error
         yield
     finally:
         with suppress(OSError):

@@ -29,9 +29,9 @@ def signals_later() -> Iterator[None]:
     # A handler that Python did not set cannot be put back, and what is ignored stays ignored.
     before = {number: signal.getsignal(number) for number in ENDING}
     changed = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
-    for number in changed:
-        signal.signal(number, note)
     try:
+        for number in changed:
+            signal.signal(number, note)
         yield
     finally:
         for number, handler in changed.items():
