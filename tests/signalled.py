@@ -4,8 +4,8 @@ Every command is a process forked from this one, which has imported all of it an
 JSON: ``start`` is copied for each case, and of each case
 
 - ``commands``: what is typed, each by a process of its own, all at once; ``PLACE`` stands for the copy;
-- ``signal``: sent to the first of them, ``after_s`` so long after it was started, or ``call`` before its call that
-  opens, renames or removes a file of the copy, the one at this share of all such calls of a command that nobody stops;
+- ``signal``: sent to the first of them, ``after_s`` so long after it was started, or before its ``call``-th call that
+  opens, renames or removes a file of the copy;
 - ``again``: what is typed afterwards, one after the other, to see that it goes on.
 
 What was found goes beside the cases, with the suffix ``.out``: for each command its status and the last line of standard
@@ -83,29 +83,15 @@ def names_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def calls_of(command: list[str], start: Path, place: Path) -> int:
-    """How many calls of a whole command change a file."""
-    shutil.copytree(start, place)
-    tally, errors = place.with_suffix(".calls"), place.with_suffix(".err")
-
-    def count() -> None:
-        watch_calls(place, lambda n_calls: tally.open("a").write("x") and None)
-
-    done = ended(started([word.replace("PLACE", str(place)) for word in command], errors, count), errors)
-    assert done["status"] == 0, done["shown"]
-    return len(tally.read_text())
-
-
-def lived(case: dict[str, Any], start: Path, place: Path, n_calls: int) -> dict[str, Any]:
+def lived(case: dict[str, Any], start: Path, place: Path) -> dict[str, Any]:
     shutil.copytree(start, place)
 
     def typed(arguments: list[str]) -> list[str]:
         return [word.replace("PLACE", str(place)) for word in arguments]
 
     def signal_itself() -> None:
-        number = 1 + int(case["call"] * n_calls)
         chosen = getattr(signal, case["signal"])
-        watch_calls(place, lambda call: os.kill(os.getpid(), chosen) if call == number else None)
+        watch_calls(place, lambda number: os.kill(os.getpid(), chosen) if number == case["call"] else None)
 
     errors = [place.with_name(f"{place.name}.{number}.err") for number in range(len(case["commands"]))]
     at_call = signal_itself if "call" in case else (lambda: None)
@@ -130,12 +116,9 @@ def import_everything() -> None:
 def main_of_cases(path: Path) -> None:
     given = json.loads(path.read_text())
     import_everything()
-    start, n_calls, found = Path(given["start"]), dict[str, int](), []
-    for number, case in enumerate(given["cases"]):
-        command = json.dumps(case["commands"][0])
-        if "call" in case and command not in n_calls:
-            n_calls[command] = calls_of(case["commands"][0], start, path.parent / f"whole{len(n_calls)}")
-        found.append(lived(case, start, path.parent / f"case{number}", n_calls.get(command, 0)))
+    found = [
+        lived(case, Path(given["start"]), path.parent / f"case{number}") for number, case in enumerate(given["cases"])
+    ]
     path.with_suffix(".out").write_text(json.dumps(found))
 
 

@@ -41,6 +41,8 @@ FOLDERS = [
     *("--manifest", "PLACE/data/manifest.json", "--out", "PLACE/scores"),
 ]
 PREPARE = ["prepare", "PLACE/scans/list.csv", "PLACE/prepared", "--size", "32"]
+N_CALLS = {"train": 200, "resume": 135, "evaluate": 125, "figure": 130, "folders": 27, "prepare": 420}
+"""About as many calls of each command, as it is below, change a file."""
 COMMANDS = {
     "train": TRAIN,
     "resume": RESUME,
@@ -61,7 +63,9 @@ def moments() -> list[tuple[str, str, dict[str, float]]]:
     for name in COMMANDS:
         for _ in range(18 if NIGHTLY else 1):
             at = (
-                {"call": stream.random()} if stream.random() < 0.7 or not NIGHTLY else {"after_s": stream.uniform(0, 2)}
+                {"call": stream.randint(1, N_CALLS[name])}
+                if stream.random() < 0.7 or not NIGHTLY
+                else {"after_s": stream.uniform(0, 2)}
             )
             found.append((name, SIGNALS[len(found) % 3], at))
     return found
@@ -121,6 +125,12 @@ def found(start: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
             assert (path.with_name(f"case{number}") / name).read_text() == "mine", f"{name} of {cases[number]}"
     result: list[dict[str, Any]] = json.loads(path.with_suffix(".out").read_text())
     return result
+
+
+def test_the_signals_did_end_commands(found: list[dict[str, Any]]) -> None:
+    """Else the tests below would pass whatever a signal leaves behind."""
+    statuses = [lived["ended"][0]["status"] for lived in found[: len(moments())]]
+    assert sum(status != 0 for status in statuses) >= (60 if NIGHTLY else 5)
 
 
 def passing(names: list[str]) -> list[str]:
