@@ -76,10 +76,10 @@ def parsed(parse: Callable[..., _Parsed], *arguments: Any, **options: Any) -> _P
         >>> import json
         >>> parsed(json.loads, "[1, 2]")
         [1, 2]
-        >>> parsed(json.loads, "[1, 2")
+        >>> parsed(json.loads, "[1; 2]")
         Traceback (most recent call last):
             ...
-        roi_progressive.errors.UnreadableError: JSONDecodeError: Expecting ',' delimiter: line 1 column 7 (char 6)
+        roi_progressive.errors.UnreadableError: JSONDecodeError: Expecting ',' delimiter: line 1 column 3 (char 2)
     """
     try:
         return parse(*arguments, **options)

@@ -4,7 +4,8 @@ Every command is a process forked from this one, which has imported all of it an
 JSON: ``start`` is copied for each case, and of each case
 
 - ``commands``: what is typed, each by a process of its own, all at once; ``PLACE`` stands for the copy;
-- ``signal``, ``after_s``: sent to the first of them so long after it was started;
+- ``signal``: sent to the first of them, ``after_s`` so long after it was started, or before its ``call``-th call that
+  opens, renames or removes a file of the copy;
 - ``again``: what is typed afterwards, one after the other, to see that it goes on.
 
 What was found goes beside the cases, with the suffix ``.out``: for each command its status and the last line of
@@ -21,6 +22,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +30,34 @@ import torch
 
 from roi_progressive.cli.main import main
 
+OPENS_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 MODULES = ("data.prepare", "runs.train", "runs.evaluate", "runs.figure", "runs.demo", "check.host_check")
 FOREIGN = ("PIL.Image", "scipy.ndimage", "skimage.measure", "skimage.metrics", "skimage.transform", "tqdm", "filelock")
 
 
-def started(arguments: list[str], errors: Path) -> int:
+def watch_calls(folder: Path, seen: Callable[[int], None]) -> None:
+    """Tell ``seen`` of every call of this process, from 1, that is about to change a file below ``folder``."""
+    n_calls = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal n_calls
+        writes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
+        writes = writes or (event == "open" and bool(arguments[2] & OPENS_TO_WRITE))
+        if writes and isinstance(arguments[0], (str, Path)) and str(arguments[0]).startswith(f"{folder}{os.sep}"):
+            n_calls += 1
+            seen(n_calls)
+
+    sys.addaudithook(hook)
+
+
+def started(arguments: list[str], errors: Path, prepare: Callable[[], None] = lambda: None) -> int:
     """A command in a process of its own."""
     child = os.fork()
     if child:
         return child
     status = 70  # of an error that is no user's mistake
     try:
+        prepare()
         with open(errors, "w", encoding="utf-8") as stream:
             os.dup2(stream.fileno(), 2)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -70,9 +89,14 @@ def lived(case: dict[str, Any], start: Path, place: Path) -> dict[str, Any]:
     def typed(arguments: list[str]) -> list[str]:
         return [word.replace("PLACE", str(place)) for word in arguments]
 
+    def signal_itself() -> None:
+        chosen = getattr(signal, case["signal"])
+        watch_calls(place, lambda number: os.kill(os.getpid(), chosen) if number == case["call"] else None)
+
     errors = [place.with_name(f"{place.name}.{number}.err") for number in range(len(case["commands"]))]
-    children = [started(typed(words), file) for words, file in zip(case["commands"], errors, strict=True)]
-    if "signal" in case:
+    at_call = signal_itself if "call" in case else (lambda: None)
+    children = [started(typed(words), file, at_call) for words, file in zip(case["commands"], errors, strict=True)]
+    if "after_s" in case:
         time.sleep(case["after_s"])
         os.kill(children[0], getattr(signal, case["signal"]))
     found = [ended(child, file) for child, file in zip(children, errors, strict=True)]

@@ -92,6 +92,11 @@ def test_no_number_is_so_large_that_it_overflows_or_takes_forever(section: type[
         section(**name, **{key: value})
 
 
+def test_a_number_of_more_digits_than_python_prints_is_told_by_how_many() -> None:
+    with pytest.raises(ConfigError, match="got a whole number of about 4983 digits"):
+        Config(seed=10**5000)
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 NOT_A_NUMBER = ["1", None, True, math.nan, math.inf, -math.inf, 1j, [1.0]]

@@ -27,7 +27,7 @@ def test_every_file_that_is_named_exists(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:[\w.]+/)*[\w.]+\.(?:py|toml|cfg|md)|\.ci/run)`", text))
     assert named or document == "SECURITY.md"
-    written_by_us = {"roi.toml", "adapters/NAME.py", "tests/adapters/test_NAME.py"}
+    written_by_us = {"roi.toml", "table.md", "report.md", "adapters/NAME.py", "tests/adapters/test_NAME.py"}
     missing = [name for name in named - written_by_us if not ((ROOT / name).exists() or (PACKAGE / name).exists())]
     assert missing == []
 

@@ -187,7 +187,7 @@ TURNS = [
     pytest.param(*case.values, name, id=f"{case.id} {name}")
     for place, case in enumerate(CASES)
     for turn, name in enumerate(IN_PLACE)
-    if os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1" or (place + turn) % 4 == 0
+    if os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1" or (place + turn) % 6 == 0
     if not (name == "unreadable" and case.values[1].startswith("run/test/") and FOLDER_RECORD not in case.values[1])
 ]  # an image that is gone is made anew
 

@@ -122,7 +122,7 @@ def test_every_picture_has_a_mask_and_an_entry_and_nothing_else_is_written(volum
     assert manifest == report.manifest
     assert (manifest["format"], manifest["kind"], manifest["size_px"]) == (1, "prepared", 32)
     assert (manifest["regions"], manifest["phases"], manifest["paired"]) == (["tumor"], ["NC"], True)
-    expected = {"manifest.json", *(f"contact_sheet_{split}.png" for split in ("train", "val", "test"))}
+    expected = {"manifest.json", "written.json", *(f"contact_sheet_{split}.png" for split in ("train", "val", "test"))}
     for entry in manifest["slices"]:
         folder = f"{entry['split']}{entry['domain']}"
         assert entry["name"] == f"{entry['patient']}_NC_{entry['index']:03d}"
@@ -438,9 +438,16 @@ def test_a_folder_with_files_is_kept_unless_forced(volumes, tmp_path):
     (out / "precious.txt").write_text("mine")
     with pytest.raises(DataError, match=r"`out`.*force"):
         prepare(volumes, out, SMALL)
+    with pytest.raises(DataError, match="has no record of that"):
+        prepare(volumes, out, SMALL, force=True)
     assert bytes_below(out) == {"precious.txt": b"mine"}
+    (out / "precious.txt").unlink()
+    prepare(volumes, out, SMALL)
+    (out / "precious.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"`out`.*--force"):
+        prepare(volumes, out, SMALL)
     prepare(volumes, out, SMALL, force=True)
-    assert not (out / "precious.txt").exists() and (out / "manifest.json").exists()
+    assert (out / "precious.txt").read_text() == "mine" and (out / "manifest.json").exists()
 
 
 def test_an_empty_folder_is_filled_and_parents_are_made(volumes, tmp_path):

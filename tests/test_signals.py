@@ -41,8 +41,8 @@ FOLDERS = [
     *("--manifest", "PLACE/data/manifest.json", "--out", "PLACE/scores"),
 ]
 PREPARE = ["prepare", "PLACE/scans/list.csv", "PLACE/prepared", "--size", "32"]
-LONGEST_S = {"train": 1.5, "resume": 0.8, "evaluate": 1.2, "figure": 1.5, "folders": 0.6, "prepare": 0.6}
-"""By command: about as long as it takes here."""
+N_CALLS = {"train": 200, "resume": 135, "evaluate": 125, "figure": 130, "folders": 27, "prepare": 420}
+"""About as many calls of each command, as it is below, change a file."""
 COMMANDS = {
     "train": TRAIN,
     "resume": RESUME,
@@ -56,14 +56,19 @@ MINE = ("run/notes.txt", "run/networks/my_pretrained.pth", "run/test/A2B/notes.t
 IN_PASSING = re.compile(r"\.tmp$|\.partial|\.old$|\.lock$")
 
 
-def moments() -> list[tuple[str, str, float]]:
-    """A command, a signal, and when it comes."""
+def moments() -> list[tuple[str, str, dict[str, float]]]:
+    """A command, a signal, and when it comes: at a call that changes a file, or after some seconds."""
     stream = random.Random(0)
-    names = [name for name in COMMANDS for _ in range(18 if NIGHTLY else 1)]
-    return [
-        (name, SIGNALS[place % 3], stream.uniform(0.02, LONGEST_S[name] * (1.5 if NIGHTLY else 1)))
-        for place, name in enumerate(names)
-    ]
+    found = []
+    for name in COMMANDS:
+        for _ in range(18 if NIGHTLY else 1):
+            at = (
+                {"call": stream.randint(1, N_CALLS[name])}
+                if stream.random() < 0.7 or not NIGHTLY
+                else {"after_s": stream.uniform(0, 2)}
+            )
+            found.append((name, SIGNALS[len(found) % 3], at))
+    return found
 
 
 AT_ONCE = [[TRAIN, TRAIN], [EVALUATE, FIGURE, RESUME, RESUME]]
@@ -100,8 +105,8 @@ def start(
 def found(start: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     path = tmp_path_factory.mktemp("signalled") / "cases.json"
     cases: list[dict[str, Any]] = [
-        {"commands": [COMMANDS[name]], "signal": number, "after_s": after_s, "again": [AGAIN.get(name, COMMANDS[name])]}
-        for name, number, after_s in moments()
+        {"commands": [COMMANDS[name]], "signal": number, **at, "again": [AGAIN.get(name, COMMANDS[name])]}
+        for name, number, at in moments()
     ]
     cases += [{"commands": commands, "again": [RESUME, FIGURE]} for commands in AT_ONCE]
     path.write_text(json.dumps({"start": str(start), "cases": cases}))
@@ -122,6 +127,12 @@ def found(start: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
     return result
 
 
+def test_the_signals_did_end_commands(found: list[dict[str, Any]]) -> None:
+    """Else the tests below would pass whatever a signal leaves behind."""
+    statuses = [lived["ended"][0]["status"] for lived in found[: len(moments())]]
+    assert sum(status != 0 for status in statuses) >= (60 if NIGHTLY else 5)
+
+
 def passing(names: list[str]) -> list[str]:
     """What no command leaves; an unfinished data set stays, hidden, for the command that goes on with it."""
     return [name for name in names if IN_PASSING.search(name) and not name.startswith(".prepared.partial")]
@@ -129,11 +140,11 @@ def passing(names: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("place", range(len(moments())))
 def test_a_signal_leaves_nothing_behind_and_the_command_goes_on(place: int, found: list[dict[str, Any]]) -> None:
-    name, number, after_s = moments()[place]
+    name, number, at = moments()[place]
     (ended,), again = found[place]["ended"], found[place]["again"]
     assert ended["status"] in (0, 128 + getattr(signal, number), -getattr(signal, number)), ended
     assert "Traceback" not in ended["shown"]
-    assert passing(found[place]["left"]) == [], f"{name} after {after_s:.2f} s of {number}"
+    assert passing(found[place]["left"]) == [], f"{name}, {number} at {at}"
     if ended["status"] or name in ("resume", "evaluate", "figure"):
         # A command that had ended before the signal came refuses to write over what it wrote.
         assert [more["status"] for more in again] == [0], again
