@@ -176,7 +176,7 @@ MISTAKES = {
     "a word of neither domain": (
         "p,T2,i,t\n",
         ("T1", "FLAIR"),
-        r"line 3, column `modality` must be T1 or FLAIR; got 'T2'; did you mean 'T1'\?.*the column has T1, T2",
+        r"line 3, column `modality` must be T1 or FLAIR; got 'T2'; correct it.*the column has T1, T2",
     ),
     "a typo in the domains": (
         "p,FLAIR,i,t\n",

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import HostNotSupportedError
+from ..saving.locks import resolved
 
 ENTRY_MODULES = ("options.train_options", "models", "data")
 """What every code base of the junyanz dialect is driven by."""
@@ -33,7 +34,7 @@ class HostCheckout:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).resolve()
+        self.folder = resolved(folder, "host")
         absent = [name for name in ENTRY_MODULES if not self._has(name)]
         if absent:
             what = f"lacks {', '.join(absent)}" if self.folder.is_dir() else "is no folder"

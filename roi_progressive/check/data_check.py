@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..config import RegionConfig
-from ..errors import DataError
+from ..errors import DataError, UnreadableError, system_reason
 from ..runtime.rng import RandomState
+from ..saving.decoding import verify_image
 from ..saving.names import DOMAINS
 from ..saving.stray_files import is_stray
 
@@ -58,10 +57,10 @@ def _verify(path: str) -> None:
         DataError: They do not match.
     """
     try:
-        with Image.open(path) as image:
-            image.verify()
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"`data` must hold readable images; {path!r} is not: {error}; replace the file") from error
+        verify_image(path)
+    except (OSError, UnreadableError) as error:
+        reason = error.line if isinstance(error, UnreadableError) else system_reason(error)
+        raise DataError(f"`data` must hold readable images; {path!r} is not: {reason}; replace the file") from error
 
 
 def read_everything(loader: Any) -> tuple[int, int]:

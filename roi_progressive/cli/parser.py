@@ -8,13 +8,14 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..saving.names import CT_AND_MR, DIRECTIONS
+from ..saving.plain_text import printable
 
 
 class _Parser(argparse.ArgumentParser):
     """Reports a mistake in one line, as every other error."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"roi-progressive: error: {message}; see `{self.prog} --help`\n")
+        self.exit(2, f"roi-progressive: error: {printable(message)}; see `{self.prog} --help`\n")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -87,6 +87,10 @@ def checked_hounsfield(
     if rest.size == 0:
         raise _no_hounsfield(name, modality, f"holds nothing above {_BELOW_AIR_HU:g}", "check the file")
     if rest.min() >= 0:
+        highest = float(rest.max())
+        if highest <= 255:
+            kind = "a picture of 8 bits" if highest > 1 else "values scaled to 0 and 1"
+            raise _no_hounsfield(name, modality, f"has none below 0, like {kind}", "give the CT before it")
         raise _no_hounsfield(name, modality, "has none below 0", "correct the modality or apply the rescale intercept")
     sample = rest[:: max(1, rest.size // 200_000)]
     low, high = (float(value) for value in np.percentile(sample, (0.1, 99.9)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .. import setting_checks as check
 from ..errors import ConfigError
 from ..saving.names import CT_AND_MR, Domains
 from .hounsfield import IN_HOUNSFIELD
@@ -13,6 +14,9 @@ from .splits import split_counts
 
 MR_STEPS = ("denoise", "bias", "standardise", "clip", "zscore")
 DTYPES = ("uint8", "float32")
+MOST_MM = 10_000
+"""Of a field of view: no scanner has more."""
+MOST_HU = 1e6
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,22 @@ class PrepareOptions:
     hounsfield: tuple[str, ...] = IN_HOUNSFIELD
 
     def __post_init__(self) -> None:
-        for name, low in (("size_px", 8), ("slices_each_side", 0), ("split_seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise ConfigError(f"`{name}` must be a whole number of at least {low}; got {value!r}")
-        if not _numbers(self.ct_window, 2) or self.ct_window[0] <= 0:
-            raise ConfigError(f"`ct_window` must be (width, level) in HU, width above 0; got {self.ct_window!r}")
+        check.whole("", "size_px", self.size_px, 8, check.MOST_PX)
+        check.whole("", "slices_each_side", self.slices_each_side, 0, check.MOST_PX)
+        check.whole("", "split_seed", self.split_seed, 0)
+        if not _numbers(self.ct_window, 2) or self.ct_window[0] <= 0 or max(map(abs, self.ct_window)) > MOST_HU:
+            raise ConfigError(
+                f"`ct_window` must be (width, level) in HU, width above 0, both up to {MOST_HU:g}; "
+                f"got {self.ct_window!r}"
+            )
         if not _numbers(self.mr_percentiles, 2) or not 0 <= self.mr_percentiles[0] < self.mr_percentiles[1] <= 100:
             raise ConfigError(f"`mr_percentiles` must be two rising numbers in 0 to 100; got {self.mr_percentiles!r}")
         side = self.field_of_view_mm
-        if side is not None and (not _numbers((side,), 1) or side <= 0):
-            raise ConfigError(f"`field_of_view_mm` must be a number above 0, or None for the body's size; got {side!r}")
+        if side is not None and (not _numbers((side,), 1) or not 0 < side <= MOST_MM):
+            raise ConfigError(
+                f"`field_of_view_mm` must be a number above 0, up to {MOST_MM}, or None for the body's size; "
+                f"got {side!r}"
+            )
         for name in ("align", "paired"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"`{name}` must be true or false; got {getattr(self, name)!r}")

@@ -187,7 +187,7 @@ def _check_alike(planes: Sequence[Plane], holder: str, kind: str) -> None:
         odd_index = int(turned_px.max(axis=1).argmax())
         cosines = np.clip((axes * axes[odd_index]).sum(axis=2), -1, 1)
         raise DataError(
-            f"`image` must have {kind} of one orientation; {planes[odd_index].name} in {holder} is turned by up to "
+            f"`image` must have {kind} of one orientation; {planes[odd_index].name} is turned by up to "
             f"{np.degrees(np.arccos(cosines)).max():.1f} degrees against the others: a scout or another series; give "
             f"each a folder of its own"
         )

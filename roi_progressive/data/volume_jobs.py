@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import RoiProgressiveError
+from ..errors import RoiProgressiveError, UnreadableError
+from ..saving.decoding import decoded_array
 from .manifest_record import slice_record
 from .options import PrepareOptions
 from .partial_folder import PartialFolder
@@ -114,7 +115,10 @@ class CutVolumes:
 
 def _cached(place: PartialFolder, row: VolumeRow) -> FloatArray | None:
     file = _cache(place, row)
-    return np.load(file) if file.exists() else None
+    try:
+        return decoded_array(file) if file.exists() else None
+    except UnreadableError:  # the machine stopped while it was written; it is made again
+        return None
 
 
 def write_picture(place: PartialFolder, folder: str, picture: Picture) -> None:

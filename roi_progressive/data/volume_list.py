@@ -217,14 +217,16 @@ class _Modalities:
             return known[cell.casefold()]
         names = self.domains.names
         cone_beam = f", or {_CONE_BEAM}" if _CONE_BEAM in self.known() and _CONE_BEAM not in names else ""
-        near = difflib.get_close_matches(cell.casefold(), known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(cell.casefold(), known, n=1, cutoff=0.6)
         # Another kind of CT is no CT: the values of a cone beam's are not calibrated.
         other_ct = cell.upper().endswith("CT") and len(cell) > 2
         hint = f"; did you mean {known[near[0]][0]!r}?" if near and not other_ct else ""
         there = ", ".join(self.there[:6]) + (", ..." if len(self.there) > 6 else "")
+        strange = len(self.there) == 2 and not {word.casefold() for word in self.there} & set(known)
+        option = f"--domains {' '.join(self.there)}" if strange else "--domains"
         raise DataError(
             f"`manifest` line {line}, column `modality` must be {names[0]} or {names[1]}{cone_beam}; got "
-            f"{cell!r}{hint}; correct it, or name A and B by `--domains` (the column has {there})"
+            f"{cell!r}{hint}; correct it, or name A and B by `{option}` (the column has {there})"
         )
 
 

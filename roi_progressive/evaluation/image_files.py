@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, MaskError, first_line
+from ..errors import DataError, MaskError, UnreadableError, parsed, system_reason
+from ..saving.decoding import decoded_array, decoded_image
 from ..saving.stray_files import is_stray
 
 Grey = npt.NDArray[np.uint8]
@@ -82,10 +83,7 @@ def read_grey(path: Path) -> npt.NDArray[Any]:
     """
     if path.suffix.lower() == ".npy":
         return _grey_of_floats(_load_array(path, DataError), path)
-    values, mode = _read(path, DataError)
-    if mode not in ("L", "RGB"):
-        raise DataError(f"{path} must be an 8-bit grey or RGB image; got mode {mode}; write it as 8-bit grey PNG")
-    return values
+    return _grey_of_8_bit(*_read(path, DataError), path)
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
@@ -152,18 +150,10 @@ def read_picture(path: Path, scale: Scale = Scale()) -> Picture:
     """
     if path.suffix.lower() == ".npy":
         return _from_array(_load_array(path, DataError), path, scale)
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _MODES_16_BIT:
-                return read_grey(path)
-            if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
-                # Of 8 bits Pillow turns these round, of 16 it does not.
-                raise DataError(f"{path} must have 0 as black; it is a TIFF whose 0 is white; save it the other way")
-            return _from_16_bit(np.asarray(image), path, scale.white_or_default)
-    except (OSError, SyntaxError) as cause:
-        raise DataError(f"{path} cannot be read as an image: {first_line(cause)}") from cause
+    values, mode = _read(path, DataError)
+    if mode in _MODES_16_BIT:
+        return _from_16_bit(values, path, scale.white_or_default)
+    return _grey_of_8_bit(values, mode, path)
 
 
 def raw_values(path: Path) -> Picture | None:
@@ -175,13 +165,8 @@ def raw_values(path: Path) -> Picture | None:
     if path.suffix.lower() == ".npy":
         values = _load_array(path, DataError)
         return values if values.dtype == np.uint16 or values.dtype.kind == "f" else None
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image) if image.mode in _MODES_16_BIT else None
-    except (OSError, SyntaxError, ValueError) as cause:
-        raise DataError(f"{path} cannot be read as an image: {first_line(cause)}") from cause
+    values, mode = _read(path, DataError)
+    return values if mode in _MODES_16_BIT else None
 
 
 def read_region(path: Path, shape: tuple[int, ...]) -> Mask:
@@ -232,14 +217,13 @@ def _load_array(path: Path, error: type[DataError] | type[MaskError]) -> Picture
         DataError or MaskError: The file is missing, damaged, or holds several; whichever is given as ``error``.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
+        return decoded_array(path)
     except FileNotFoundError as cause:
         raise error(f"{path} is missing") from cause
-    except (OSError, ValueError, EOFError) as cause:
-        raise error(f"{path} cannot be read as an array: {first_line(cause)}") from cause
-    if not isinstance(loaded, np.ndarray):
-        raise error(f"{path} must hold one array; it holds several; save one slice a file")
-    return loaded
+    except OSError as cause:
+        raise error(f"{path} cannot be read as an array: {system_reason(cause)}") from cause
+    except UnreadableError as cause:
+        raise error(f"{path} cannot be read as an array: {cause.line}") from cause
 
 
 def _grey_of_floats(values: Picture, path: Path, ends: tuple[float, float] = ARRAY_RANGE) -> npt.NDArray[np.float64]:
@@ -274,18 +258,32 @@ def _from_16_bit(values: Picture, path: Path, white: float) -> Picture:
     return scaled
 
 
-def _read(path: Path, error: type[DataError] | type[MaskError]) -> tuple[Grey, str]:
-    from PIL import Image
+def _read(path: Path, error: type[DataError] | type[MaskError]) -> tuple[Picture, str]:
+    """The values of an image and its mode: 16-bit ones as they are, all others turned to 8-bit grey.
 
+    Raises:
+        DataError or MaskError: The file is missing, damaged or no image; whichever is given as ``error``.
+    """
     try:
-        with Image.open(path) as image:
-            image.verify()  # a PNG's checksums, which Pillow leaves aside where it decodes the pixels
-        with Image.open(path) as image:
-            return np.array(image.convert("L"), dtype=np.uint8), image.mode
+        image = decoded_image(path)
+        if image.mode in _MODES_16_BIT:
+            if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+                # Of 8 bits Pillow turns these round, of 16 it does not.
+                raise error(f"{path} must have 0 as black; it is a TIFF whose 0 is white; save it the other way")
+            return np.asarray(image), image.mode
+        return np.array(parsed(image.convert, "L"), dtype=np.uint8), image.mode
     except FileNotFoundError as cause:
         raise error(f"{path} is missing") from cause
-    except (OSError, SyntaxError, ValueError) as cause:  # PIL reports a broken PNG as either
-        raise error(f"{path} cannot be read as an image: {first_line(cause)}") from cause
+    except OSError as cause:
+        raise error(f"{path} cannot be read as an image: {system_reason(cause)}") from cause
+    except UnreadableError as cause:
+        raise error(f"{path} cannot be read as an image: {cause.line}") from cause
+
+
+def _grey_of_8_bit(values: Picture, mode: str, path: Path) -> Grey:
+    if mode not in ("L", "RGB"):
+        raise DataError(f"{path} must be an 8-bit grey or RGB image; got mode {mode}; write it as 8-bit grey PNG")
+    return values
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError, MaskError
 from ..saving.names import CT_AND_MR, DIRECTIONS, DOMAINS, Domains, source_of, target_of
-from ..saving.records import fault_of, read_json
+from ..saving.records import NUMBER, entry, fault_of, of_kind, read_json
 from .image_files import ENDINGS, Mask, Picture, list_images, read_grey, read_mask, read_sigma, same_size
 
 Label = tuple[str, str]
@@ -222,13 +222,13 @@ def read_manifest(path: Path, domain: str, split: str | None = None) -> tuple[di
     labels: dict[str, Label] = {}
     scales: dict[str, float] = {}
     with _reading_manifest(path):
-        for name, entry in _slices(path, split):
-            label = (str(entry["patient"]), str(entry["phase"]))
+        for name, found in _slices(path, split):
+            label = (str(entry(found, "patient", str, int)), str(entry(found, "phase", str, int)))
             if labels.setdefault(name, label) != label:
                 raise ValueError(f"{name} has the patients and phases {labels[name]} and {label}")
-            intensity = entry.get("intensity", {})
-            if entry.get("domain") == domain and intensity.get("unit") == "HU":
-                scales[name] = abs(float(intensity["a"]))
+            intensity = of_kind(found.get("intensity", {}), "`intensity`", dict)
+            if found.get("domain") == domain and intensity.get("unit") == "HU":
+                scales[name] = abs(float(entry(intensity, "a", *NUMBER)))
                 if not 0.0 < scales[name] < math.inf:
                     raise ValueError(f"{name} has the factor {intensity['a']!r} to HU")
     return labels, scales
@@ -299,15 +299,15 @@ def _label_of(name: str) -> Label:
 
 
 def _slices(path: Path, split: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    for entry in read_json(path)["slices"]:
-        if split is None or entry["split"] == split:
-            name = str(entry["name"])
-            yield Path(name).stem if name.lower().endswith(ENDINGS) else name, entry
+    for found in entry(read_json(path), "slices", list):
+        if split is None or entry(found, "split", str) == split:
+            name = entry(found, "name", str)
+            yield Path(name).stem if name.lower().endswith(ENDINGS) else name, found
 
 
 @contextmanager
 def _reading_manifest(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+    except (OSError, ValueError) as cause:
         raise DataError(f"{path} must be a data set's manifest; {fault_of(cause)}") from cause

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..saving.names import CT_AND_MR, Domains
+from ..saving.plain_text import in_csv, in_latex, in_markdown, printable
 from .aggregation import Cell, Results, metric_of, metrics_of
 from .intervals import DIFFERENCE
 from .lesions import MIN_CONTRAST_GREY
 from .metrics import COUNTS, FID, INVENTED, INVERTED, LESION_COUNTS, LOST, NO_SIGMA, UCE
-
-_LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": "~",
-    "^": r"\textasciicircum{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "→": r"$\to$",
-    "−": "$-$",
-}
 
 
 def render_text(
@@ -59,12 +50,9 @@ def render_markdown(
     domains: Domains = CT_AND_MR,
 ) -> str:
     """The same table in Markdown; arguments as in :func:`render_text`."""
-    table = _lay_out(results, region, notes, domains)
+    table = _lay_out(results, region, notes, domains, in_markdown)
     rule = ["---"] * 3 + ["---:"] * (len(table.header) - 3)
-    lines = [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
-        for line in [table.header, *table.joined(" ")]
-    ]
+    lines = ["| " + " | ".join(line) + " |" for line in [table.header, *table.joined(" ")]]
     lines.insert(1, "| " + " | ".join(rule) + " |")
     return "\n".join([*lines, "", *(f"{note}  " for note in table.notes)]) + "\n"
 
@@ -84,13 +72,13 @@ def render_csv(results: Mapping[str, Results], region: str | None = "tumor") -> 
     metrics = _columns(cells, region)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    named = [name for key in metrics for name in (key, f"{key}_low", f"{key}_high")]
+    named = [in_csv(name) for key in metrics for name in (key, f"{key}_low", f"{key}_high")]
     writer.writerow(["arm", "direction", "phase", *named, *COUNTS])
     for arm, direction, phase, cell in _walk(results):
         numbers: list[float | None] = []
         for key in metrics:
             numbers += [cell.get(key), *(cell.get("intervals", {}).get(key) or (None, None))]
-        writer.writerow([arm, direction, phase, *numbers, *(cell[key] for key in COUNTS)])
+        writer.writerow([in_csv(arm), in_csv(direction), in_csv(phase), *numbers, *(cell[key] for key in COUNTS)])
     return text.getvalue()
 
 
@@ -105,15 +93,11 @@ def render_latex(
     Arguments as in :func:`render_text`.
     """
     table = _lay_out(results, region, notes, domains)
-    lines = [" & ".join(_in_latex(cell) for cell in line) + r" \\" for line in [table.header, *table.joined("~")]]
+    lines = [" & ".join(in_latex(cell) for cell in line) + r" \\" for line in [table.header, *table.joined("~")]]
     comments = [f"% {note}" for note in table.notes]
     begin = rf"\begin{{tabular}}{{lll{'r' * (len(table.header) - 3)}}}"
     body = [begin, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
     return "\n".join([*comments, *body]) + "\n"
-
-
-def _in_latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 @dataclass(frozen=True)
@@ -136,28 +120,35 @@ class _Table:
         ]
 
 
-def _lay_out(results: Mapping[str, Results], region: str | None, notes: Sequence[str], domains: Domains) -> _Table:
+def _lay_out(
+    results: Mapping[str, Results],
+    region: str | None,
+    notes: Sequence[str],
+    domains: Domains,
+    name: Callable[[str], str] = printable,
+) -> _Table:
+    """The table as text; ``name`` writes whatever a user, a data set or a plugin named."""
     cells = [cell for _, _, _, cell in _walk(results)]
     counts = [key for key in COUNTS if region is not None or key != "n_region_slices"]
     columns = [*_columns(cells, region), *counts]
-    header = ["arm", "direction", "phase", *(COUNTS.get(key) or metric_of(key).title for key in columns)]
+    header = ["arm", "direction", "phase", *(COUNTS.get(key) or name(metric_of(key).title) for key in columns)]
     footnotes: dict[str, int] = {}
     rows = [
         [
-            arm,
-            _named(direction, domains),
-            phase,
+            name(arm),
+            _named(name(direction), domains),
+            name(phase),
             *(_text(cell, key, footnotes, signed=arm == DIFFERENCE) for key in columns),
         ]
         for arm, direction, phase, cell in _walk(results)
     ]
     intervals = [[_interval(cell, key) for key in columns] for cell in cells]
     legend = [
-        *_legend(cells, region),
+        *_legend(cells, None if region is None else name(region)),
         *(_lesion_legend(results, domains) if region is not None else []),
         *_direction_legend(results, domains),
-        *notes,
-        *(f"[{mark}] {why}" for why, mark in footnotes.items()),
+        *map(name, notes),
+        *(f"[{mark}] {name(why)}" for why, mark in footnotes.items()),
     ]
     return _Table(header, rows, intervals, legend)
 

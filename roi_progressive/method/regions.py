@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from ..config import RegionConfig
 from ..errors import ShapeError
+from ..runtime.finite import HALF
 from ..runtime.uploads import upload
 
 Box = tuple[int, int, int, int]
@@ -407,7 +408,7 @@ def extract_windows(image: Tensor, region: RegionMask, config: RegionConfig, bac
 
 def in_full(image: Tensor) -> Tensor:
     """An image in single precision or better: in half, one pixel's share of a logit would vanish."""
-    return image.to(torch.promote_types(image.dtype, torch.float32))
+    return image.float() if image.dtype in HALF else image
 
 
 def mask_tensor(inside: Bools, dtype: torch.dtype) -> Tensor:

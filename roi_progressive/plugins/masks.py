@@ -13,8 +13,9 @@ from PIL import Image, ImageChops
 from torch import Tensor
 
 from ..config import RegionConfig
-from ..errors import MaskError, one_line
+from ..errors import MaskError, UnreadableError, one_line, parsed
 from ..method.regions import RegionMask
+from ..saving.decoding import decoded_image
 from ..saving.stray_files import is_stray
 from .adapter import DomainMasks
 from .hookspecs import hookimpl
@@ -128,13 +129,10 @@ def read_mask(file: str, region: str, size: tuple[int, int] | None = None) -> Im
         MaskError: The file is unreadable, of another size, or has values that would all count as outside.
     """
     try:
-        with Image.open(file) as unread:
-            unread.verify()  # a PNG's checksums, which Pillow leaves aside where it decodes the pixels
-        with Image.open(file) as opened:
-            opened.load()
-            mask = _one_band(opened)
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = one_line(error)
+        opened = decoded_image(file)
+        mask: Image.Image = parsed(_one_band, opened)
+    except (OSError, UnreadableError) as error:
+        reason = error.line if isinstance(error, UnreadableError) else one_line(error)
         raise MaskError(f"`{region}` mask {file!r} must be a readable image: {reason}; write it anew") from error
     if size is not None and mask.size != size:
         raise MaskError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,10 @@ from ..evaluation.references import constant_fill, copy_source, mean_image
 from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score
 from ..plugins.manager import Plugins
 from ..runtime.devices import choose_device
+from ..saving.locks import only_writer
 from ..saving.names import CT_AND_MR, DIRECTIONS
-from ..saving.records import ChangedRecordError, check_files, read_json
+from ..saving.records import entry, fault_of, of_kind, read_json
+from ..saving.written import check_files
 from .folder import Run
 from .scores import RunScores
 from .train import Report
@@ -89,20 +92,26 @@ def evaluate_run(
     # Mistakes in the data come to light before anything is translated.
     organ = ORGAN if chosen == "tumor" and ORGAN in regions_of(root) else None
     sources = {d: _sources(root, split, d, chosen, organ) for d in DIRECTIONS}
+    arms = {name: [_reference(name, pairs, root, chosen) for pairs in sources.values()] for name in references}
+    first_of_arms = (itertools.islice(arm, 1) for of_arm in arms.values() for arm in of_arm)
+    for _ in itertools.chain(*sources.values(), *first_of_arms):  # read, and looked at
+        pass
     place = str(choose_device(device))
     lpips, inception = load_lpips(weights_dir, place), load_inception(weights_dir, device=place)
-    images = translate(opened, split, device=device, report=report)
-    pairs = {d: pairs_from_folders(root, split, d, images[d], chosen, organ) for d in DIRECTIONS}
-    shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
-    if uncertainty:
-        maps = {d: opened.sigma(split, d) for d in DIRECTIONS}
-        shown["model"] = [with_sigma(of_direction, maps) for of_direction in pairs.values()]
-    for name in references:
-        shown[name] = [_reference(name, of_direction, root, chosen) for of_direction in sources.values()]
-    extra = _extra_columns(Plugins(plugins))
-    slices = {
-        arm: [scored for p in of_arm for scored in score(p, lpips, inception, extra)] for arm, of_arm in shown.items()
-    }
+    with only_writer(opened.folder):  # until all was scored: nobody else makes the images anew
+        images = translate(opened, split, device=device, report=report)
+        pairs = {d: pairs_from_folders(root, split, d, images[d], chosen, organ) for d in DIRECTIONS}
+        shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
+        if uncertainty:
+            maps = {d: opened.sigma(split, d) for d in DIRECTIONS}
+            shown["model"] = [with_sigma(of_direction, maps) for of_direction in pairs.values()]
+        for name in references:
+            shown[name] = [_reference(name, of_direction, root, chosen) for of_direction in sources.values()]
+        extra = _extra_columns(Plugins(plugins))
+        slices = {
+            arm: [scored for p in of_arm for scored in score(p, lpips, inception, extra)]
+            for arm, of_arm in shown.items()
+        }
     results = {arm: aggregate(scored) for arm, scored in slices.items()}
     return RunScores(results, slices, images, chosen, (), domains)
 
@@ -233,15 +242,18 @@ def regions_of(root: Path) -> list[str]:
     """The regions that a data set names in its manifest or, without one, has mask folders of.
 
     Raises:
-        DataError: The manifest is not as it was written.
+        DataError: The manifest cannot be read, or is not as it was written.
     """
+    manifest = root / "manifest.json"
     try:
-        return [str(name) for name in read_json(root / "manifest.json")["regions"]]
-    except ChangedRecordError as error:
-        raise DataError(f"{root / 'manifest.json'} must be a data set's manifest; {error}") from error
-    except (OSError, ValueError, KeyError, TypeError):
-        folders = [path.name for split in ("train", "test") for path in root.glob(f"{split}A_*") if path.is_dir()]
-        return sorted({name.partition("A_")[2] for name in folders})
+        described = of_kind(read_json(manifest), "its content", dict) if manifest.exists() else {}
+        if "regions" in described:
+            return [str(name) for name in entry(described, "regions", list)]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{manifest} must be a data set's manifest; {fault_of(error)}; prepare it anew") from error
+    # The manifest of another program, or none.
+    folders = [path.name for split in ("train", "test") for path in root.glob(f"{split}A_*") if path.is_dir()]
+    return sorted({name.partition("A_")[2] for name in folders})
 
 
 def default_region(root: Path) -> str | None:

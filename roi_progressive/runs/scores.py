@@ -19,8 +19,9 @@ from ..evaluation.metrics import LESION_COUNTS
 from ..evaluation.scoring import LABELS, SliceScores
 from ..evaluation.table import render_csv, render_latex, render_markdown
 from ..saving.names import CT_AND_MR, DOMAINS, Domains
-from ..saving.records import fault_of, read_json, write_json
+from ..saving.records import NUMBER, entry, fault_of, of_kind, read_json, write_json
 from ..saving.whole_files import write_text
+from ..saving.written import recorded, remove_written
 
 IDENTICAL = "identical pixels"
 RELIABILITY_FILES = ("reliability.png", "reliability.pdf")
@@ -63,7 +64,22 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
     Raises:
         DataError: A file cannot be written.
     """
-    files = tuple(Path(folder) / name for name in FILES)
+    place = Path(folder)
+    files = tuple(place / name for name in FILES)
+    pictures = tuple(place / name for name in RELIABILITY_FILES)
+    first = next(iter(scores.slices))
+    curves = _reliability(scores.slices[first], scores.region)
+    with recorded(place, *files, *(pictures if curves else ())):
+        _write_tables(files, scores, curves)
+        if curves:
+            reliability_figure(curves, *pictures, domains=scores.domains)
+    if curves:
+        return files + pictures
+    remove_written(place, RELIABILITY_FILES)  # an earlier evaluation's
+    return files
+
+
+def _write_tables(files: Sequence[Path], scores: RunScores, curves: Mapping[str, Any]) -> None:
     write_text(files[0], render_markdown(scores.results, scores.region, scores.notes, scores.domains))
     write_text(files[1], render_csv(scores.results, scores.region))
     write_text(files[2], render_latex(scores.results, scores.region, scores.notes, scores.domains))
@@ -74,7 +90,6 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
         for phase, cell in phases.items()
     ]
     first, *others = scores.slices
-    curves = _reliability(scores.slices[first], scores.region)
     content: dict[str, Any] = {
         "region": scores.region,
         "notes": list(scores.notes),
@@ -85,7 +100,6 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
     if scores.domains != CT_AND_MR:
         content["domains"] = {domain: scores.domains.name(domain) for domain in DOMAINS}
     write_json(files[3], content | ({"reliability": curves} if curves else {}))
-    return files + _pictures(Path(folder), curves, scores.domains)
 
 
 def _reliability(slices: Sequence[SliceScores], region: str | None) -> dict[str, dict[str, list[dict[str, float]]]]:
@@ -102,17 +116,6 @@ def _reliability(slices: Sequence[SliceScores], region: str | None) -> dict[str,
         }
         for direction, of in known.items()
     }
-
-
-def _pictures(folder: Path, curves: Mapping[str, Any], domains: Domains) -> tuple[Path, ...]:
-    """Draw the diagram or, without a sigma, take away an earlier evaluation's."""
-    pictures = tuple(folder / name for name in RELIABILITY_FILES)
-    if curves:
-        reliability_figure(curves, *pictures, domains=domains)
-        return pictures
-    for path in pictures:
-        path.unlink(missing_ok=True)
-    return ()
 
 
 def plain_scores(slices: Sequence[SliceScores]) -> list[dict[str, Any]]:
@@ -137,8 +140,8 @@ def read_slices(path: str | Path) -> list[SliceScores]:
             f"none; evaluate the other one first"
         )
     try:
-        return [_scored(entry) for entry in read_json(file)["slices"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [_scored(found) for found in entry(read_json(file), "slices", list)]
+    except (OSError, ValueError) as error:
         raise DataError(
             f"`compare` must be a folder or metrics.json that `roi-progressive evaluate` wrote; {str(file)!r} cannot "
             f"be used: {fault_of(error)}; evaluate the other one again"
@@ -154,21 +157,22 @@ def _plain(scored: SliceScores) -> dict[str, Any]:
     return {**labels, **scores, "reasons": reasons}
 
 
-def _scored(entry: Mapping[str, Any]) -> SliceScores:
-    reasons = {str(name): str(reason) for name, reason in entry["reasons"].items()}
+def _scored(found: Any) -> SliceScores:
+    reasons = {name: str(reason) for name, reason in entry(found, "reasons", dict).items()}
+    given = {name: value for name, value in found.items() if name not in (*LABELS, *LESION_COUNTS, "reasons")}
     scores = {
         name: math.inf if reasons.get(name) == IDENTICAL else None if value is None else float(value)
-        for name, value in entry.items()
-        if name not in (*LABELS, *LESION_COUNTS, "reasons")
+        for name, value in given.items()
+        if of_kind(value, f"`{name}`", *NUMBER, type(None)) is value
     }
-    counts = {key: int(entry[key]) for key in LESION_COUNTS if key in entry}
+    counts = {key: entry(found, key, int) for key in LESION_COUNTS if key in found}
     return {
         **counts,  # type: ignore[typeddict-item]
-        "name": entry["name"],
-        "patient": entry["patient"],
-        "phase": entry["phase"],
-        "direction": entry["direction"],
-        "region_px": int(entry["region_px"]),
+        "name": entry(found, "name", str),
+        "patient": entry(found, "patient", str),
+        "phase": entry(found, "phase", str),
+        "direction": entry(found, "direction", str),
+        "region_px": entry(found, "region_px", int),
         "scores": scores,
         "reasons": {name: reason for name, reason in reasons.items() if reason != IDENTICAL},
         "fid_features": None,

@@ -208,8 +208,9 @@ class Session:
             epoch: In the host's own count.
 
         Raises:
-            ConfigError: The epoch lies before the one the run already stood at.
+            ConfigError: The epoch lies before the one the run already stood at, or the session is closed.
         """
+        self._check_open()
         if self._host_random is not None:  # came with a loaded state, for the start of its next epoch
             self._host_random.restore()
             self._host_random = None
