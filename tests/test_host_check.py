@@ -221,7 +221,7 @@ LOADERS = {
     "as it must be": "lambda image: flipped(image, np.random.random() < 0.5)",
 }
 TOLD = {
-    "with a generator made anew": "masks do not follow: `dataset` must do to the mask of 'tumor' what it does to the image",
+    "with a generator made anew": "masks do not follow: `dataset` must do to the mask of 'tumor' what it does to",
     "with grey levels drawn": "masks are read off where a sample changes with its region",
     "from 0 to 1": "images of domain A reach from 0 to 1, not from -1: `background` = -1 is none of their greys",
     "as it must be": None,
@@ -267,4 +267,4 @@ def test_what_a_loader_makes_of_the_files_is_looked_at(loader: str, checkout: Pa
     told = TOLD[loader]
     of_images = ("masks", "images")
     traps = [trap for trap in found.traps if trap.startswith(of_images)]
-    assert (any(told in trap for trap in traps) if told is not None else not traps), traps
+    assert any(told in trap for trap in traps) if told is not None else not traps, traps
