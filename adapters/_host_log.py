@@ -12,7 +12,6 @@ from roi_progressive import Config, GuidedSession, Patches
 
 SIGMA_WHITE = 0.5
 """The standard deviation, in units of the image's range [-1, 1], that a sigma map shows white; 0 is black."""
-_MADE_BY = {"A2B": "sigma_B", "B2A": "sigma_A"}
 
 
 def loss_names(config: Config, directions: Sequence[str]) -> list[str]:
@@ -119,7 +118,7 @@ def show_sigma(
         for direction, source in sources().items():
             if direction not in asked or not takes_image_alone(asked[direction]):
                 continue
-            name = _MADE_BY[direction]
+            name = f"sigma_{direction[2:]}"  # of the domain it leads to
             if name not in model.visual_names:
                 patches.set(model, "visual_names", [*model.visual_names, name])
                 patches.set(model, name, None)

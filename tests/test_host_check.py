@@ -210,3 +210,61 @@ def test_what_the_host_cannot_import_is_named(checkout: Path, phantom_root: Path
 def test_options_of_the_host_follow_two_dashes(checkout: Path, phantom_root: Path, capsys: Any) -> None:
     assert main(["check", "--host", str(checkout), "--data", str(phantom_root), "--", "--epochs", "10"]) == 0
     assert "epochs 6 to 10: stage 2" in capsys.readouterr().out
+
+
+# --- what a loader makes of the files ---------------------------------------------------------------------------------
+
+LOADERS = {
+    "with a generator made anew": "lambda image: flipped(image, np.random.default_rng().random() < 0.5)",
+    "with grey levels drawn": "lambda image: drawn(image)",
+    "from 0 to 1": "lambda image: (unit(image) + 1) / 2",
+    "as it must be": "lambda image: flipped(image, np.random.random() < 0.5)",
+}
+TOLD = {
+    "with a generator made anew": "masks do not follow: `dataset` must do to the mask of 'tumor' what it does to",
+    "with grey levels drawn": "masks are read off where a sample changes with its region",
+    "from 0 to 1": "images of domain A reach from 0 to 1, not from -1: `background` = -1 is none of their greys",
+    "as it must be": None,
+}
+LOADING = """
+import numpy as np
+import torch
+from pathlib import Path
+from PIL import Image
+
+def unit(image):
+    return torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32).copy())[None] / 127.5 - 1
+
+def flipped(image, turned):
+    return unit(image).flip(2) if turned else unit(image)
+
+def drawn(image):
+    return (unit(image) + 1) * np.random.uniform(0.3, 1.0) - 1
+
+class Images(torch.utils.data.Dataset):
+    def __init__(self, root):
+        self.A_paths, self.B_paths = (sorted(map(str, Path(root, f"train{d}").glob("*.png"))) for d in "AB")
+        self.transform = TRANSFORM
+
+    def __len__(self):
+        return len(self.A_paths)
+
+    def __getitem__(self, index):
+        paths = {"A": self.A_paths[index], "B": self.B_paths[index]}
+        images = {domain: self.transform(Image.open(path)) for domain, path in paths.items()}
+        return {**images, **{f"{domain}_paths": path for domain, path in paths.items()}}
+
+def create_dataset(opt):
+    return torch.utils.data.DataLoader(Images(opt.dataroot), shuffle=True)
+"""
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_what_a_loader_makes_of_the_files_is_looked_at(loader: str, checkout: Path, phantom_root: Path) -> None:
+    (checkout / "data" / "__init__.py").write_text(LOADING.replace("TRANSFORM", LOADERS[loader]), encoding="utf-8")
+    region = RegionConfig("tumor", scales=1, windows_px=(16, 32), layers=1, base_channels=2)
+    found = check_host(checkout, phantom_root, Config(regions=(region,), ggd=None))
+    told = TOLD[loader]
+    of_images = ("masks", "images")
+    traps = [trap for trap in found.traps if trap.startswith(of_images)]
+    assert any(told in trap for trap in traps) if told is not None else not traps, traps

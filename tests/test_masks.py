@@ -147,6 +147,44 @@ def test_masks_lie_in_sibling_folders() -> None:
     assert found == {"liver": Path("data/trainA_liver/x.png"), "tumor": Path("data/trainA_tumor/x.png")}
 
 
+def _exist(root: Path, *files: str) -> None:
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 255).save(root / name)
+
+
+def test_masks_of_folders_below_the_split_lie_beside_the_split(tmp_path: Path) -> None:
+    """Below it, the host would take them for images."""
+    _exist(tmp_path, "trainA/p01/a/x.png", "trainA_tumor/p01/a/x.png")
+    found = find_masks([str(tmp_path / "trainA/p01/a/x.png")], [RegionConfig("tumor")], roi_masks)
+    ((masks),) = found.values()
+    assert masks["tumor"] == str(tmp_path / "trainA_tumor" / "p01" / "a" / "x.png")
+    with pytest.raises(MaskError, match=r"no mask folder '.*/trainA_liver/p01/a'"):
+        find_masks([str(tmp_path / "trainA/p01/a/x.png")], [RegionConfig("liver")], roi_masks)
+
+
+def test_masks_among_the_images_are_told_before_they_are_trained_on(tmp_path: Path) -> None:
+    _exist(tmp_path, "trainA/p01/x.png", "trainA/p01_tumor/x.png", "trainA/y.png")
+    listed = [str(tmp_path / name) for name in ("trainA/p01/x.png", "trainA/p01_tumor/x.png")]
+    with pytest.raises(MaskError, match=r"lies in a folder of 'tumor' masks; move .*trainA_tumor/p01"):
+        find_masks(listed, [RegionConfig("tumor")], roi_masks)
+    both = [str(tmp_path / name) for name in ("trainA/p01/x.png", "trainA/y.png")]
+    with pytest.raises(MaskError, match=r"lists '.*y\.png', which is a mask, and would train on it"):
+        find_masks(both, [RegionConfig("tumor")], lambda path, regions: {"tumor": tmp_path / "trainA/y.png"})
+
+
+@pytest.mark.parametrize("name", ["._x.png", ".ipynb_checkpoints/x-checkpoint.png", "Thumbs.db"])
+def test_what_other_programs_leave_is_no_image(name: str, tmp_path: Path, options: Any) -> None:
+    with pytest.raises(MaskError, match="which a file browser or notebook has left"):
+        find_masks([str(tmp_path / "trainA" / name)], [RegionConfig("tumor")], roi_masks)
+    _exist(tmp_path, "trainA/x.png", "trainB/x.png")
+    stray = tmp_path / "trainA" / name
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"")
+    dataset = UnalignedDataset(options(dataroot=str(tmp_path)))
+    assert dataset.A_paths == [str(tmp_path / "trainA" / "x.png")]
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     for folder in ("trainA", "trainA_tumor"):
@@ -235,6 +273,32 @@ def test_a_soft_mask_marks_what_its_sharp_edges_would(kind: Any, options: Any, t
     _write_all(options(), tmp_path, Image.fromarray((ramp * np.iinfo(kind).max).astype(kind)))
     mask = _with_tumor_masks(options(), tmp_path)[0]["roi_masks"]["A"]["tumor"]
     assert torch.equal(mask[0], torch.from_numpy(ramp >= 0.5))
+
+
+@pytest.mark.parametrize("colour", ["red", "lime", "blue", "yellow", "white"])
+def test_a_mask_may_be_drawn_in_any_colour(colour: str, options: Any, tmp_path: Path) -> None:
+    drawn = Image.new("RGB", (32, 32))
+    drawn.paste(colour, (4, 6, 10, 20))
+    _write_all(options(), tmp_path, drawn)
+    for domain in "AB":
+        mask = _with_tumor_masks(options(), tmp_path)[0]["roi_masks"][domain]["tumor"]
+        assert mask.sum() == 6 * 14 and mask[0, 6:20, 4:10].all()
+
+
+def test_a_soft_mask_counts_from_one_half(options: Any, tmp_path: Path) -> None:
+    ramp = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))
+    _write_all(options(), tmp_path, Image.fromarray(ramp))
+    mask = _with_tumor_masks(options(), tmp_path)[0]["roi_masks"]["A"]["tumor"]
+    assert torch.equal(mask[0], torch.from_numpy(ramp > 127))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_mask_may_have_more_bits(bits: int, options: Any, tmp_path: Path) -> None:
+    mask = np.zeros((32, 32), np.uint16)
+    mask[6:20, 4:10] = 255 if bits == 8 else 65535
+    _write_all(options(), tmp_path, Image.fromarray(mask))
+    found = _with_tumor_masks(options(), tmp_path)[0]["roi_masks"]["A"]["tumor"]
+    assert torch.equal(found[0], torch.from_numpy(mask > 0))
 
 
 # --- data sets that masks cannot follow -------------------------------------------------------------------------------

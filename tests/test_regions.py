@@ -433,3 +433,33 @@ def test_half_precision_images_are_judged_in_single_precision(dtype: torch.dtype
     torch.testing.assert_close(loss, network.losses(exact, torch.square), rtol=0, atol=0)
     loss.sum().backward()
     assert image.grad.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("numbers", "inside"),
+    [
+        ([0.0, 0.2, 0.6, 1.0], [False, False, True, True]),
+        ([-1.0, -0.2, 0.2, 1.0], [False, False, True, True]),
+        ([0.0, 100.0, 128.0, 255.0], [False, False, True, True]),
+        ([1e-7, 1e-7, 1.0, 1.0], [False, False, True, True]),
+        ([0, 1, 1, 0], [False, True, True, False]),
+        ([0, 1, 2, 4], [False, True, True, True]),
+        ([0, 90, 128, 255], [False, False, True, True]),
+        ([False, True, True, False], [False, True, True, False]),
+    ],
+    ids=["soft", "from -1 to 1", "grey levels", "a softmax", "0 and 1", "labels", "8 bits", "bool"],
+)
+def test_what_is_above_one_half_of_a_masks_range_is_inside(numbers: list[float], inside: list[bool]) -> None:
+    mask = RegionMask.from_tensor(torch.tensor(numbers).reshape(1, 1, 2, 2))
+    assert mask.mask.flatten().tolist() == inside
+
+
+def test_batches_of_masks_are_joined_and_parted() -> None:
+    first, second = torch.zeros(2, 1, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    first[1, :, 1:3, 2:] = 1
+    second[0, :, 0, 0] = True
+    joined = RegionMask.joined([RegionMask.from_tensor(first), RegionMask.from_tensor(second)])
+    assert joined.boxes == (None, (1, 2, 3, 4), (0, 0, 1, 1)) and joined.is_finite
+    assert joined.of_samples(slice(1, 2)).boxes == ((1, 2, 3, 4),)
+    first[0, 0, 0, 0] = torch.nan
+    assert not RegionMask.joined([RegionMask.from_tensor(first)]).is_finite

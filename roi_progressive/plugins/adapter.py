@@ -26,7 +26,8 @@ class Translation:
     """One direction of one training step. All images are ``[N, C, H, W]`` in [-1, 1].
 
     Args:
-        direction: ``A2B`` or ``B2A``.
+        direction: ``A2B`` or ``B2A``; with letters or digits behind it where a host has several generators a direction
+            (``A2B1``, ``A2B2``), each of which has discriminators of its own.
         source: Real images of the source domain.
         fake: What the direction's generator made of them, in the host's live graph.
         real: Real images of the target domain; aligned with ``source`` only where ``paired``.

@@ -123,7 +123,7 @@ class _Trial:
         adapter = Plugins(self._plugins, defaults=[mask_files]).adapter_for(host, self._active)
         self.name = adapter.name
         generators = adapter.generators()
-        if not generators or any(name not in DIRECTIONS for name in generators):
+        if not generators or any(name[:3] not in DIRECTIONS for name in generators):
             yield f"`generators` must name A2B, B2A or both; got {sorted(generators)}"
         if not all(isinstance(network, nn.Module) for network in generators.values()):
             yield "`generators` must give torch modules"
@@ -228,7 +228,7 @@ class _Trial:
 
 def _faults(made: Translation) -> Iterator[str]:
     where = f"the translation {made.direction}"
-    if made.direction not in DIRECTIONS:
+    if made.direction[:3] not in DIRECTIONS:
         yield f"{where} must be A2B or B2A"
     images = {"source": made.source, "fake": made.fake, "real": made.real}
     images |= {name: image for name in ("reconstruction", "identity") if (image := getattr(made, name)) is not None}

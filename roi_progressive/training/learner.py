@@ -103,7 +103,7 @@ class Learner:
         direction = translation.direction
         outputs = (
             (direction, translation.fake),
-            (REVERSE[direction], translation.reconstruction),
+            (REVERSE.get(direction, ""), translation.reconstruction),
             (direction, translation.identity),
         )
         for made_by, output in outputs:
@@ -238,10 +238,10 @@ def _restore(optimizer: torch.optim.Adam, saved: Mapping[str, Any]) -> None:
 
 def _channels(generators: Iterable[str], first: Sequence[Translation]) -> dict[str, int]:
     """Image channels of every direction that trains, also of those that the first step does not show."""
-    channels = {REVERSE[translation.direction]: translation.source.shape[1] for translation in first}
+    channels = {REVERSE[t.direction]: t.source.shape[1] for t in first if t.direction in REVERSE}
     channels.update({translation.direction: translation.fake.shape[1] for translation in first})
     training = {*generators, *(translation.direction for translation in first)}
-    return {direction: channels[direction] for direction in REVERSE if direction in training}
+    return {d: channels[d] for d in (*REVERSE, *sorted(training - set(REVERSE))) if d in training}
 
 
 def _factory(plugins: Plugins) -> DiscriminatorFactory:

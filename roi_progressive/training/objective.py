@@ -282,7 +282,7 @@ class GeneratorObjective:
         target = self._target(translation) if configured == "auto" else configured
         output, truth, made_by = {
             "paired": (translation.fake, translation.real, direction),
-            "cycle": (translation.reconstruction, translation.source, REVERSE[direction]),
+            "cycle": (translation.reconstruction, translation.source, REVERSE.get(direction, "")),
             "identity": (translation.identity, translation.real, direction),
         }[target]
         if output is None or made_by not in self._heads:
@@ -315,7 +315,7 @@ class GeneratorObjective:
         """What ``auto`` stands for: the data decide."""
         if translation.paired:
             return "paired"
-        cycled = translation.reconstruction is not None and REVERSE[translation.direction] in self._heads
+        cycled = translation.reconstruction is not None and REVERSE.get(translation.direction) in self._heads
         return "cycle" if cycled else "identity"
 
     def _extra_terms(self, translations: Sequence[Translation], leaves: _Leaves, taken: set[str]) -> Iterator[_Terms]:

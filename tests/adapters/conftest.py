@@ -154,6 +154,60 @@ class ToySumming(ToyStyled):
         self.optimizer_G.step()
 
 
+class ToyDeepLIIF(ToyModel):
+    """One image into two modalities, a generator each; the second target is the first one's negative."""
+
+    def __init__(self, opt: Any) -> None:
+        super().__init__(opt)
+        del self.netG, self.isTrain
+        self.is_train = True
+        object.__setattr__(opt, "modalities_no", 2)
+        self.model_names, self.visual_names = ["G1", "D1", "G2", "D2"], ["real_A", "fake_B_1", "fake_B_2"]
+        self.netG1, self.netG2 = (ResnetGenerator(1, 1, 4, 1) for _ in range(2))
+        self.netD1, self.netD2 = (PatchGAN(2, 4, 2) for _ in range(2))
+        self.optimizer_G = self._optimizer(self.netG1, self.netG2)
+        self.optimizer_D = self._optimizer(self.netD1, self.netD2)
+
+    def set_input(self, batch: Mapping[str, Any]) -> None:
+        self.real_A, (self.real_B_1, self.real_B_2) = batch["A"], batch["B"]
+
+    def forward(self) -> None:
+        self.fake_B_1, self.fake_B_2 = self.netG1(self.real_A), self.netG2(self.real_A)
+
+    def _judged(self, image: str) -> list[Tensor]:
+        pairs = [(getattr(self, f"netD{k}"), getattr(self, f"{image}_{k}")) for k in (1, 2)]
+        return [net(torch.cat([self.real_A, of.detach() if image == "real_B" else of], 1)) for net, of in pairs]
+
+    def optimize_parameters(self) -> None:
+        self.forward()
+        self.optimizer_D.zero_grad()
+        sum((judged - 1).square().mean() for judged in self._judged("real_B")).backward()
+        self.optimizer_D.step()
+        self.optimizer_G.zero_grad()
+        self.loss_G = torch.tensor(0.0)
+        for place, judged in enumerate(self._judged("fake_B"), 1):
+            close = (getattr(self, f"fake_B_{place}") - getattr(self, f"real_B_{place}")).abs().mean()
+            self.loss_G += ((judged - 1).square().mean() + close) * 0.25
+        self.loss_G.backward()
+        self.optimizer_G.step()
+
+
+class SeveralTargets(Dataset[dict[str, Any]]):
+    """Three images in one file, of which the last two are one another's negatives."""
+
+    def __init__(self, folder: Path) -> None:
+        self.AB_paths = sorted(str(path) for path in folder.glob("*.png"))
+
+    def __len__(self) -> int:
+        return len(self.AB_paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path = self.AB_paths[index]
+        pixels = np.asarray(Image.open(path).convert("L"), dtype=np.float32) / 127.5 - 1.0
+        a, b = (torch.from_numpy(half.copy())[None] for half in np.split(pixels, 2, axis=1))
+        return {"A": a, "B": [b, -b], "A_paths": path, "B_paths": path}
+
+
 class ToyCUT(ToyModel):
     """One call translates both domains, mirrored at random; a third network is made at the first batch."""
 
@@ -249,6 +303,7 @@ TOYS: dict[str, type[Any]] = {
     "two steps": ToyTwoSteps,
     "accumulating": ToyAccumulating,
     "summing": ToySumming,
+    "deepliif": ToyDeepLIIF,
 }
 
 
@@ -304,7 +359,8 @@ def build_toy(toy_options: Callable[..., Any], aligned: Path) -> Callable[..., t
             seed(0)
         opt = toy_options(**changes)
         model = TOYS[kind](opt)
-        loader = create_dataset(opt) if kind == "cut" else DataLoader(SideBySide(aligned), opt.batch_size, shuffle=True)
+        images = SeveralTargets if kind == "deepliif" else SideBySide
+        loader = create_dataset(opt) if kind == "cut" else DataLoader(images(aligned), opt.batch_size, shuffle=True)
         return model, loader
 
     return build

@@ -19,8 +19,11 @@ from roi_progressive import (
     HostNotSupportedError,
     MaskError,
     RegionConfig,
+    Translation,
     attach,
+    hookimpl,
 )
+from roi_progressive.adapters import DialectAdapter
 from roi_progressive.adapters.cut import CUTAdapter
 from roi_progressive.adapters.cut import roi_adapter as cut
 from roi_progressive.adapters.junyanz import roi_adapter as cycle_gan
@@ -268,3 +271,56 @@ def test_masks_of_side_by_side_images_are_sought_beside_their_folder(build_toy: 
     model, loader = build_toy("pix2pix")
     with pytest.raises(MaskError, match=r"no mask folder .*pairs_liver"):
         attach(model, loader, Config(regions=(RegionConfig("liver"),), ggd=None))
+
+
+# --- hosts that lack something ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pix2pix", "cut"])
+def test_an_inert_session_asks_nothing_of_a_host(
+    kind: str, build_toy: Any, toy_step: Any, tiny: Any, tiny_region: Any
+) -> None:
+    model, loader = build_toy(kind)
+    with attach(model, loader, tiny(regions=(tiny_region(stage=2),)), n_epochs=4) as session:
+        session._adapter.translations = lambda masks: 1 / 0  # whatever a host lacks is not missed
+        session.start_epoch(1)
+        for batch in loader:
+            toy_step(model, batch)
+        assert session.state_dict()["steps"] == 0
+
+
+def test_what_fails_inside_an_adapter_is_told_with_host_adapter_and_attribute(
+    build_toy: Any, toy_step: Any, tiny: Any
+) -> None:
+    model, loader = build_toy("styled")
+    with attach(model, loader, tiny()) as session:
+        session.start_epoch(1)
+        type(model).real_B = property(lambda self: self.__dict__["no_such_image"], lambda self, value: None)
+        try:
+            with pytest.raises(HostNotSupportedError) as caught:
+                toy_step(model, next(iter(loader)))
+        finally:
+            del type(model).real_B
+    told = str(caught.value)
+    assert all(word in told for word in ("'junyanz pix2pix'", "`translations` fails on ToyStyled", "no_such_image"))
+    assert "DialectAdapter" in told and "\n" not in told
+
+
+def test_the_ten_line_adapter_of_the_readme_is_enough(build_toy: Any, toy_step: Any, tiny: Any) -> None:
+    class MyDialectAdapter(DialectAdapter):
+        name = "my fork"
+
+        def generators(self) -> Any:
+            return {"A2B": self.model.netG}
+
+        def translations(self, masks: Any) -> Any:
+            a, b = self.masks_of_model(masks)
+            images = {"source": self.model.real_A, "fake": self.model.fake_B, "real": self.model.real_B}
+            return [Translation("A2B", **images, masks=a, real_masks=b)]
+
+    class MyPlugin:
+        @hookimpl
+        def roi_adapter(self, host: Any, config: Config) -> Any:
+            return MyDialectAdapter(host, config)
+
+    check_adapter(lambda: build_toy("pix2pix"), step=toy_step, config=tiny(), plugins=[MyPlugin()])

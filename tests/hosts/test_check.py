@@ -59,7 +59,34 @@ def test_a_term_the_host_has_no_target_for_is_a_trap(
     command = ["check", "--host", str(hosts_folder / "cut"), "--data", str(data), "--", "--model", "cut"]
     assert main([*command, "--CUT_mode", "FastCUT", "--netF_nc", "64", "--num_patches", "16", *SMALL]) == 0
     said = capsys.readouterr().out
-    assert "cost      not measured" in said and "`ggd.target` is 'auto'" in said
+    assert "uncertainty is left out for A2B: `ggd.target` = 'auto' needs" in said
+
+
+def test_sixteen_bits_that_the_hosts_reader_turns_white_are_a_trap(
+    hosts_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in data.iterdir():
+        (tmp_path / folder.name).mkdir()
+        for path in folder.glob("*.png"):
+            grey = np.asarray(Image.open(path).convert("L"))
+            wide = grey if "_" in folder.name else (grey.astype(np.uint16) + 300) * 60
+            Image.fromarray(wide).save(tmp_path / folder.name / path.name)
+    host = str(hosts_folder / "junyanz-classic")
+    command = ["check", "--host", host, "--data", str(tmp_path), "--", "--model", "cycle_gan", *SMALL]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "has 16 bits, and the host's reader turns 100 % of it white; window the images to 8 bits first" in said
+
+
+def test_a_host_whose_own_step_fails_is_a_trap(
+    hosts_folder: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CUT's loader makes three channels of everything; its networks are told of one."""
+    command = ["check", "--host", str(hosts_folder / "cut"), "--data", str(data), "--", "--model", "cut"]
+    options = ("--input_nc", "1", "--output_nc", "1", "--netF_nc", "64", "--num_patches", "16")
+    assert main([*command, *options, *SMALL]) == 0
+    said = capsys.readouterr().out
+    assert "cost      not measured" in said and "the host's own step fails: RuntimeError: " in said
 
 
 def test_a_mistake_is_one_line(hosts_folder: Path, data: Path, tmp_path: Path, capsys: Any) -> None:
