@@ -9,13 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from roi_progressive import Adapter, Config, Session, Translation, hookimpl
-from roi_progressive.method.regions import RegionMask
-from roi_progressive.plugins.adapter import DomainMasks
-from roi_progressive.plugins.patching import Patches
-from roi_progressive.runtime.rng import RandomState
+from roi_progressive import (
+    Adapter,
+    Config,
+    DomainMasks,
+    GuidedSession,
+    Patches,
+    RandomState,
+    RegionMask,
+    Translation,
+    hookimpl,
+)
 
-from .dialect import MODEL, DialectAdapter, lacking
+from ._dialect import MODEL, DialectAdapter, lacking
 
 NEEDED = (*MODEL, "netG", "netF", "data_dependent_initialize")
 
@@ -56,7 +62,9 @@ class CUTAdapter(DialectAdapter):
         a, b = (self._mirrored_masks(masks[domain]) for domain in self.batch_domains())
         real_A, real_B = self._mirrored(model.real_A), self._mirrored(model.real_B)
         identity = model.idt_B if model.opt.nce_idt else None
-        return (Translation("A2B", real_A, model.fake_B, real_B, None, identity, a, b),)
+        return (
+            Translation("A2B", source=real_A, fake=model.fake_B, real=real_B, identity=identity, masks=a, real_masks=b),
+        )
 
     def _mirrored(self, images: Tensor) -> Tensor:
         return torch.flip(images, [3]) if self._is_mirrored() else images
@@ -74,7 +82,7 @@ class CUTAdapter(DialectAdapter):
 
     # -- `resume = "exact"`: one optimizer is only made at the first batch, by a forward that draws ------------------
 
-    def install(self, session: Session, patches: Patches) -> None:
+    def install(self, session: GuidedSession, patches: Patches) -> None:
         super().install(session, patches)
         if self.is_training() and self._config.resume == "exact":
             patches.wrap(self._model, "data_dependent_initialize", self._without_drawing)

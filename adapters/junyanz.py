@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from roi_progressive import Adapter, Config, Translation, hookimpl
-from roi_progressive.plugins.adapter import DomainMasks
+from roi_progressive import Adapter, Config, DomainMasks, Translation, hookimpl
 
-from .dialect import MODEL, DialectAdapter, lacking
+from ._dialect import MODEL, DialectAdapter, lacking
 
 NEEDED = (*MODEL, "netG_A", "netG_B")
 
@@ -44,6 +43,22 @@ class CycleGANAdapter(DialectAdapter):
         model = self._model
         a, b = (masks[domain] for domain in self.batch_domains())
         return (
-            Translation("A2B", model.real_A, model.fake_B, model.real_B, model.rec_A, None, a, b),
-            Translation("B2A", model.real_B, model.fake_A, model.real_A, model.rec_B, None, b, a),
+            Translation(
+                "A2B",
+                source=model.real_A,
+                fake=model.fake_B,
+                real=model.real_B,
+                reconstruction=model.rec_A,
+                masks=a,
+                real_masks=b,
+            ),
+            Translation(
+                "B2A",
+                source=model.real_B,
+                fake=model.fake_A,
+                real=model.real_A,
+                reconstruction=model.rec_B,
+                masks=b,
+                real_masks=a,
+            ),
         )

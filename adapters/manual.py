@@ -1,4 +1,4 @@
-"""Plain scripts: the session is told everything by ``generator_loss`` and ``discriminator_step``."""
+"""Plain scripts, which call the session's ``generator_loss`` and ``discriminator_step`` themselves."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from roi_progressive import Adapter, Config, ConfigError, Session, Translation, hookimpl
-from roi_progressive.plugins.adapter import DomainMasks
-from roi_progressive.plugins.patching import Patches
+from roi_progressive import (
+    Adapter,
+    Config,
+    ConfigError,
+    DomainMasks,
+    GuidedSession,
+    Patches,
+    Translation,
+    hookimpl,
+)
 
-from .host_state import load_moments, moments_of
+from ._host_state import load_moments, moments_of
 
 DIRECTIONS = ("A2B", "B2A")
 
@@ -26,7 +33,7 @@ def roi_adapter(host: Any, config: Config) -> Adapter | None:
 
 @hookimpl
 def roi_host_lacks(host: Any) -> dict[str, list[str]]:
-    """A host that came here is no mapping."""
+    """What a host lacks that is no mapping."""
     return {ManualAdapter.name: ["a dict of generators"]}
 
 
@@ -64,7 +71,7 @@ class ManualAdapter(Adapter):
     def translations(self, masks: DomainMasks) -> Sequence[Translation]:
         return ()
 
-    def install(self, session: Session, patches: Patches) -> None:
+    def install(self, session: GuidedSession, patches: Patches) -> None:
         session.step_started()
 
     def learning_rates(self) -> Mapping[str, float]:

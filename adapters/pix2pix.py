@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from roi_progressive import Adapter, Config, Translation, hookimpl
-from roi_progressive.plugins.adapter import DomainMasks
+from roi_progressive import Adapter, Config, DomainMasks, Translation, hookimpl
 
-from .dialect import MODEL, DialectAdapter, lacking
+from ._dialect import MODEL, DialectAdapter, lacking
 
 NEEDED = (*MODEL, "netG")
 TRAINING = ("netD", "criterionL1")
@@ -61,4 +60,14 @@ class Pix2PixAdapter(DialectAdapter):
     def translations(self, masks: DomainMasks) -> Sequence[Translation]:
         model = self._model
         a, b = (masks[domain] for domain in self.batch_domains())
-        return (Translation("A2B", model.real_A, model.fake_B, model.real_B, None, None, a, b, paired=True),)
+        return (
+            Translation(
+                "A2B",
+                source=model.real_A,
+                fake=model.fake_B,
+                real=model.real_B,
+                masks=a,
+                real_masks=b,
+                paired=True,
+            ),
+        )

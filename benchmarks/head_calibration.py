@@ -22,7 +22,12 @@ from torch.nn import functional
 
 from roi_progressive import UNetGenerator, ggd_nll, ggd_variance
 from roi_progressive.data.phantom import LESION_TYPES, PHASES, phantom_patient
-from roi_progressive.evaluation.calibration import bin_statistics, calibration_scores, expected_calibration_error
+from roi_progressive.evaluation.calibration import (
+    bin_statistics,
+    expected_calibration_error,
+    rank_correlation,
+    sparsification_error,
+)
 from roi_progressive.method.ggd import GGDHead
 
 LOSSES = {"exact": ggd_nll, "in circulation": circulating_nll}
@@ -89,10 +94,10 @@ def scores(head: GGDHead, features: Tensor, fake: Tensor, pairs: Slices) -> dict
     arrays = [(GREY_LEVELS * (x + 1))[:, 0].numpy() for x in (pairs.mr, fake)]
     every = list(zip(*arrays, sigma[:, 0].numpy(), pairs.mask.numpy(), strict=True))
     image, region = np.sum([bin_statistics(*one) for one in every], axis=0)
-    of_slices = [calibration_scores(*one)[0] for one in every]
     found = {"uce": expected_calibration_error(image), "tumour_uce": expected_calibration_error(region)}
-    for key in ("ause", "sigma_rank"):
-        found[key] = float(np.mean([one[key] for one in of_slices if one[key] is not None]))
+    for key, function in (("ause", sparsification_error), ("sigma_rank", rank_correlation)):
+        values = [function(of_slice, made.astype(np.float64) - real) for real, made, of_slice, _ in every]
+        found[key] = float(np.mean([value for value in values if value is not None]))
     return {key: float("nan") if value is None else value for key, value in found.items()}
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 Step = Callable[[], object]
@@ -83,6 +86,49 @@ def flops_of(step: Step) -> int:
     with FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())
+
+
+class _LaunchCounter(TorchDispatchMode):
+    """Counts the aten operations that are dispatched to a device, views left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+        self.paused = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not self.paused and not _is_view(func):
+            self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+    def pause(self, *_: Any) -> None:
+        """From here on nothing is counted: an optimizer is at work."""
+        self.paused = True
+
+    def go_on(self, *_: Any) -> None:
+        """The optimizer is done."""
+        self.paused = False
+
+
+def _is_view(func: Any) -> bool:
+    """Whether an operator gives another look at its input, and starts nothing."""
+    return any(result.alias_info is not None and not result.alias_info.is_write for result in func._schema.returns)
+
+
+def launches_of(step: Step) -> Counter[str]:
+    """The aten operations that one call dispatches, by operator; views and what optimizers do are left out."""
+    counter = _LaunchCounter()
+    hooks = [
+        register_optimizer_step_pre_hook(counter.pause),
+        register_optimizer_step_post_hook(counter.go_on),
+    ]
+    try:
+        with counter:
+            step()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counter.counts
 
 
 def peak_bytes_of(step: Step) -> int:

@@ -40,10 +40,11 @@ from roi_progressive.data.phantom import PHANTOM_VERSION
 from roi_progressive.errors import ConfigError, RoiProgressiveError
 from roi_progressive.runs.demo import demo_options
 from roi_progressive.runs.evaluate import REFERENCES, evaluate_run
-from roi_progressive.runs.folder import append_json, saved_epoch, write_json
+from roi_progressive.runs.folder import saved_epoch
 from roi_progressive.runs.scores import write_scores
 from roi_progressive.runs.train import TrainOptions, resume, train
 from roi_progressive.runtime.parallel import Report, run_parallel
+from roi_progressive.saving.records import append_json, read_json, read_json_lines, write_json
 
 QUICK = {"patients": (6, 3), "slices": 2, "size_px": 32, "epochs": 4}
 FULL = {"patients": (24, 12), "slices": 9, "size_px": 64, "epochs": 14}
@@ -115,7 +116,7 @@ def study(chosen: argparse.Namespace) -> None:
     started = {run.name: 0.0 for run in runs}
     shares = dict.fromkeys(started, 0.0)
 
-    def hear(bar: ProgressBar, name: str, share: float, text: str) -> None:
+    def report_run(bar: ProgressBar, name: str, share: float, text: str) -> None:
         started[name] = started[name] or time.monotonic()
         shares[name] = share
         bar.share(sum(shares.values()) / len(shares), f"{name}: {text}")
@@ -126,7 +127,7 @@ def study(chosen: argparse.Namespace) -> None:
 
     if runs:
         with ProgressBar("study") as bar:
-            run_parallel({run.name: run for run in runs}, chosen.processes, partial(hear, bar))
+            run_parallel({run.name: run for run in runs}, chosen.processes, partial(report_run, bar))
     else:
         write_report(out, finished(out))
     print((out / "report.md").read_text(encoding="utf-8"))
@@ -148,7 +149,7 @@ def settings_of(scans: Path | None, quick: bool, epochs: int | None = None) -> d
 def _begin(out: Path, settings: dict[str, Any], scans: Path | None) -> None:
     described = out / "study.json"
     if described.is_file():
-        before = json.loads(described.read_text(encoding="utf-8"))
+        before = read_json(described)
         other = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
         if other:
             raise ConfigError(f"`OUT` holds a study with other {', '.join(other)}; got {out}; choose another folder")
@@ -169,17 +170,12 @@ def make_data(out: Path, settings: Mapping[str, Any], scans: Path | None) -> Non
 
 def finished(out: Path) -> list[dict[str, Any]]:
     """The lines of ``runs.jsonl``; a last one that was cut off is left out, and its run made again."""
-    path, lines = out / "runs.jsonl", []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines
+    path = out / "runs.jsonl"
+    return read_json_lines(path) if path.is_file() else []
 
 
 def _line(run: Run, minutes: float) -> dict[str, Any]:
-    rows = json.loads((run.folder / "test" / "metrics.json").read_text(encoding="utf-8"))["rows"]
+    rows = read_json(run.folder / "test" / "metrics.json")["rows"]
     means = [row for row in rows if row["phase"] == "mean"]
     return {"arm": run.arm, "seed": run.seed, "minutes": round(minutes, 2), "means": means}
 

@@ -18,8 +18,7 @@ from measure import Spread, Times, flops_of, parsed, parser, ratios, table, time
 
 from roi_progressive import Config, DiscriminatorBank, RegionConfig
 from roi_progressive.method.regions import RegionMask
-
-DIRECTIONS = ("A2B", "B2A")
+from roi_progressive.saving.names import DIRECTIONS
 
 
 class BankStep:

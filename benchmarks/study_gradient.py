@@ -25,8 +25,8 @@ from study.arms import Arm
 from study.scan_arms import arms_of
 from torch import Tensor
 
-from roi_progressive.evaluation.figures import DIRECTION_NAMES
 from roi_progressive.runs.train import train
+from roi_progressive.saving.names import CT_AND_MR, DIRECTIONS
 from roi_progressive.training.tap import Injection
 
 PARTS = ("first", "second", "last")
@@ -98,12 +98,12 @@ def main() -> None:
         seeds = range(1, chosen.rounds + 1)
         found = [meetings_of(guided[chosen.arm], settings, data, seed) for seed in seeds]
     rows, figures = [], dict[str, Any]()
-    for direction in DIRECTION_NAMES:
+    for direction in DIRECTIONS:
         ratios = [thirds(one.ratios[direction]) for one in found]
         cosines = [thirds(one.cosines[direction]) for one in found]
         for place, part in enumerate(PARTS):
             ratio, cosine = (Spread.of([of[place] for of in every]) for every in (ratios, cosines))
-            rows.append([DIRECTION_NAMES[direction], part, ratio.text(), cosine.text()])
+            rows.append([CT_AND_MR.title(direction), part, ratio.text(), cosine.text()])
             figures[f"{direction} {part}"] = {"ratio": ratio, "cosine": cosine}
     print(table(["direction", "third of the steps", "ours / host's", "cosine"], rows))
     write(figures, chosen.json)

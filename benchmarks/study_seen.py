@@ -19,9 +19,8 @@ from study.gains import interval
 from study.tables import markdown
 from study.training import by_patient, kept_epochs, kept_generators
 
-from roi_progressive.evaluation.figures import DIRECTION_NAMES
-from roi_progressive.evaluation.manifest import label_in_name
-from roi_progressive.evaluation.pairs import DIRECTIONS
+from roi_progressive.evaluation.pairs import label_in_name
+from roi_progressive.saving.names import CT_AND_MR, DIRECTIONS, DOMAINS, SPLITS, source_of, target_of
 
 GROUPS = ("source trained on", "target trained on", "neither")
 Scores = dict[tuple[str, str], dict[str, float]]
@@ -32,13 +31,11 @@ def scores_of(out: Path, arm: str, seed: int) -> Scores:
     """Those of the last generators of a run."""
     run = out / "runs" / f"{arm}-{seed}"
     made = kept_generators(run, kept_epochs(run)[-1])
-    givers = {domain: _patients(out / "data" / f"train{domain}") for domain in "AB"}
+    givers = {domain: _patients(out / "data" / f"train{domain}") for domain in DOMAINS}
     scores: Scores = {}
     for direction in DIRECTIONS:
-        every = {
-            split: by_patient(made[direction], out / "paired", split, direction) for split in ("train", "val", "test")
-        }
-        for group, domain in zip(GROUPS[:2], (direction[0], direction[2]), strict=True):
+        every = {split: by_patient(made[direction], out / "paired", split, direction) for split in SPLITS}
+        for group, domain in zip(GROUPS[:2], (source_of(direction), target_of(direction)), strict=True):
             scores[direction, group] = {p: value for p, value in every["train"].items() if p in givers[domain]}
         scores[direction, GROUPS[2]] = {**every["val"], **every["test"]}
     return scores
@@ -69,7 +66,7 @@ def main() -> int:
                 gain = np.array([[ours[p] - plain[p] for p in sorted(plain)] for ours, plain in pairs])
                 low, high = interval(gain)
                 told.append(f"{gain.mean():+.2f} [{low:+.2f}, {high:+.2f}]")
-            rows.append([arm, DIRECTION_NAMES[direction], str(len(seeds)), *told])
+            rows.append([arm, CT_AND_MR.title(direction), str(len(seeds)), *told])
     print("\n".join(markdown(["arm", "direction", "seeds", *GROUPS], rows, 2)))
     return 0
 

@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from .method.discriminators import DiscriminatorBank, PatchDiscriminator, RegionDiscriminator
     from .method.generator import UNetGenerator
     from .method.ggd import GGDHead, ggd_nll, ggd_variance
-    from .method.stages import StageController
-    from .plugins.adapter import Adapter, Translation
+    from .method.regions import RegionMask
+    from .method.stages import Stage, StageController
+    from .plugins.adapter import Adapter, DatasetLayout, DomainMasks, GuidedSession, Translation, Uncertainty
     from .plugins.hookspecs import hookimpl
+    from .plugins.patching import Patches
+    from .runtime.rng import RandomState
+    from .saving.checkpoint import checkpoint_name
     from .training.session import Session, attach
 
 __version__ = "0.1.0"
@@ -37,24 +41,33 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataError",
+    "DatasetLayout",
     "DiscriminatorBank",
     "DivergenceError",
+    "DomainMasks",
     "GGDConfig",
     "GGDHead",
+    "GuidedSession",
     "HostNotSupportedError",
     "MaskError",
     "PatchDiscriminator",
+    "Patches",
     "PluginError",
+    "RandomState",
     "RegionConfig",
     "RegionDiscriminator",
+    "RegionMask",
     "RoiProgressiveError",
     "Session",
     "ShapeError",
+    "Stage",
     "StageConfig",
     "StageController",
     "Translation",
     "UNetGenerator",
+    "Uncertainty",
     "attach",
+    "checkpoint_name",
     "ggd_nll",
     "ggd_variance",
     "hookimpl",
@@ -66,24 +79,33 @@ _MODULE_OF = {
     "Config": "config",
     "ConfigError": "errors",
     "DataError": "errors",
+    "DatasetLayout": "plugins.adapter",
+    "DiscriminatorBank": "method.bank",
     "DivergenceError": "errors",
-    "DiscriminatorBank": "method.discriminators",
+    "DomainMasks": "plugins.adapter",
     "GGDConfig": "config",
     "GGDHead": "method.ggd",
+    "GuidedSession": "plugins.adapter",
     "HostNotSupportedError": "errors",
     "MaskError": "errors",
     "PatchDiscriminator": "method.discriminators",
+    "Patches": "plugins.patching",
     "PluginError": "errors",
+    "RandomState": "runtime.rng",
     "RegionConfig": "config",
     "RegionDiscriminator": "method.discriminators",
+    "RegionMask": "method.regions",
     "RoiProgressiveError": "errors",
     "Session": "training.session",
     "ShapeError": "errors",
+    "Stage": "method.stages",
     "StageConfig": "config",
     "StageController": "method.stages",
     "Translation": "plugins.adapter",
     "UNetGenerator": "method.generator",
+    "Uncertainty": "plugins.adapter",
     "attach": "training.session",
+    "checkpoint_name": "saving.checkpoint",
     "ggd_nll": "method.ggd",
     "ggd_variance": "method.ggd",
     "hookimpl": "plugins.hookspecs",

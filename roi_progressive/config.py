@@ -6,10 +6,10 @@ Nothing here imports torch, so a configuration can be written and checked anywhe
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import setting_checks as check
 from .errors import ConfigError
@@ -19,9 +19,82 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover - the standard library has it from 3.11 on
     import tomli as tomllib
 
-ROI_MODES = ("crop", "mask", "concat")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RegionMode:
+    """How a discriminator is shown a region. Everything that depends on the mode reads this record.
+
+    In every mode the gradient on the image is zero outside the mask and its ``context_px``.
+
+    Args:
+        whole_image: Its window is the whole image, which must be large enough for all scales; otherwise it is the
+            smallest window of the ladder ``windows_px`` that holds the region.
+        shows_outside: What lies outside the mask and its context is shown as it is, cut off from the gradient;
+            otherwise it is painted with the background.
+        extra_channels: Channels that follow the image's own; 1 for the mask, or 0.
+    """
+
+    whole_image: bool = False
+    shows_outside: bool = False
+    extra_channels: int = 0
+
+
+ROI_MODES: dict[str, RegionMode] = {
+    # A window around the region, its outside painted.
+    "crop": RegionMode(),
+    # The whole image, the region's outside painted.
+    "mask": RegionMode(whole_image=True),
+    # A window left as it is, the mask as one more channel.
+    "concat": RegionMode(shows_outside=True, extra_channels=1),
+}
+
+
+@dataclass(frozen=True)
+class AdversarialLoss:
+    """Three functions from logits to losses of the same shape, element by element.
+
+    Args:
+        generator: Small where generated images pass for real.
+        real: The discriminator's loss on real images.
+        fake: The discriminator's loss on generated images.
+    """
+
+    generator: Callable[[Tensor], Tensor]
+    real: Callable[[Tensor], Tensor]
+    fake: Callable[[Tensor], Tensor]
+
+
+def _softplus(logits: Tensor) -> Tensor:
+    from torch.nn.functional import softplus  # here, so that a configuration can be read without torch
+
+    return softplus(logits)
+
+
+ADVERSARIAL_LOSSES: dict[str, AdversarialLoss] = {
+    # Mao et al. 2017; the paper's eq. 3 to 8.
+    "least_squares": AdversarialLoss(
+        generator=lambda logits: (logits - 1).square(),
+        real=lambda logits: (logits - 1).square(),
+        fake=lambda logits: logits.square(),
+    ),
+    # Goodfellow et al. 2014, with the generator's loss that does not saturate.
+    "vanilla": AdversarialLoss(
+        generator=lambda logits: _softplus(-logits),
+        real=lambda logits: _softplus(-logits),
+        fake=lambda logits: _softplus(logits),
+    ),
+    # Lim and Ye 2017.
+    "hinge": AdversarialLoss(
+        generator=lambda logits: -logits,
+        real=lambda logits: (1 - logits).relu(),
+        fake=lambda logits: (1 + logits).relu(),
+    ),
+}
+
 GGD_TARGETS = ("auto", "paired", "cycle", "identity")
-ADVERSARIAL_LOSSES = ("least_squares", "vanilla", "hinge")
 
 _Section = TypeVar("_Section", "RegionConfig", "GGDConfig", "StageConfig")
 
@@ -36,8 +109,9 @@ class RegionConfig:
         weight: Factor of the region's adversarial term in the generator's loss.
         stage: The stage, counted from 1, at which the region joins; ``None`` gives the first region
             stage 2, the next stage 3, and so on.
-        roi_mode: ``crop`` (a window, outside the mask painted), ``mask`` (the whole image, outside
-            painted) or ``concat`` (a window left as it is, the mask as one more channel).
+        roi_mode: How the discriminator is shown the region, by its name in ``ROI_MODES``: ``crop`` (a window, outside
+            the mask painted), ``mask`` (the whole image, outside painted), ``concat`` (a window left as it is, the
+            mask as one more channel).
         windows_px: The ladder of window sides; each sample takes the smallest that holds its region.
         margin_px: Border kept free between the region and the window's edge.
         context_px: How far around the mask the image stays visible to the discriminator; it is also
@@ -76,7 +150,7 @@ class RegionConfig:
         check.number(where, "weight", self.weight, low=0.0)
         if self.stage is not None:
             check.whole(where, "stage", self.stage, low=1)
-        check.choice(where, "roi_mode", self.roi_mode, ROI_MODES)
+        check.choice(where, "roi_mode", self.roi_mode, tuple(ROI_MODES))
         check.windows(where, self.windows_px, self.scales)
         check.whole(where, "margin_px", self.margin_px, low=0)
         check.whole(where, "context_px", self.context_px, low=0)
@@ -88,6 +162,11 @@ class RegionConfig:
         check.choice(where, "missing", self.missing, ("error", "skip"))
         if self.batch_key is not None:
             check.template(where, "batch_key", self.batch_key)
+
+    @property
+    def mode(self) -> RegionMode:
+        """The record of its ``roi_mode``."""
+        return ROI_MODES[self.roi_mode]
 
 
 @dataclass(frozen=True)
@@ -165,13 +244,26 @@ class Config:
         regions: The regions of interest, in the order in which they join. Empty means none.
         ggd: The uncertainty head, or ``None`` for none.
         stages: When the stages begin.
-        adversarial: ``least_squares`` (the paper's), ``vanilla`` or ``hinge``.
+        adversarial: A name in ``ADVERSARIAL_LOSSES``: ``least_squares`` (the paper's), ``vanilla`` or ``hinge``.
         balance: Cap of our gradient's norm on an image as a share of the host's own; ``None`` for no cap.
         pool_size: Generated windows kept per region and direction for the discriminators; 0 for none.
         background: The grey value painted outside a mask, in [-1, 1].
         resume: ``networks`` restores what is ours; ``fresh`` nothing; ``exact`` the host's optimizer moments, pools and
             random streams too.
         seed: Seed of our own random streams; the host's are never touched.
+
+    Raises:
+        ConfigError: A value is wrong.
+
+    Example:
+        >>> config = Config.from_mapping({"regions": [{"name": "tumor", "scales": 2}], "ggd": False})
+        >>> config.regions[0].mode
+        RegionMode(whole_image=False, shows_outside=False, extra_channels=0)
+        >>> Config.from_mapping(config.to_mapping()) == config
+        True
+        >>> Config.from_mapping({"pool": 50})
+        Traceback (most recent call last):
+        roi_progressive.errors.ConfigError: `pool` is not a setting; did you mean `pool_size`?
     """
 
     regions: tuple[RegionConfig, ...] = field(default_factory=lambda: (RegionConfig("tumor"),))
@@ -200,7 +292,7 @@ class Config:
                     f"`{key}` must be a {kind[0].__name__}; got {getattr(self, key)!r}; "
                     f"use Config.from_mapping for plain dicts"
                 )
-        check.choice("", "adversarial", self.adversarial, ADVERSARIAL_LOSSES)
+        check.choice("", "adversarial", self.adversarial, tuple(ADVERSARIAL_LOSSES))
         if self.balance is not None:
             check.number("", "balance", self.balance, low=1e-6)
         check.whole("", "pool_size", self.pool_size, low=0)

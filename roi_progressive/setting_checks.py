@@ -119,7 +119,8 @@ def _dotted(where: str, key: str) -> str:
 
 
 def _between(low: float, high: float | None) -> str:
-    return f"of at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+    first, last = (f"{bound:g}" if isinstance(bound, float) else str(bound) for bound in (low, high))
+    return f"of at least {first}" if high is None else f"between {first} and {last}"
 
 
 def _rising(values: Any, kind: type | tuple[type, ...]) -> bool:

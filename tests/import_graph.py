@@ -186,15 +186,9 @@ def folder_arrows(arrows: Mapping[str, set[str]]) -> dict[str, set[str]]:
 
 def picture() -> str:
     """The folders from the top down, with what each imports: the picture in CONTRIBUTING.md."""
-    between = folder_arrows(graph())
-    n_files = {name: sum(folder_of(m) == name for m in CORE if m != PACKAGE) for name in between}
-    order = list(MAY_IMPORT)
-    lines = []
-    for name in reversed(order):
-        below = sorted(between[name], key=order.index, reverse=True)
-        size = f"{n_files[name]:2d} files" if n_files[name] > 1 else ""
-        lines.append(f"{name:15}{size:10}{'→ ' + ' '.join(below) if below else ''}".rstrip())
-    return "\n".join(lines)
+    between, order = folder_arrows(graph()), list(MAY_IMPORT)
+    rows = [(name, sorted(between[name], key=order.index, reverse=True)) for name in reversed(order)]
+    return "\n".join(f"{name:15}{'→ ' + ' '.join(below) if below else ''}".rstrip() for name, below in rows)
 
 
 def main() -> int:

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from roi_progressive.config import ADVERSARIAL_LOSSES
+from roi_progressive.config import ADVERSARIAL_LOSSES, Config
 from roi_progressive.errors import ConfigError
-from roi_progressive.method.adversarial import AdversarialLoss, reduce_logits
+from roi_progressive.method.adversarial import reduce_logits
 
 # A busy machine is no finding.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -26,7 +26,7 @@ def close(ours: Tensor, reference: Tensor) -> None:
 
 
 def test_least_squares_is_the_squared_distance_from_one_and_from_zero() -> None:
-    loss = AdversarialLoss.named("least_squares")
+    loss = ADVERSARIAL_LOSSES["least_squares"]
     ones, zeros = torch.ones_like(LOGITS), torch.zeros_like(LOGITS)
     close(loss.generator(LOGITS), F.mse_loss(LOGITS, ones, reduction="none"))
     close(loss.real(LOGITS), F.mse_loss(LOGITS, ones, reduction="none"))
@@ -34,7 +34,7 @@ def test_least_squares_is_the_squared_distance_from_one_and_from_zero() -> None:
 
 
 def test_vanilla_is_the_cross_entropy_of_a_logit_with_the_non_saturating_generator() -> None:
-    loss = AdversarialLoss.named("vanilla")
+    loss = ADVERSARIAL_LOSSES["vanilla"]
     ones, zeros = torch.ones_like(LOGITS), torch.zeros_like(LOGITS)
     close(loss.generator(LOGITS), F.binary_cross_entropy_with_logits(LOGITS, ones, reduction="none"))
     close(loss.real(LOGITS), F.binary_cross_entropy_with_logits(LOGITS, ones, reduction="none"))
@@ -42,13 +42,13 @@ def test_vanilla_is_the_cross_entropy_of_a_logit_with_the_non_saturating_generat
 
 
 def test_vanilla_stays_finite_where_a_logit_is_huge() -> None:
-    loss = AdversarialLoss.named("vanilla")
+    loss = ADVERSARIAL_LOSSES["vanilla"]
     for logits in (torch.tensor([-1e4]), torch.tensor([1e4])):
         assert all(torch.isfinite(part(logits)).all() for part in (loss.generator, loss.real, loss.fake))
 
 
 def test_hinge_is_torchs_hinge_embedding_loss_with_a_linear_generator() -> None:
-    loss = AdversarialLoss.named("hinge")
+    loss = ADVERSARIAL_LOSSES["hinge"]
     against = -torch.ones_like(LOGITS)  # torch's hinge for the label -1 is max(0, margin - x)
     close(loss.real(LOGITS), F.hinge_embedding_loss(LOGITS, against, margin=1.0, reduction="none"))
     close(loss.fake(LOGITS), F.hinge_embedding_loss(-LOGITS, against, margin=1.0, reduction="none"))
@@ -57,7 +57,7 @@ def test_hinge_is_torchs_hinge_embedding_loss_with_a_linear_generator() -> None:
 
 @pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
 def test_every_configurable_loss_pulls_each_player_its_way(name: str) -> None:
-    loss = AdversarialLoss.named(name)
+    loss = ADVERSARIAL_LOSSES[name]
     for part, direction in ((loss.generator, -1.0), (loss.real, -1.0), (loss.fake, 1.0)):
         logit = torch.tensor(0.5, requires_grad=True)
         (slope,) = torch.autograd.grad(part(logit), logit)
@@ -67,7 +67,7 @@ def test_every_configurable_loss_pulls_each_player_its_way(name: str) -> None:
 
 def test_an_unknown_loss_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"^`adversarial` must be one of [^\n]+; got 'wasserstein'$"):
-        AdversarialLoss.named("wasserstein")
+        Config(adversarial="wasserstein")
 
 
 @UNHURRIED
@@ -108,7 +108,7 @@ def test_a_map_that_sees_no_region_gives_zero_and_not_nan() -> None:
 
 
 def test_averaging_first_is_the_printed_formula_and_lets_opposite_errors_cancel() -> None:
-    least_squares = AdversarialLoss.named("least_squares").generator
+    least_squares = ADVERSARIAL_LOSSES["least_squares"].generator
     logits = torch.tensor([[[[0.0, 2.0], [2.0, 0.0]]]])
     assert reduce_logits(least_squares, logits, None, mean_first=True).tolist() == [0.0]
     assert reduce_logits(least_squares, logits, None).tolist() == [1.0]

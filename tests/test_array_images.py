@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from roi_progressive.host.options import HostOptions
 from roi_progressive.plugins.masks import MaskedDataset, find_masks, roi_masks
 from roi_progressive.runs.evaluate import evaluate_run
 from roi_progressive.runs.train import TrainOptions, train
+from roi_progressive.saving.records import read_json, write_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -107,10 +107,10 @@ def float_data(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         grey = np.asarray(Image.open(path)) + rng.uniform(-0.4, 0.4, (32, 32))
         np.save(path.with_suffix(".npy"), np.clip(grey / 127.5 - 1, -1, 1).astype(np.float32))
         path.unlink()
-    manifest = json.loads((root / "manifest.json").read_text())
+    manifest = read_json(root / "manifest.json")
     for entry in manifest["slices"]:
         entry["intensity"] = HU if entry["domain"] == "A" else {}
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    write_json(root / "manifest.json", manifest)
     return root
 
 

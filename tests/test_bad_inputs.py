@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from roi_progressive import Config, ConfigError, PatchDiscriminator, RegionConfig, RoiProgressiveError, attach
+from roi_progressive.config import ADVERSARIAL_LOSSES, ROI_MODES
 from roi_progressive.method.regions import RegionMask, extract_windows
 from roi_progressive.saving.checkpoint import load_checkpoint
 from roi_progressive.testing import ToyHost, check_discriminator, phantom_batch, phantom_config
@@ -35,9 +36,9 @@ REGION: list[tuple[dict[str, Any], str]] = [
     ({"stage": 1.5}, "`regions['tumor'].stage` must be a whole number of at least 1; got 1.5"),
     (
         {"roi_mode": "crops"},
-        "`regions['tumor'].roi_mode` must be one of crop, mask, concat; got 'crops'; did you mean 'crop'?",
+        f"`regions['tumor'].roi_mode` must be one of {', '.join(ROI_MODES)}; got 'crops'; did you mean 'crop'?",
     ),
-    ({"roi_mode": 3}, "`regions['tumor'].roi_mode` must be one of crop, mask, concat; got 3"),
+    ({"roi_mode": 3}, f"`regions['tumor'].roi_mode` must be one of {', '.join(ROI_MODES)}; got 3"),
     (
         {"windows_px": []},
         "`regions['tumor'].windows_px` must be a tuple of rising whole numbers; got (); write for example (32, 64, 128)",
@@ -148,10 +149,10 @@ SETTINGS: list[tuple[Any, str]] = [
     ({"stages": {"patience_epochs": 0}}, "`stages.patience_epochs` must be a whole number of at least 1; got 0"),
     ({"stages": {"min_improvement": 2}}, "`stages.min_improvement` must be a number between 0 and 1; got 2"),
     ({"stages": {"trigers": 1}}, "`stages.trigers` is not a setting; did you mean `trigger`?"),
-    ({"adversarial": "wgan"}, "`adversarial` must be one of least_squares, vanilla, hinge; got 'wgan'"),
+    ({"adversarial": "wgan"}, f"`adversarial` must be one of {', '.join(ADVERSARIAL_LOSSES)}; got 'wgan'"),
     (
         {"adversarial": "least_square"},
-        "`adversarial` must be one of least_squares, vanilla, hinge; got 'least_square'; did you mean 'least_squares'?",
+        f"`adversarial` must be one of {', '.join(ADVERSARIAL_LOSSES)}; got 'least_square'; did you mean 'least_squares'?",
     ),
     ({"balance": 0}, "`balance` must be a number of at least 1e-06; got 0"),
     ({"balance": "half"}, "`balance` must be a number of at least 1e-06; got 'half'"),
@@ -228,7 +229,7 @@ CALLS: list[tuple[Callable[[], Any], str, str]] = [
     (
         lambda: attach(ToyHost(), None, phantom_config(), n_epochs=0),
         "ConfigError",
-        "`n_epochs` must be a whole number of at least 1; got 0; give the run's length",
+        "`n_epochs` must be a whole number of at least 1; got 0",
     ),
     (
         lambda: attach(ToyHost(), [], Config()),
@@ -248,12 +249,12 @@ CALLS: list[tuple[Callable[[], Any], str, str]] = [
     (
         lambda: PatchDiscriminator(0),
         "ConfigError",
-        "`in_channels`, `base_channels` and `layers` must be at least 1; got 0, 64, 3",
+        "`in_channels` must be a whole number of at least 1; got 0",
     ),
     (
         lambda: PatchDiscriminator(1, 4, 0),
         "ConfigError",
-        "`in_channels`, `base_channels` and `layers` must be at least 1; got 1, 4, 0",
+        "`layers` must be a whole number of at least 1; got 0",
     ),
     (
         lambda: PatchDiscriminator(1, 4, 1)(torch.zeros(1, 3, 32, 32)),

@@ -19,18 +19,16 @@ from roi_progressive.errors import DataError, ShapeError
 from roi_progressive.evaluation.aggregation import aggregate
 from roi_progressive.evaluation.calibration import (
     bin_statistics,
-    calibration_scores,
     expected_calibration_error,
     rank_correlation,
     reliability,
     resampled_calibration_error,
     sparsification_error,
 )
+from roi_progressive.evaluation.figures import reliability_figure
 from roi_progressive.evaluation.intervals import paired_difference, with_intervals
 from roi_progressive.evaluation.pairs import ImagePair
-from roi_progressive.evaluation.reliability_figure import reliability_figure
 from roi_progressive.evaluation.scoring import SliceScores, score
-from roi_progressive.evaluation.sigma_maps import read_sigma, require_folders, with_sigma
 
 SIZE_PX = 256
 
@@ -131,12 +129,20 @@ def test_the_rank_correlation_is_that_of_the_ranks() -> None:
 
 
 def test_what_cannot_be_said_of_a_slice_has_a_reason() -> None:
-    real, fake, sigma, mask = (one[:20, :20] for one in gaussian())
-    scores, reasons = calibration_scores(real, fake, sigma, np.zeros_like(mask))
+    real, fake, sigma, mask = (values[:20, :20] for values in gaussian())
+    of_sigma = ("ause", "region_ause", "sigma_rank", "region_sigma_rank")
+
+    def found(fake: Any, mask: Any) -> tuple[dict[str, float | None], dict[str, str]]:
+        [scored] = score([ImagePair("p_PV_0.png", "p", "PV", "A2B", None, real, fake, mask, sigma=sigma)])
+        scores, reasons = scored["scores"], scored["reasons"]
+        return {key: scores[key] for key in of_sigma}, {key: reasons[key] for key in of_sigma if key in reasons}
+
+    scores, reasons = found(fake, np.zeros_like(mask))
     assert scores["region_ause"] is scores["region_sigma_rank"] is None
     assert reasons == dict.fromkeys(("region_ause", "region_sigma_rank"), "no region in the slice")
-    scores, reasons = calibration_scores(real, real, sigma, ~np.zeros_like(mask))
+    scores, reasons = found(real, ~np.zeros_like(mask))
     assert set(scores.values()) == {None} and set(reasons) == set(scores)
+    assert "needs an error" in reasons["ause"] and "that vary" in reasons["sigma_rank"]
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:
@@ -205,40 +211,3 @@ def test_the_diagram_lies_on_the_line_where_sigma_is_true(tmp_path: Path) -> Non
     assert few.is_file()
     with pytest.raises(DataError, match="`curves` must have"):
         reliability_figure({}, path)
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_float_map_is_read_before_the_rounded_one(tmp_path: Path) -> None:
-    sigma = np.random.default_rng(0).uniform(0, 9, (8, 9)).astype(np.float32)
-    Image.fromarray(np.full((8, 9), 7, dtype=np.uint8)).save(tmp_path / "x.png")
-    assert (read_sigma(tmp_path, "x", (8, 9)) == 7).all()
-    np.save(tmp_path / "x.npy", sigma)
-    np.testing.assert_array_equal(read_sigma(tmp_path, "x", (8, 9)), sigma)
-    image = np.zeros((8, 9))
-    pair = ImagePair("x.tif", "p", "ART", "B2A", None, image, image, image > 0)
-    [mapped] = with_sigma([pair], {"B2A": tmp_path})
-    np.testing.assert_array_equal(mapped.sigma, sigma)
-
-
-@pytest.mark.parametrize(
-    ("values", "fault"),
-    [
-        (np.zeros((8, 8)), r"must be floating-point \(8, 9\)"),
-        (np.zeros((8, 9), dtype=np.int64), "must be floating-point"),
-        (np.full((8, 9), -1.0), "standard deviations"),
-        (np.full((8, 9), np.nan), "standard deviations"),
-        (b"broken", "cannot be read"),
-        (None, "lacks x.npy"),
-    ],
-)
-def test_a_map_that_cannot_be_used_is_named(values: Any, fault: str, tmp_path: Path) -> None:
-    if isinstance(values, bytes):
-        (tmp_path / "x.npy").write_bytes(values)
-    elif values is not None:
-        np.save(tmp_path / "x.npy", values)
-    with pytest.raises(DataError, match=fault):
-        read_sigma(tmp_path, "x", (8, 9))
-    with pytest.raises(DataError, match="`sigma` must be a folder"):
-        require_folders([tmp_path, tmp_path / "nowhere"])

@@ -1,4 +1,4 @@
-"""Our file: written aside and renamed, read without running anything (promises 7 and 10)."""
+"""Files of tensors: written aside and renamed, read without running anything, and never with a flipped bit."""
 
 from __future__ import annotations
 
@@ -186,9 +186,20 @@ def test_a_file_truncated_at_any_percent_of_its_length_is_a_checkpoint_error_in_
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_file_with_a_flipped_bit_is_a_checkpoint_error_or_loads_the_very_same(tmp_path: Path) -> None:
+def test_a_file_with_a_flipped_bit_is_a_checkpoint_error(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     whole = write(path)
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match=ONE_LINE):
+            load_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_an_older_file_with_a_flipped_bit_is_a_checkpoint_error_or_loads_the_very_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"format": FORMAT, **STATE}, path)
+    whole = path.read_bytes()
     n_refused, places = 0, range(0, len(whole), 5)
     for place in places:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
@@ -210,6 +221,13 @@ def test_a_flipped_bit_in_a_weight_is_what_torch_itself_does_not_see(tmp_path: P
     place = whole.index(torch.arange(6.0).numpy().tobytes())
     path.write_bytes(whole[: place + 6] + bytes([whole[place + 6] ^ 1]) + whole[place + 7 :])
     assert not torch.equal(torch.load(path, weights_only=True)["weights"], STATE["weights"])  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"is damaged: its checksum does not match; take another copy of it"):
+        load_checkpoint(path)
+    torch.save({"format": FORMAT, **STATE}, path)  # as an older version did, without a checksum of the whole file
+    older = path.read_bytes()
+    assert torch.equal(load_checkpoint(path)["weights"], STATE["weights"])  # type: ignore[arg-type]
+    place = older.index(torch.arange(6.0).numpy().tobytes())
+    path.write_bytes(older[: place + 6] + bytes([older[place + 6] ^ 1]) + older[place + 7 :])
     with pytest.raises(CheckpointError, match=r"is damaged: bad checksum of \w+/data/0; take another copy of it"):
         load_checkpoint(path)
 

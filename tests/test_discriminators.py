@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from roi_progressive.config import ADVERSARIAL_LOSSES, ROI_MODES, Config, RegionConfig
 from roi_progressive.errors import ConfigError, PluginError, ShapeError
-from roi_progressive.method.adversarial import AdversarialLoss
+from roi_progressive.method.bank import DiscriminatorBank
 from roi_progressive.method.discriminators import (
-    DiscriminatorBank,
     PatchDiscriminator,
     RegionDiscriminator,
+    min_size_px,
     patch_discriminator_for,
+    patch_geometry,
 )
 from roi_progressive.method.regions import RegionMask, Windows, extract_windows
 
-LEAST_SQUARES = AdversarialLoss.named("least_squares")
+LEAST_SQUARES = ADVERSARIAL_LOSSES["least_squares"]
 
 
 def disc(size: int, centre: tuple[int, int], radius: float) -> Tensor:
@@ -98,8 +99,27 @@ def test_an_image_it_cannot_take_is_refused_in_one_line(image: Tensor) -> None:
 
 @pytest.mark.parametrize("wrong", ["in_channels", "base_channels", "layers"])
 def test_a_network_of_nothing_is_refused(wrong: str) -> None:
-    with pytest.raises(ConfigError, match=r"must be at least 1; got [^\n]+$"):
+    with pytest.raises(ConfigError, match=rf"^`{wrong}` must be a whole number of at least 1; got 0$"):
         PatchDiscriminator(**{wrong: 0})
+
+
+@pytest.mark.parametrize("all_strided", [False, True])
+@pytest.mark.parametrize("layers", [1, 2, 3, 4])
+def test_the_smallest_side_is_found_by_running_the_network(layers: int, all_strided: bool) -> None:
+    network = PatchDiscriminator(base_channels=1, layers=layers, all_strided=all_strided)
+    smallest = min_size_px(layers, all_strided)
+    assert smallest == network.min_size_px
+    assert min(network.model(torch.rand(1, 1, smallest, smallest)).shape) == 1
+    with pytest.raises((RuntimeError, ValueError)):
+        network.model(torch.rand(1, 1, smallest - 1, smallest - 1))
+
+
+def test_three_layers_see_70_pixels() -> None:
+    field = 1
+    for kernel, stride, _ in reversed(patch_geometry(3)):
+        field = (field - 1) * stride + kernel
+    assert field == 70
+    assert [stride for _, stride, _ in patch_geometry(2)] == [2, 2, 1, 1]
 
 
 # -- one region -------------------------------------------------------------------------------------------------------
@@ -173,7 +193,7 @@ def test_scales_are_averaged_from_their_own_networks() -> None:
     values = iter((1.0, 2.0, 6.0))
     network = RegionDiscriminator(RegionConfig("tumor"), build=lambda *_: Constant(next(values)))
     (windows,) = extract_windows(images(1), region_masks(3), network.region)
-    assert network.losses(windows, lambda logits: logits).tolist() == [3.0]
+    assert network.losses(windows, lambda logits: logits).item() == pytest.approx(3.0)
 
 
 class OneLogitAPixel(nn.Module):
@@ -345,7 +365,7 @@ def test_the_discriminators_loss_is_half_the_mean_over_real_and_half_over_genera
     fake, real = images(3).double(), images(2, seed=1).double()
     fake_masks, real_masks = region_masks(3, 12, 0), region_masks(5, 4)
     loss = bank.discriminator_loss("B2A", "tumor", fake, fake_masks, real, real_masks)
-    network, kinds = bank.networks["B2A_tumor"], AdversarialLoss.named(name)
+    network, kinds = bank.networks["B2A_tumor"], ADVERSARIAL_LOSSES[name]
     halves = []
     for image, masks, kind in ((fake, fake_masks, kinds.fake), (real, real_masks, kinds.real)):
         groups = extract_windows(image, masks, region)
@@ -407,7 +427,7 @@ def test_pools_survive_a_file_in_plain_values() -> None:
         assert torch.equal(bank.discriminator_loss(*arguments), resumed.discriminator_loss(*arguments))
 
 
-# -- promise 6 --------------------------------------------------------------------------------------------------------
+# -- no region, no change ----------------------------------------------------------------------------------------------
 
 
 def snapshot(bank: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from roi_progressive.method.epoch_means import EpochMeans
+from roi_progressive.method.stages import EpochMeans
 from roi_progressive.runtime.distributed import (
     average_gradients,
     from_every_process,
@@ -36,7 +36,7 @@ import torch, torch.distributed as dist
 from roi_progressive.runtime.distributed import (
     average_gradients, from_every_process, is_main_process, n_processes, sums_over_processes
 )
-from roi_progressive.method.epoch_means import EpochMeans
+from roi_progressive.method.stages import EpochMeans
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()

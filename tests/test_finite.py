@@ -43,8 +43,9 @@ def test_opposite_infinities_halves_and_nothing_at_all() -> None:
     assert finite.finite([torch.full((100,), 60_000.0, dtype=torch.float16)]) and finite.finite([])
 
 
-def test_a_late_bool_is_the_bool() -> None:
-    assert finite.LateBool(torch.tensor(True)) and not finite.LateBool(torch.tensor(False))
+def test_a_late_number_is_the_number() -> None:
+    assert finite.LateNumber(torch.tensor(True)) and not finite.LateNumber(torch.tensor(False))
+    assert float(finite.LateNumber(torch.tensor(2.5))) == 2.5
 
 
 def test_a_file_is_warned_of_once_and_the_tenth_step_in_a_row_ends_it() -> None:
@@ -185,7 +186,7 @@ BROKEN_TERMS: dict[str, Callable[[Translation], Tensor]] = {
 def test_a_broken_term_of_ours_leaves_the_hosts_step_as_it_is_without_us(
     name: str, waits: bool, config: Config, copied: Any, differing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finite, "_waits", lambda flag: waits)
+    monkeypatch.setattr(finite, "is_read_late", lambda flag: waits)
     term = _Once(BROKEN_TERMS[name])
     host, session, batches = _attached(config, _Extra(term))
     alone = ToyHost()

@@ -17,10 +17,10 @@ from torch import nn
 from roi_progressive.cli.main import main
 from roi_progressive.config import Config, RegionConfig
 from roi_progressive.errors import CheckpointError, DataError
-from roi_progressive.runs.folder import append_json, saved_epoch, write_image, write_json
+from roi_progressive.runs.folder import saved_epoch, write_image
 from roi_progressive.runs.train import TrainOptions, train
-from roi_progressive.saving.checkpoint import load_checkpoint, save_checkpoint
-from roi_progressive.saving.network_files import write_network
+from roi_progressive.saving.checkpoint import load_checkpoint, save_checkpoint, write_network
+from roi_progressive.saving.records import append_json, write_json
 
 resource = pytest.importorskip("resource", reason="limits of a process are POSIX's")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -156,7 +156,7 @@ _modes = st.builds(
     RegionConfig,
     st.just("tumor"),
     scales=st.integers(1, 2),
-    roi_mode=st.sampled_from(ROI_MODES),
+    roi_mode=st.sampled_from(list(ROI_MODES)),
     windows_px=st.sampled_from([(12,), (16, 24, 40), (12, 64)]),
     margin_px=st.integers(0, 9),
     context_px=st.integers(0, 5),
@@ -200,7 +200,7 @@ _shapes = st.lists(st.integers(0, 9), max_size=5)
 
 
 @SIXTH
-@given(_shapes, _shapes, _dtypes, st.sampled_from(ROI_MODES), st.booleans())
+@given(_shapes, _shapes, _dtypes, st.sampled_from(list(ROI_MODES)), st.booleans())
 def test_images_and_masks_of_any_shape_are_windows_or_a_shape_error(
     image_shape: list[int], mask_shape: list[int], dtype: torch.dtype, mode: str, alike: bool
 ) -> None:

@@ -367,11 +367,31 @@ def test_a_head_thrown_far_off_is_still_pulled_back(logit: float) -> None:
         torch.nn.init.constant_(convolution.bias, logit)
     residual = torch.tensor([0.05, -0.2, 0.4, -0.1]).reshape(1, 1, 2, 2)
     scale, shape = head(torch.zeros(1, 1, 2, 2))
-    ggd_nll(residual, scale, torch.full_like(shape, 2.0)).backward()
-    (shape * math.copysign(1.0, logit)).sum().backward()
+    (ggd_nll(residual, scale, torch.full_like(shape, 2.0)) + (shape * math.copysign(1.0, logit)).sum()).backward()
     for convolution in (head.scale, head.shape):
         assert convolution.bias is not None and convolution.bias.grad is not None
         assert convolution.bias.grad.item() * math.copysign(1.0, logit) > 0
+
+
+@pytest.mark.parametrize("bounds", [(1e-3, (0.2, 8.0)), (1e-6, (0.1, 20.0)), (1.0, (1.0, 2.0))])
+def test_maps_and_their_gradients_are_those_of_autograd_on_the_plain_formula(
+    bounds: tuple[float, tuple[float, float]],
+) -> None:
+    min_scale, (low, high) = bounds
+    head = GGDHead(3, min_scale=min_scale, shape_range=(low, high)).double()
+    ours = (torch.randn(2 * 4, 1, 5, 6, dtype=torch.float64) * 3).requires_grad_()
+    plain = ours.detach().clone().requires_grad_()
+
+    def bounded(logits: Tensor, width: float) -> Tensor:
+        return torch.sigmoid(torch.asinh(logits * (4 / width))) * width
+
+    scale = min_scale * bounded(plain[:4], math.log(MAX_SCALE / min_scale)).exp()
+    expected = torch.cat([scale, low + bounded(plain[4:], high - low)])
+    maps = head.bounded(ours)
+    torch.testing.assert_close(maps, expected, rtol=1e-13, atol=0)
+    upstream = torch.randn_like(maps)
+    found, reference = (torch.autograd.grad((m * upstream).sum(), x)[0] for m, x in ((maps, ours), (expected, plain)))
+    torch.testing.assert_close(found, reference, rtol=1e-11, atol=1e-15)
 
 
 def test_the_head_gives_float32_maps_under_autocast_and_float64_ones_in_float64() -> None:

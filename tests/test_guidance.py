@@ -13,13 +13,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from roi_progressive import Adapter, Config, GGDConfig, Translation, hookimpl
 from roi_progressive.errors import PluginError
 from roi_progressive.method.regions import RegionMask
 from roi_progressive.plugins.manager import Plugins
-from roi_progressive.runtime import finite
 from roi_progressive.training.guidance import Guidance
 
 WEIGHTS = {"tumor": 1.0}
@@ -190,7 +188,8 @@ def test_directions_may_come_one_after_the_other(host: _Host, tumor_config: Any)
                 assert set(guidance.losses) == {f"{s}_tumor_{d}" for s in "GD" for d in ("A2B", "B2A")}
             else:
                 guidance.abandon()
-    assert torch.equal(gradients[0], gradients[1])
+    # Both at once, two networks share a convolution, which may add in another order.
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
 
 
 def test_a_step_a_script_never_finished_is_named_and_does_not_pile_up(host: _Host, tumor_config: Any) -> None:
@@ -334,94 +333,6 @@ def test_the_seed_decides_our_first_weights(host: _Host, tumor_config: Any, diff
     assert differing(states[0]["bank"], states[1]["bank"]) == []
     assert differing(states[0]["heads"], states[1]["heads"]) == []
     assert differing(states[0]["bank"], states[2]["bank"]) and differing(states[0]["heads"], states[2]["heads"])
-
-
-class _NoWaiting(TorchDispatchMode):
-    """Fails on what would make the host wait for a GPU: a value, or a shape that depends on values, asked for."""
-
-    waiting = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "_unique2")
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.name().removeprefix("aten::").partition(".")[0]
-        by_bool = name.startswith("index") and any(i is not None and i.dtype == torch.bool for i in _indices(args))
-        if name in self.waiting or by_bool:
-            raise AssertionError(f"{func.name()} waits for the device")
-        return func(*args, **(kwargs or {}))
-
-
-def _indices(args: Any) -> Sequence[torch.Tensor | None]:
-    return args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ()
-
-
-class _Asks:
-    """A plugin whose term asks for a value."""
-
-    @hookimpl
-    def roi_generator_losses(self, translation: Translation) -> dict[str, torch.Tensor]:
-        return {"asks": translation.fake.mean() * translation.fake.max().item()}
-
-
-@pytest.fixture
-def step_that_may_not_wait(host: _Host, tumor_config: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Three steps of both directions, with images whose windows differ in size, under `_NoWaiting`."""
-
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise AssertionError("a tensor was read on the CPU")
-
-    def run(*plugins: Any) -> Guidance:
-        config = tumor_config(pool_size=1, balance=0.5, ggd=GGDConfig())
-        guidance = _guidance(host, config, *plugins)
-        mask = torch.zeros(3, 1, 64, 64)
-        mask[0, :, 10:20, 8:18] = mask[1, :, 4:50, 8:18] = 1
-        masks = {"tumor": RegionMask.from_tensor(mask)}
-        weights = {"tumor": 1.0, "ggd": 1.0}
-        with monkeypatch.context() as patched:
-            for name in ("tolist", "numpy", "cpu"):  # no dispatch mode sees these
-                patched.setattr(torch.Tensor, name, refuse)
-            patched.setattr(torch.optim.Adam, "step", _adam_unseen)
-            # As on a GPU: nothing is asked but what `LateBool` fetches in the background.
-            patched.setattr(finite, "_waits", lambda flag: True)
-            patched.setattr(finite.LateBool, "__bool__", _fetched)
-            for step in range(3):
-                guidance.start()
-                made = [_with_masks(host, direction, masks, step) for direction in ("A2B", "B2A")]
-                with _NoWaiting():
-                    value = guidance.contribute(made, weights, host_scale=False)
-                    (value + sum(t.fake.mean() + t.reconstruction.mean() for t in made)).backward()
-                    guidance.finish(weights)
-        return guidance
-
-    return run
-
-
-def _adam_unseen(optimizer: torch.optim.Adam, step: Any = torch.optim.Adam.step) -> None:
-    """Torch's Adam reads its step counts, which it keeps on the CPU wherever the parameters are."""
-    with _disable_current_modes():
-        step(optimizer)
-
-
-def _fetched(flag: finite.LateBool) -> bool:
-    with _disable_current_modes():
-        return bool(flag._value)
-
-
-def _with_masks(host: _Host, direction: str, masks: Mapping[str, RegionMask], seed: int) -> Translation:
-    chance = torch.Generator().manual_seed(seed)
-    source, real = (torch.rand(3, 1, 64, 64, generator=chance) * 2 - 1 for _ in range(2))
-    fake = host.nets[direction](source)
-    back = host.nets["B2A" if direction == "A2B" else "A2B"](fake)
-    return Translation(direction, source, fake, real, back, masks=masks, real_masks=masks)
-
-
-def test_no_step_waits_for_the_device(step_that_may_not_wait: Any) -> None:
-    guidance = step_that_may_not_wait()
-    terms = {f"{kind}_{d}" for kind in ("G_tumor", "D_tumor", "ggd") for d in ("A2B", "B2A")}
-    assert set(guidance.losses) == terms
-
-
-def test_a_term_that_waits_for_the_device_is_noticed(step_that_may_not_wait: Any) -> None:
-    with pytest.raises(AssertionError, match="_local_scalar_dense"):
-        step_that_may_not_wait(_Asks())
 
 
 @pytest.mark.parametrize(

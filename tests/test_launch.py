@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import torch
 from roi_progressive.cli.launch import process_group
 from roi_progressive.runs.folder import history, saved_epoch
 from roi_progressive.runs.train import resume
+from roi_progressive.saving.records import read_json, write_json
 
 HANGS_AFTER_S = 150
 EPOCHS = 25  # of two steps each
@@ -33,7 +33,8 @@ stage = 1
 # Every process leaves its weights beside the run, which only the first may write.
 SPY = """
 import os, sys, torch
-from roi_progressive import cli, run
+from roi_progressive import cli
+from roi_progressive.runs import train as run
 from roi_progressive.training.session import Session
 
 sessions, models = [], []
@@ -129,15 +130,15 @@ def test_one_process_goes_on_with_what_two_began_and_two_with_what_one_did(folde
 
 def _steps_alone(run: Path) -> int:
     """Of one process, in an epoch."""
-    described = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    described = read_json(run / "run.json")
     return len(list((Path(described["data"]) / "trainA").iterdir()))
 
 
 def _longer(run: Path, epochs: int) -> None:
     path = run / "run.json"
-    described = json.loads(path.read_text(encoding="utf-8"))
+    described = read_json(path)
     described["options"]["epochs"] = epochs
-    path.write_text(json.dumps(described), encoding="utf-8")
+    write_json(path, described)
 
 
 def test_a_mistake_is_one_line_of_ours_and_ends_all(folder: Path, tmp_path: Path) -> None:

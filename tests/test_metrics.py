@@ -1,199 +1,42 @@
-"""Scores are those of scikit-image where it has them, and of masked pixels counted by hand where it has not."""
+"""The entries of the metrics agree with each other, and say what a table needs."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from scipy.stats import gmean
 
-from roi_progressive.errors import ShapeError
-from roi_progressive.evaluation.lesions import ALL_UNCLEAR
-from roi_progressive.evaluation.metrics import psnr, region_psnr, region_ssim, slice_scores, ssim, texture_ratio
-from roi_progressive.evaluation.networks import Unavailable
-from roi_progressive.evaluation.pairs import ImagePair
-from roi_progressive.evaluation.scoring import MAX_THREADS, NO_HU, score
-
-IMAGES = hnp.arrays(np.uint8, (12, 10))
-MASKS = hnp.arrays(np.bool_, (12, 10)).filter(lambda mask: bool(mask.any()))
+from roi_progressive.evaluation.aggregation import metric_of
+from roi_progressive.evaluation.metrics import ARITHMETIC, DECIBELS, METRICS, RATIO
 
 
-def images(seed: int = 0, size_px: int = 32) -> tuple[Any, Any, Any]:
-    rng = np.random.default_rng(seed)
-    real = rng.integers(0, 256, (size_px, size_px), dtype=np.uint8)
-    fake = np.clip(real + rng.normal(0, 25, real.shape), 0, 255).astype(np.uint8)
-    mask = np.zeros(real.shape, dtype=bool)
-    mask[5:13, 8:20] = True
-    return real, fake, mask
+def test_keys_and_headings_are_each_used_once() -> None:
+    assert len({metric.key for metric in METRICS}) == len({metric.heading for metric in METRICS}) == len(METRICS)
 
 
-def pair(mask: Any = None) -> ImagePair:
-    real, fake, full = images()
-    return ImagePair("p1_ART_001.png", "p1", "ART", "A2B", None, real, fake, full if mask is None else mask)
+def test_an_entry_says_which_way_is_better() -> None:
+    titles = {metric.key: metric.title for metric in METRICS}
+    assert titles["tpsnr"] == "TPSNR ↑"
+    assert titles["fid"] == "FID ↓"
+    assert titles["texture_ratio"] == "texture → 1"
+    assert all(metric.better in ("up", "down", "1") and metric.digits >= 0 for metric in METRICS)
 
 
-def test_whole_image_scores_are_those_of_scikit_image() -> None:
-    real, fake, _ = images()
-    assert psnr(real, fake) == pytest.approx(peak_signal_noise_ratio(real, fake, data_range=255), abs=1e-9)
-    assert ssim(real, fake) == pytest.approx(structural_similarity(real, fake, data_range=255), abs=1e-9)
+def test_a_score_that_is_no_metric_of_ours_has_its_name_for_a_heading() -> None:
+    assert metric_of("tssim").title == "TSSIM ↑"
+    assert (metric_of("depth").title, metric_of("depth").digits) == ("depth", 4)
+    assert metric_of("depth").averaged.mean([1.0, 2.0]) == 1.5
 
 
-@settings(deadline=None)
-@given(IMAGES, IMAGES, MASKS)
-def test_region_psnr_counts_the_regions_pixels_by_hand(real: Any, fake: Any, mask: Any) -> None:
-    squares = [(int(real[i, j]) - int(fake[i, j])) ** 2 for i, j in np.argwhere(mask)]
-    mse = sum(squares) / len(squares)
-    expected = math.inf if mse == 0 else 10 * math.log10(255 * 255 / mse)
-    assert region_psnr(real, fake, mask) == pytest.approx(expected, abs=1e-9)
+@given(st.lists(st.floats(0.01, 100.0), min_size=1, max_size=9))
+def test_means_are_those_of_scipy_and_the_standard_library(values: list[float]) -> None:
+    assert ARITHMETIC.mean(values) == DECIBELS.mean(values) == math.fsum(values) / len(values)
+    assert RATIO.mean(values) == pytest.approx(gmean(values))
 
 
-def test_region_psnr_is_scikit_images_on_a_cut_out_rectangle() -> None:
-    real, fake, mask = images()
-    expected = peak_signal_noise_ratio(real[5:13, 8:20], fake[5:13, 8:20], data_range=255)
-    assert region_psnr(real, fake, mask) == pytest.approx(expected, abs=1e-9)
-
-
-@settings(max_examples=30, deadline=None)
-@given(IMAGES, IMAGES, MASKS, st.integers(0, 255))
-def test_what_lies_outside_the_region_changes_neither_psnr_nor_texture(
-    real: Any, fake: Any, mask: Any, grey: int
-) -> None:
-    repainted = np.where(mask, fake, np.uint8(grey))
-    assert region_psnr(real, repainted, mask) == region_psnr(real, fake, mask)
-    assert texture_ratio(real, repainted, mask) == texture_ratio(real, fake, mask)
-
-
-def test_region_ssim_is_the_unmasked_map_averaged_over_the_region() -> None:
-    real, fake, mask = images()
-    _, similarity = structural_similarity(real, fake, data_range=255, full=True)
-    by_hand = sum(similarity[i, j] for i, j in np.argwhere(mask)) / mask.sum()
-    assert region_ssim(real, fake, mask) == pytest.approx(by_hand, abs=1e-9)
-    assert region_ssim(real, fake, mask) != pytest.approx(ssim(real * mask, fake * mask), abs=1e-2)
-
-
-def test_dark_regions_do_not_wrap_around_in_eight_bits() -> None:
-    real, fake = np.full((8, 8), 10, dtype=np.uint8), np.full((8, 8), 250, dtype=np.uint8)
-    everywhere = np.ones((8, 8), dtype=bool)
-    assert region_psnr(real, fake, everywhere) == pytest.approx(20 * math.log10(255 / 240), abs=1e-9)
-
-
-def test_texture_is_the_ratio_of_standard_deviations() -> None:
-    real, fake, mask = images()
-    assert texture_ratio(real, fake, mask) == pytest.approx(np.std(fake[mask]) / np.std(real[mask]), abs=1e-9)
-    assert texture_ratio(real, np.where(mask, np.uint8(80), fake), mask) == 0.0
-    assert texture_ratio(np.where(mask, np.uint8(80), real), fake, mask) is None
-
-
-def test_equal_images_are_infinitely_alike() -> None:
-    real, _, mask = images()
-    assert region_psnr(real, real, mask) == psnr(real, real) == math.inf
-    assert region_ssim(real, real, mask) == pytest.approx(1.0, abs=1e-12)
-
-
-def test_an_empty_region_has_no_region_scores() -> None:
-    real, fake, mask = images()
-    empty = np.zeros_like(mask)
-    assert region_psnr(real, fake, empty) is region_ssim(real, fake, empty) is texture_ratio(real, fake, empty) is None
-    [scored] = score([pair(empty)])
-    assert scored["scores"]["tpsnr"] is None and scored["region_px"] == 0
-    assert scored["reasons"]["tpsnr"] == "no region in the slice"
-    assert scored["scores"]["psnr"] == psnr(real, fake)
-
-
-def test_slice_scores_are_the_single_functions() -> None:
-    real, fake, mask = images()
-    assert slice_scores(pair()) == {
-        "tpsnr": region_psnr(real, fake, mask),
-        "tssim": region_ssim(real, fake, mask),
-        "psnr": psnr(real, fake),
-        "ssim": ssim(real, fake),
-        "texture_ratio": texture_ratio(real, fake, mask),
-    }
-
-
-def test_score_says_why_a_network_is_missing() -> None:
-    [scored] = score([pair()], lpips=Unavailable("no weights"))
-    assert scored["scores"]["lpips"] is None and scored["fid_features"] is None
-    assert scored["reasons"] == {
-        **dict.fromkeys(("lpips", "region_lpips"), "no weights"),
-        **dict.fromkeys(("fid", "kid"), "not asked for"),
-        **dict.fromkeys(("mae_hu", "region_mae_hu"), NO_HU),
-        **dict.fromkeys(("lost", "inverted", "invented"), ALL_UNCLEAR),  # noise alone
-    }
-
-
-def test_the_error_in_hu_is_that_of_the_values_the_grey_levels_stand_for() -> None:
-    real, fake, mask = images()
-    in_hu = np.abs((real * 1.6 - 160.0) - (fake * 1.6 - 160.0))
-    [scored] = score([dataclasses.replace(pair(), hu_per_grey=1.6)])
-    assert scored["scores"]["mae_hu"] == pytest.approx(in_hu.mean(), abs=1e-9)
-    assert scored["scores"]["region_mae_hu"] == pytest.approx(in_hu[mask].mean(), abs=1e-9)
-    [scored] = score([dataclasses.replace(pair(np.zeros_like(mask)), hu_per_grey=1.6)])
-    assert scored["scores"]["mae_hu"] == pytest.approx(in_hu.mean(), abs=1e-9)
-    assert scored["scores"]["region_mae_hu"] is None
-    assert scored["reasons"]["region_mae_hu"] == "no region in the slice"
-
-
-def test_score_takes_more_scores_under_new_names_only() -> None:
-    [scored] = score([pair()], extra=lambda one: {"mean_grey": float(one.fake.mean()), "depth": None})
-    assert scored["scores"]["mean_grey"] == images()[1].mean()
-    assert scored["reasons"]["depth"] == "not defined for the slice"
-    with pytest.raises(ValueError, match="'psnr' is taken"):
-        score([pair()], extra=lambda one: {"psnr": 1.0})
-
-
-@pytest.mark.parametrize(
-    ("real", "fake", "mask"),
-    [
-        (np.zeros((8, 8)), np.zeros((8, 9)), np.ones((8, 8), bool)),
-        (np.zeros((3, 8, 8)), np.zeros((3, 8, 8)), np.ones((3, 8, 8), bool)),
-        (np.zeros((8, 8)), np.zeros((8, 8)), np.ones((8, 8), np.uint8)),
-        (np.zeros((8, 8)), np.zeros((8, 8)), np.ones((4, 8), bool)),
-    ],
-)
-def test_arrays_that_do_not_fit_are_refused(real: Any, fake: Any, mask: Any) -> None:
-    for metric in (region_psnr, region_ssim, texture_ratio):
-        with pytest.raises(ShapeError, match="must be"):
-            metric(real, fake, mask)
-
-
-def test_images_smaller_than_the_ssim_window_are_refused() -> None:
-    with pytest.raises(ShapeError, match="7 px"):
-        ssim(np.zeros((6, 20)), np.zeros((6, 20)))
-
-
-def test_threads_keep_the_order_and_change_no_score() -> None:
-    pairs = []
-    for seed in range(12):
-        real, fake, mask = images(seed)
-        pairs.append(ImagePair(f"p{seed}_ART_001.png", f"p{seed}", "ART", "A2B", None, real, fake, mask))
-    together = score(iter(pairs), extra=lambda one: {"mean_grey": float(one.fake.mean())})
-    assert [one["name"] for one in together] == [one.name for one in pairs]
-    assert together == [score([one], extra=lambda one: {"mean_grey": float(one.fake.mean())})[0] for one in pairs]
-
-
-def test_pairs_are_taken_only_a_few_ahead_and_the_first_error_is_told() -> None:
-    taken: list[int] = []
-    seen: list[int] = []
-
-    def pairs() -> Iterator[ImagePair]:
-        for number in range(40):
-            taken.append(number)
-            wrong = dataclasses.replace(pair(), mask=np.zeros((3, 3), dtype=bool))
-            yield wrong if number == 30 else pair()
-
-    def look(one: ImagePair) -> dict[str, float]:
-        seen.append(len(taken))
-        return {}
-
-    with pytest.raises(ShapeError, match="`mask` must be"):
-        score(pairs(), extra=look)
-    assert len(seen) == 30
-    assert max(ahead - number for number, ahead in enumerate(seen)) <= MAX_THREADS + 1
+def test_decibels_end_at_a_hundred_and_a_ratio_of_nought_is_not_the_end() -> None:
+    assert DECIBELS.mean([math.inf, 20.0]) == 60.0
+    assert RATIO.mean([0.0, 0.1]) == pytest.approx(0.01)

@@ -1,4 +1,4 @@
-"""Patches on foreign objects: in force until `undo`, and then no trace of them (promise 2)."""
+"""Patches on foreign objects: in force until `undo`, and then no trace of them."""
 
 from __future__ import annotations
 

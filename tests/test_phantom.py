@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from roi_progressive.data.phantom import (
 )
 from roi_progressive.data.phantom.tissue import TISSUES
 from roi_progressive.errors import ConfigError, DataError
+from roi_progressive.saving.records import read_json
 
 SMALL: dict[str, Any] = {"n_train": 4, "n_val": 1, "n_test": 3, "slices_per_patient": 3, "size_px": 32}
 
@@ -62,7 +62,7 @@ def test_same_phantom_seed_gives_the_same_bytes_and_another_seed_other_patients(
 
 def test_phantom_manifest_lists_exactly_the_images_on_disk(small):
     folder, manifest = small
-    assert json.loads((folder / "manifest.json").read_text()) == manifest
+    assert read_json(folder / "manifest.json") == manifest
     assert manifest["format"] == 1
     assert manifest["kind"] == "phantom"
     assert manifest["phantom_version"] == PHANTOM_VERSION == 1
@@ -126,7 +126,7 @@ def test_phantom_parts_are_balanced_over_phases_and_tumour_types(tmp_path):
 
 def test_phantom_refuses_a_folder_that_is_not_empty(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match="`out` must be empty or new"):
+    with pytest.raises(DataError, match="`out` must be a new or empty folder"):
         make_phantom(tmp_path, **SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(DataError, match="is a file"):

@@ -13,7 +13,6 @@ import torch
 from roi_progressive import Config, PluginError, RegionConfig, attach, hookimpl
 from roi_progressive.method.stages import default_plan
 from roi_progressive.plugins.manager import Plugins
-from roi_progressive.plugins.plugin_answers import mask_files, planned_stages
 from roi_progressive.testing import ToyHost, phantom_config
 
 
@@ -31,25 +30,25 @@ def test_a_plan_that_is_no_list_of_stages(answer: Any, tmp_path: Path) -> None:
 
 def test_a_plan_of_stages_and_none_are_taken() -> None:
     plan = list(default_plan(Config()))
-    assert planned_stages(Plugins([theirs("roi_stages", plan)]), Config(), 10) is plan
-    assert planned_stages(Plugins(), Config(), 10) is None
+    assert Plugins([theirs("roi_stages", plan)]).stages(Config(), 10) is plan
+    assert Plugins().stages(Config(), 10) is None
 
 
 @pytest.mark.parametrize("answer", [3, [], "x.png", {"tumor": "x.png"}, {"tumor": 3}, {"tumr": None}])
 def test_masks_that_are_no_paths_of_the_regions(answer: Any) -> None:
     plugins = Plugins([theirs("roi_masks", answer)])
     with pytest.raises(PluginError, match=r"\A`roi_masks` must return [^\n]+ from plugin 'theirs'; [^\n]+\Z"):
-        mask_files(plugins, Path("x.png"), ["tumor"])
+        plugins.mask_files(Path("x.png"), ["tumor"])
 
 
 def test_masks_that_nobody_finds() -> None:
     with pytest.raises(PluginError, match=r"\A`roi_masks` must return [^\n]+; got nothing from theirs; [^\n]+\Z"):
-        mask_files(Plugins([theirs("roi_masks", None)]), Path("x.png"), ["tumor"])
+        Plugins([theirs("roi_masks", None)]).mask_files(Path("x.png"), ["tumor"])
 
 
 def test_masks_by_region_are_taken() -> None:
     files = {"tumor": Path("m.png"), "liver": None}
-    assert mask_files(Plugins([theirs("roi_masks", files)]), Path("x.png"), ["liver", "tumor"]) == files
+    assert Plugins([theirs("roi_masks", files)]).mask_files(Path("x.png"), ["liver", "tumor"]) == files
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import torch
 from roi_progressive.config import Config, RegionConfig
 from roi_progressive.errors import PluginError
 from roi_progressive.method.stages import Stage
-from roi_progressive.plugins import manager as plugins_module
 from roi_progressive.plugins.adapter import Adapter
 from roi_progressive.plugins.hookspecs import hookimpl
 from roi_progressive.plugins.manager import Plugins, hookspecs
@@ -122,7 +121,7 @@ def test_a_hook_asks_for_the_first_result_where_only_one_makes_sense(hook: str) 
     if hook in FIRST_RESULT:
         assert answer is early
     else:
-        ours = [one for one in answer if one is late or one is early]
+        ours = [given for given in answer if given is late or given is early]
         assert ours[0] is early and ours[1] is late
 
 
@@ -131,7 +130,6 @@ def test_the_hooks_of_one_answer_are_those_of_the_contract() -> None:
     manager.add_hookspecs(hookspecs)
     specs = {name: getattr(manager.hook, name).spec for name in HOOKS}
     assert {name for name, spec in specs.items() if spec.opts["firstresult"]} == FIRST_RESULT
-    assert plugins_module._FIRST_RESULT == FIRST_RESULT
 
 
 # -- who is asked -----------------------------------------------------------------------------------------------------
@@ -328,6 +326,23 @@ def test_a_wrapper_is_around_the_answers_of_the_others() -> None:
 
     plugins = Plugins([around, *(plugin_with(n, roi_metrics=lambda n=n: {n: 1.0}) for n in ("one", "two"))])
     assert plugins.merged("roi_metrics", **CALLS["roi_metrics"]) == {"two again": 1.0, "one again": 1.0}
+
+
+def test_an_error_around_which_a_wrapper_stands_names_the_wrapper_too() -> None:
+    """Which of the two raised it cannot be told; neither is accused alone."""
+    around = types.ModuleType("around")
+
+    @functools.partial(setattr, around, "roi_metrics")
+    @hookimpl(wrapper=True)
+    def wrapper() -> Any:
+        yield
+        raise TheirError
+
+    with pytest.raises(TheirError) as caught:
+        Plugins([plugin_with("theirs", roi_metrics=lambda: {"a": 1.0}), around]).call(
+            "roi_metrics", **CALLS["roi_metrics"]
+        )
+    assert caught.value.__notes__ == ["raised in plugin 'theirs' or in its wrapper 'around', hook roi_metrics"]
 
 
 def test_different_names_are_joined_and_none_adds_nothing() -> None:

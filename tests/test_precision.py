@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from roi_progressive import Config, GGDConfig, RegionConfig, attach
-from roi_progressive.runtime.finite import finite
-from roi_progressive.runtime.precision import is_mixed
+from roi_progressive.runtime.finite import finite, is_mixed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}

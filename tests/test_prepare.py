@@ -17,6 +17,7 @@ from roi_progressive.cli.main import main
 from roi_progressive.data.options import PrepareOptions
 from roi_progressive.data.prepare import prepare
 from roi_progressive.errors import ConfigError, DataError
+from roi_progressive.saving.records import read_json
 
 sitk = pytest.importorskip("SimpleITK", reason='needs SimpleITK: pip install "roi-progressive[medical]"')
 
@@ -117,7 +118,7 @@ def single(tmp_path, out="out", options=None, world=ct_world, modality="CT", **g
 
 def test_every_picture_has_a_mask_and_an_entry_and_nothing_else_is_written(volumes, tmp_path):
     report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=32, align=True))
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_json(tmp_path / "out" / "manifest.json")
     assert manifest == report.manifest
     assert (manifest["format"], manifest["kind"], manifest["size_px"]) == (1, "prepared", 32)
     assert (manifest["regions"], manifest["phases"], manifest["paired"]) == (["tumor"], ["NC"], True)

@@ -1,8 +1,9 @@
-"""From masks to windows: which pixels a region's discriminator sees, and which its gradient may reach (promise 8)."""
+"""From masks to windows: which pixels a region's discriminator sees, and which its gradient may reach."""
 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,9 @@ from torch import Tensor, nn
 
 from roi_progressive.config import ROI_MODES, RegionConfig
 from roi_progressive.errors import ShapeError
-from roi_progressive.method.discriminators import PatchDiscriminator, RegionDiscriminator
-from roi_progressive.method.patch_geometry import patch_geometry
+from roi_progressive.method.discriminators import PatchDiscriminator, RegionDiscriminator, patch_geometry
 from roi_progressive.method.regions import (
     RegionMask,
-    Windows,
     extract_windows,
     grow,
     logit_weights,
@@ -66,6 +65,14 @@ def judge(region: RegionConfig, channels: int = 1) -> RegionDiscriminator:
     return RegionDiscriminator(region, channels).double()
 
 
+def grown(mask: Tensor, by_px: int) -> Tensor:
+    return torch.from_numpy(grow(mask.numpy(), by_px))
+
+
+def weights_of(mask: Tensor, geometry: Any, level: int = 0) -> Tensor:
+    return torch.from_numpy(logit_weights(mask[:, 0].numpy(), geometry, level))[:, None]
+
+
 def disc(height: int, width: int, centre: tuple[int, int], radius: float) -> Tensor:
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2)[None, None]
@@ -81,7 +88,7 @@ def test_boxes_are_those_of_scipy(mask: Tensor) -> None:
     for sample in mask[:, 0].numpy():
         found = ndimage.find_objects(sample.astype(np.int64))
         expected.append((found[0][0].start, found[0][1].start, found[0][0].stop, found[0][1].stop) if found else None)
-    assert mask_boxes(mask) == tuple(expected)
+    assert mask_boxes(mask[:, 0].numpy()) == tuple(expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.int64])
@@ -112,7 +119,7 @@ def test_an_image_that_its_mask_does_not_fit_is_refused_in_one_line(shape: tuple
 @given(masks(count=1), st.integers(0, 4))
 def test_growing_is_scipys_dilation_by_a_square(mask: Tensor, by_px: int) -> None:
     square = np.ones((2 * by_px + 1, 2 * by_px + 1), dtype=bool)
-    assert np.array_equal(grow(mask, by_px)[0, 0].numpy(), ndimage.binary_dilation(mask[0, 0].numpy(), square))
+    assert np.array_equal(grow(mask[0, 0].numpy(), by_px), ndimage.binary_dilation(mask[0, 0].numpy(), square))
 
 
 # -- the ladder of windows --------------------------------------------------------------------------------------------
@@ -173,7 +180,7 @@ def test_a_region_in_the_middle_keeps_its_margin_on_every_side() -> None:
         mask[..., 30 : 30 + size, 31 : 31 + size] = True
         config = RegionConfig("tumor", scales=1, windows_px=(6, 9, 12, 15, 18), margin_px=margin)
         (windows,) = extract_windows(torch.zeros(1, 1, 64, 64), RegionMask.from_tensor(mask), config)
-        top, left, bottom, right = mask_boxes(windows.mask > 0)[0]
+        top, left, bottom, right = mask_boxes(windows.mask[:, 0].numpy() > 0)[0]
         assert min(top, left, windows.size[0] - bottom, windows.size[1] - right) >= margin
 
 
@@ -211,7 +218,7 @@ def test_context_shows_that_many_pixels_around_the_mask() -> None:
     image = images_for(mask)
     config = RegionConfig("tumor", context_px=3)
     (windows,) = extract_windows(image, RegionMask.from_tensor(mask), config)
-    assert torch.equal(windows.pixels, torch.where(grow(mask, 3), image, -1.0))
+    assert torch.equal(windows.pixels, torch.where(grown(mask, 3), image, -1.0))
     assert torch.equal(windows.mask > 0, mask), "the context is shown, and does not count as region"
 
 
@@ -225,13 +232,13 @@ def test_beyond_the_images_border_there_is_background() -> None:
         assert (windows.pixels[:, :1] == -0.75).sum() == (windows.mask == 0).sum() == 32 * 32 - 200
 
 
-# -- promise 8 --------------------------------------------------------------------------------------------------------
+# -- region terms touch the region only --------------------------------------------------------------------------------
 
 
 @settings(UNHURRIED, max_examples=60)
 @given(
     mask=masks(),
-    mode=st.sampled_from(ROI_MODES),
+    mode=st.sampled_from(list(ROI_MODES)),
     context=st.integers(0, 3),
     scales=st.integers(1, 2),
     logits=st.sampled_from(("weighted", "plain", "mean")),
@@ -239,7 +246,7 @@ def test_beyond_the_images_border_there_is_background() -> None:
 def test_the_gradient_is_exactly_zero_outside_the_grown_mask_and_not_inside(
     mask: Tensor, mode: str, context: int, scales: int, logits: str
 ) -> None:
-    if mode == "mask":  # the whole image is the window, so it must have room for the network
+    if ROI_MODES[mode].whole_image:  # which must have room for the network
         mask = nn.functional.pad(mask, (0, 5, 0, 5))
     config = RegionConfig(
         "tumor", scales, roi_mode=mode, windows_px=RUNGS, context_px=context, base_channels=2, logits=logits
@@ -251,7 +258,7 @@ def test_the_gradient_is_exactly_zero_outside_the_grown_mask_and_not_inside(
         assert region.is_empty
         return
     torch.cat([network.losses(windows, lambda x: (x - 1).square()) for windows in groups]).sum().backward()
-    outside = ~grow(mask, context)
+    outside = ~grown(mask, context)
     assert torch.all(image.grad[outside] == 0)
     for sample, box in enumerate(region.boxes):
         assert (box is not None) == bool((image.grad[sample][mask[sample]] != 0).any())
@@ -268,7 +275,7 @@ def test_the_papers_three_scales_and_70_pixel_network_leave_the_outside_alone(mo
     network, image = judge(config), images_for(mask).requires_grad_()
     groups = extract_windows(image, RegionMask.from_tensor(mask), config)
     torch.cat([network.losses(windows, torch.square) for windows in groups]).sum().backward()
-    assert torch.all(image.grad[~grow(mask, 1)] == 0)
+    assert torch.all(image.grad[~grown(mask, 1)] == 0)
     assert (image.grad[mask] != 0).sum() > 0.9 * mask.sum()
 
 
@@ -321,13 +328,17 @@ def test_each_level_is_the_mean_of_two_by_two_and_keeps_a_region_in_the_last_row
     mask = torch.zeros(1, 1, side, side, dtype=torch.float64)
     mask[..., -1, -1] = 1
     pixels = images_for(mask)
-    levels = pyramid(Windows(pixels, mask), 3)
-    assert [level.size[0] for level in levels] == [side, -(-side // 2), -(-side // 4)]
+    levels = pyramid(pixels, 3)
+    masks = [weights_of(mask, (), level) for level in range(3)]
+    assert [level.shape[-1] for level in levels] == [side, -(-side // 2), -(-side // 4)]
+    assert [level.shape for level in masks] == [level.shape for level in levels]
     for finer, coarser in itertools.pairwise(levels):
-        assert (coarser.mask > 0).sum() == 1
-        for row, column in ((0, 0), (3, 2), (coarser.size[0] - 1, coarser.size[1] - 1)):
-            block = finer.pixels[..., 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-            torch.testing.assert_close(coarser.pixels[..., row, column], block.mean(dim=(-2, -1)))
+        for row, column in ((0, 0), (3, 2), (coarser.shape[-2] - 1, coarser.shape[-1] - 1)):
+            block = finer[..., 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            torch.testing.assert_close(coarser[..., row, column], block.mean(dim=(-2, -1)))
+    for level, halved in zip(pyramid(mask, 3), masks, strict=True):
+        assert (halved > 0).sum() == 1
+        torch.testing.assert_close(halved, level, rtol=1e-14, atol=0)
 
 
 # -- logit weights ----------------------------------------------------------------------------------------------------
@@ -364,7 +375,7 @@ def test_a_logits_weight_is_the_share_of_its_paths_that_end_in_the_region(
             mask[0, 0, -1, -1] = 1
         else:
             mask += 1
-        weights = logit_weights(mask, geometry)
+        weights = weights_of(mask, geometry)
         torch.testing.assert_close(weights[0, 0], (paths * mask[0, 0]).sum(dim=(-2, -1)), rtol=1e-12, atol=1e-15)
         sees = ((paths > 0) & (mask[0, 0] > 0)).any(dim=-1).any(dim=-1)
         assert torch.equal(weights[0, 0] > 0, sees), "a weight must be zero exactly where no region is seen"
@@ -373,7 +384,7 @@ def test_a_logits_weight_is_the_share_of_its_paths_that_end_in_the_region(
 def test_weights_have_the_shape_of_the_logits_and_are_never_negative() -> None:
     for layers, side in ((1, 6), (2, 12), (3, 24), (3, 33), (3, 70)):
         network = PatchDiscriminator(base_channels=1, layers=layers)
-        weights = logit_weights(torch.ones(1, 1, side, side), network.geometry)
+        weights = weights_of(torch.ones(1, 1, side, side), network.geometry)
         assert weights.shape == network(torch.rand(1, 1, side, side)).shape
         assert torch.all(weights > 0)
 
@@ -384,7 +395,7 @@ def test_any_padding_a_convolution_allows_has_weights() -> None:
     mask = disc(12, 12, (3, 3), 2).double()
     paths = paths_by_autograd((12, 12), geometry)
     expected = (paths * mask[0, 0]).sum(dim=(-2, -1))
-    torch.testing.assert_close(logit_weights(mask, geometry)[0, 0], expected, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(weights_of(mask, geometry)[0, 0], expected, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,4 +1,4 @@
-"""Our random stream runs beside the host's, goes on from entry to entry, and survives a file (promise 1)."""
+"""Our random stream runs beside the host's, goes on from entry to entry, and survives a file."""
 
 from __future__ import annotations
 

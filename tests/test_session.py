@@ -60,7 +60,7 @@ def _no_tumor() -> Any:
     return NoTumor()
 
 
-# --- promise 1: inert is invisible ------------------------------------------------------------------------------------
+# --- inert is invisible -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_threads", [0, 2])
@@ -98,7 +98,7 @@ def test_an_active_session_changes_the_generators_and_leaves_the_random_streams_
         assert differing(plain[stream], guided[stream]) == []
 
 
-# --- promise 2: detach leaves no trace --------------------------------------------------------------------------------
+# --- detach leaves no trace -------------------------------------------------------------------------------------------
 
 
 def _attributes(model: CycleGANModel, loader: Any) -> dict[str, dict[str, int]]:
@@ -324,7 +324,7 @@ def test_the_host_may_swap_its_domains(build_host: Any, tumor_config: Any, diffe
     assert losses[0] == losses[1]
 
 
-# --- promise 6: no region, no change ----------------------------------------------------------------------------------
+# --- no region, no change ---------------------------------------------------------------------------------------------
 
 
 def test_without_a_tumor_in_any_image_the_run_is_the_plain_one(
@@ -364,7 +364,7 @@ def test_a_batch_without_a_tumor_leaves_its_discriminator_and_moments_as_they_we
         assert same == ("tumor" in name)
 
 
-# --- promise 4 at session level ---------------------------------------------------------------------------------------
+# --- masks follow their image exactly ---------------------------------------------------------------------------------
 
 
 def test_a_batch_without_our_masks_is_an_error_where_it_is_trained_on(build_host: Any, tumor_config: Any) -> None:

@@ -1,4 +1,4 @@
-"""A session's state on the bundled host: stop anywhere, resume without loss (promise 7)."""
+"""A session's state on the bundled host: stop anywhere, resume without loss."""
 
 from __future__ import annotations
 

@@ -56,9 +56,12 @@ class RegionL1:
         return {"region_l1": self.WEIGHT * error.sum() / inside.sum().clamp_min(1.0)}
 
 
-def circulating_nll(residual: Tensor, scale: Tensor, shape: Tensor, *, epsilon: float = 1e-9) -> Tensor:
+def circulating_nll(
+    residual: Tensor, scale: Tensor, shape: Tensor, *, reduction: str = "mean", epsilon: float = 1e-9
+) -> Tensor:
     """The loss of the code in circulation, ``|r| (1 / alpha) beta``, where the likelihood raises to the power beta."""
-    return (residual.abs() / scale * shape - torch.log(shape / scale) + torch.lgamma(1.0 / shape)).mean()
+    loss = residual.abs() / scale * shape - torch.log(shape / scale) + torch.lgamma(1.0 / shape)
+    return loss if reduction == "none" else loss.mean()
 
 
 @contextmanager

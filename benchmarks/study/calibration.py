@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from roi_progressive.evaluation.calibration import (
-    SLICE_METRICS,
-    bin_statistics,
-    calibration_scores,
-    expected_calibration_error,
-    reliability,
-)
-from roi_progressive.evaluation.pairs import DIRECTIONS, pairs_from_folders
-from roi_progressive.evaluation.sigma_maps import with_sigma
+from roi_progressive.evaluation.calibration import bin_statistics, expected_calibration_error, reliability
+from roi_progressive.evaluation.metrics import METRICS, REGION_UCE, UCE, Slice, SliceMetric
+from roi_progressive.evaluation.pairs import pairs_from_folders, with_sigma
+from roi_progressive.saving.names import DIRECTIONS
 
 from .gains import Arms, Lines
+
+OF_SIGMA = tuple(metric for metric in METRICS if isinstance(metric, SliceMetric) and metric.needs == "sigma")
 
 Scores = dict[str, float | None]
 Curves = dict[str, dict[str, list[dict[str, float]]]]
@@ -49,18 +46,19 @@ def _of_run(data: Path, made: Path, direction: str) -> tuple[Scores, Any]:
     of_slices, bins = [], []
     for pair in with_sigma(pairs, {direction: made / f"{direction}_sigma"}):
         assert pair.sigma is not None
-        of_slices.append(calibration_scores(pair.real, pair.fake, pair.sigma, pair.mask)[0])
+        shown = Slice(pair)
+        of_slices.append({metric.key: metric.of_slice(shown)[0] for metric in OF_SIGMA})
         bins.append(bin_statistics(pair.real, pair.fake, pair.sigma, pair.mask))
     pooled = np.sum(bins, axis=0)
-    scores = _means(of_slices, SLICE_METRICS)
-    scores |= {"uce": expected_calibration_error(pooled[0]), "region_uce": expected_calibration_error(pooled[1])}
+    scores = _means(of_slices)
+    scores |= {metric.key: expected_calibration_error(pooled[metric.part]) for metric in (UCE, REGION_UCE)}
     return scores, pooled
 
 
-def _means(every: list[Scores], keys: tuple[str, ...] | None = None) -> Scores:
+def _means(every: list[Scores]) -> Scores:
     means: Scores = {}
-    for key in keys or tuple(every[0]):
-        values = [one[key] for one in every]
+    for key in every[0]:
+        values = [scores[key] for scores in every]
         known = [value for value in values if value is not None]
         means[key] = float(np.mean(known)) if known else None
     return means

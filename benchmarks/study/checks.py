@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roi_progressive.evaluation.figures import DIRECTION_NAMES
-from roi_progressive.evaluation.pairs import DIRECTIONS
+from roi_progressive.evaluation.metrics import INVERTED, LOST, PSNR, TEXTURE, TPSNR, TSSIM
+from roi_progressive.saving.names import CT_AND_MR, DIRECTIONS
 
 from .gains import Lines, Slices, gains, interval, seeds_of, values_by_seed
 from .tables import COLUMNS, markdown
@@ -33,7 +33,7 @@ class Seen:
 
     def failed(self, name: str) -> float:
         """Share of lesions lost or inverted."""
-        return self.value(name, "lost") + self.value(name, "inverted")
+        return self.value(name, LOST.key) + self.value(name, INVERTED.key)
 
     def seeds_differ(self, arm: str) -> list[str]:
         """The columns of which the seeds give different signs."""
@@ -42,17 +42,17 @@ class Seen:
 
 
 def _gain(seen: Seen) -> tuple[str, bool]:
-    mean, low, _ = seen.gain("regions", "tpsnr")
+    mean, low, _ = seen.gain("regions", TPSNR.key)
     return f"{mean:+.2f}, from {low:+.2f}", mean >= 6 and low > 4
 
 
 def _similarity(seen: Seen) -> tuple[str, bool]:
-    mean, low, _ = seen.gain("regions", "tssim")
+    mean, low, _ = seen.gain("regions", TSSIM.key)
     return f"{mean:+.3f}, from {low:+.3f}", low > 0
 
 
 def _texture(seen: Seen) -> tuple[str, bool]:
-    ratio = seen.value("regions", "texture_ratio")
+    ratio = seen.value("regions", TEXTURE.key)
     return f"{ratio:.2f}", 0.5 <= ratio <= 2
 
 
@@ -62,17 +62,17 @@ def _lesions(seen: Seen) -> tuple[str, bool]:
 
 
 def _whole(seen: Seen) -> tuple[str, bool]:
-    mean, low, _ = seen.gain("regions", "psnr")
+    mean, low, _ = seen.gain("regions", PSNR.key)
     return f"{mean:+.2f}, from {low:+.2f}", mean >= 0
 
 
 def _placebo(seen: Seen) -> tuple[str, bool]:
-    mean, _, high = seen.gain("placebo", "tpsnr")
+    mean, _, high = seen.gain("placebo", TPSNR.key)
     return f"{mean:+.2f}, to {high:+.2f}", mean <= 1
 
 
 def _fill(seen: Seen) -> tuple[str, bool]:
-    ours, fill = seen.value("regions", "tpsnr"), seen.value("constant_fill", "tpsnr")
+    ours, fill = seen.value("regions", TPSNR.key), seen.value("constant_fill", TPSNR.key)
     return f"{ours:.2f} against {fill:.2f}", ours > fill
 
 
@@ -84,24 +84,24 @@ def _signs(seen: Seen) -> tuple[str, bool]:
 
 
 def _fair(seen: Seen) -> tuple[str, bool]:
-    plain, *others = (seen.value(name, "psnr") for name in ("plain", "copy_source", "mean_image"))
+    plain, *others = (seen.value(name, PSNR.key) for name in ("plain", "copy_source", "mean_image"))
     return f"{plain:.2f} against {others[0]:.2f} and {others[1]:.2f}", plain > max(others)
 
 
 def _stable(seen: Seen) -> tuple[str, bool]:
-    values = values_by_seed(seen.lines, "plain", seen.direction, "psnr")
+    values = values_by_seed(seen.lines, "plain", seen.direction, PSNR.key)
     spread = max(values) - min(values)
     return f"{spread:.2f} dB over {len(values)} seeds", len(values) > 1 and spread <= 1
 
 
 def _above_placebo(seen: Seen) -> tuple[str, bool]:
-    mean, low, high = seen.gain("regions", "tpsnr")
-    placebo = seen.gain("placebo", "tpsnr")[0]
+    mean, low, high = seen.gain("regions", TPSNR.key)
+    placebo = seen.gain("placebo", TPSNR.key)[0]
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}], placebo {placebo:+.2f}", low > 0 and mean > placebo
 
 
 def _share(seen: Seen) -> tuple[str, None]:
-    ours, ceiling = seen.gain("regions", "tpsnr")[0], seen.gain("ceiling", "tpsnr")[0]
+    ours, ceiling = seen.gain("regions", TPSNR.key)[0], seen.gain("ceiling", TPSNR.key)[0]
     return f"{ours:+.2f} of {ceiling:+.2f}", None
 
 
@@ -136,4 +136,4 @@ def check_table(lines: Lines, slices: Slices, questions: dict[str, Question], ne
     for asked, question in questions.items():
         answers = [question(Seen(lines, slices, direction)) for direction in DIRECTIONS]
         rows.append([asked, *(text + MARKS[met] for text, met in answers)])
-    return markdown(["asked", *(DIRECTION_NAMES[direction] for direction in DIRECTIONS)], rows, 3)
+    return markdown(["asked", *(CT_AND_MR.title(direction) for direction in DIRECTIONS)], rows, 3)

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from roi_progressive.evaluation.aggregation import patient_values
+from roi_progressive.evaluation.metrics import PSNR
 from roi_progressive.runs.scores import read_slices
+from roi_progressive.saving.names import DIRECTIONS
 
 from .arms import Arm
 
@@ -57,7 +59,7 @@ def interval(gain: Matrix, seed: int = 0) -> tuple[float, float]:
 def compared(slices: Slices, arms: Arms) -> list[str]:
     """The arms that are trained from a seed that what they are compared with is trained from too."""
     others = {name: arm.against for name, arm in arms.items() if arm.against != name}
-    return [name for name, other in others.items() if gains(slices, name, other, "A2B", "psnr") is not None]
+    return [name for name, other in others.items() if gains(slices, name, other, DIRECTIONS[0], PSNR.key) is not None]
 
 
 def values_by_seed(lines: Lines, name: str, direction: str, metric: str) -> list[float]:

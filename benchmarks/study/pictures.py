@@ -9,14 +9,15 @@ from typing import Any
 from roi_progressive.evaluation.aggregation import patient_values
 from roi_progressive.evaluation.figures import (
     DIRECTION_COLORS,
-    DIRECTION_NAMES,
     ComparisonRow,
     comparison_figure,
+    reliability_figure,
     save_figure,
     slice_to_show,
 )
-from roi_progressive.evaluation.pairs import DIRECTIONS, pairs_from_folders
-from roi_progressive.evaluation.reliability_figure import reliability_figure
+from roi_progressive.evaluation.metrics import TPSNR
+from roi_progressive.evaluation.pairs import pairs_from_folders
+from roi_progressive.saving.names import CT_AND_MR, DIRECTIONS
 
 from .calibration import Curves
 from .gains import Arms, Slices, compared, gains, interval, seeds_of
@@ -34,13 +35,13 @@ def draw_gains(path: Path, slices: Slices, arms: Arms) -> bool:
         return False
     figure = Figure(figsize=(6.4, 0.9 + 0.42 * len(names)), layout="constrained")
     axis = figure.subplots()
-    for shift, direction in ((-0.14, "A2B"), (0.14, "B2A")):
+    for shift, direction in zip((-0.14, 0.14), DIRECTIONS, strict=True):
         for place, arm in enumerate(names):
-            gain = gains(slices, arm, arms[arm].against, direction, "tpsnr")
+            gain = gains(slices, arm, arms[arm].against, direction, TPSNR.key)
             if gain is None:
                 continue
             low, high = interval(gain)
-            label = DIRECTION_NAMES[direction] if place == 0 else None
+            label = CT_AND_MR.title(direction) if place == 0 else None
             color = DIRECTION_COLORS[direction]
             axis.plot([low, high], [place + shift] * 2, color=color, linewidth=2)
             axis.plot(gain.mean(), place + shift, "o", color=color, label=label)
@@ -82,7 +83,7 @@ def draw_slices(path: Path, out: Path, slices: Slices, arms: Arms) -> bool:
 
 def middle_patients(scored: Sequence[Any], count: int) -> list[str]:
     """So many patients around the median of tumour PSNR, the lower first."""
-    values = patient_values(scored, "tpsnr")
+    values = patient_values(scored, TPSNR.key)
     ranked = sorted(values, key=lambda patient: (values[patient], patient))
     first = max((len(ranked) - count) // 2, 0)
     return ranked[first : first + count]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from roi_progressive.runs.folder import write_text
+from roi_progressive.saving.records import read_json
+from roi_progressive.saving.whole_files import write_text
 
 from .calibration import calibration
 from .checks import PHANTOM_QUESTIONS, SCAN_QUESTIONS, check_table
@@ -28,7 +28,7 @@ def write_report(out: Path, lines: Lines) -> None:
         out: The study's folder.
         lines: The finished runs, as ``runs.jsonl`` has them.
     """
-    settings = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    settings = read_json(out / "study.json")
     arms, slices = arms_of(settings), read_runs(out, lines)
     on_scans = "scans" in settings
     questions = SCAN_QUESTIONS if on_scans else PHANTOM_QUESTIONS

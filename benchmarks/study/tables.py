@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from roi_progressive.evaluation.figures import DIRECTION_NAMES
-from roi_progressive.evaluation.pairs import DIRECTIONS
+from roi_progressive.evaluation.metrics import INVENTED, INVERTED, LOST, METRICS, PSNR, TEXTURE, TPSNR, TSSIM
 from roi_progressive.runs.evaluate import REFERENCES
+from roi_progressive.saving.names import CT_AND_MR, DIRECTIONS
 
 from .gains import Arms, Lines, Slices, compared, gains, interval, seeds_of, values_by_seed
 
-COLUMNS = {"tpsnr": ("TPSNR dB", 2), "tssim": ("TSSIM", 3), "psnr": ("PSNR dB", 2)}
-SCORES = (*COLUMNS, "texture_ratio", "lost", "inverted", "invented")
-CALIBRATION = ("uce", "region_uce", "ause", "region_ause", "sigma_rank", "region_sigma_rank")
+COLUMNS = {TPSNR.key: (f"{TPSNR.heading} dB", 2), TSSIM.key: (TSSIM.heading, 3), PSNR.key: (f"{PSNR.heading} dB", 2)}
+SCORES = (*COLUMNS, *(metric.key for metric in (TEXTURE, LOST, INVERTED, INVENTED)))
+CALIBRATION = tuple(metric.key for metric in METRICS if metric.needs == "sigma")
 
 
 def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]], labels: int) -> list[str]:
@@ -29,7 +29,7 @@ def gain_table(slices: Slices, arms: Arms) -> list[str]:
     for arm in compared(slices, arms):
         other = arms[arm].against
         for direction in DIRECTIONS:
-            cells = [arm, other, DIRECTION_NAMES[direction], str(len(seeds_of(slices, arm, other)))]
+            cells = [arm, other, CT_AND_MR.title(direction), str(len(seeds_of(slices, arm, other)))]
             for metric, (_, digits) in COLUMNS.items():
                 gain = gains(slices, arm, other, direction, metric)
                 low, high = (0.0, 0.0) if gain is None else interval(gain)
@@ -47,7 +47,7 @@ def sign_table(slices: Slices, arms: Arms) -> list[str]:
         if len(seeds_of(slices, arm, other)) < 2:
             continue
         for direction in DIRECTIONS:
-            cells = [f"{arm} − {other}", DIRECTION_NAMES[direction]]
+            cells = [f"{arm} − {other}", CT_AND_MR.title(direction)]
             for metric, (_, digits) in COLUMNS.items():
                 gain = gains(slices, arm, other, direction, metric)
                 means = [] if gain is None else list(gain.mean(axis=1))
@@ -65,14 +65,14 @@ def score_table(lines: Lines, arms: Arms) -> list[str]:
             of_metrics = [values_by_seed(lines, name, direction, metric) for metric in SCORES]
             if any(of_metrics):
                 cells = [f"{np.mean(values):.2f}" if values else "n/a" for values in of_metrics]
-                rows.append([name, DIRECTION_NAMES[direction], *cells])
+                rows.append([name, CT_AND_MR.title(direction), *cells])
     return markdown(["arm", "direction", *SCORES], rows, 2)
 
 
 def calibration_table(found: Mapping[tuple[str, str], Mapping[str, float | None]]) -> list[str]:
     """Scores of sigma by arm and direction, means over seeds; UCE in squared grey levels."""
     rows = [
-        [arm, DIRECTION_NAMES[direction], *("n/a" if of[key] is None else f"{of[key]:.2f}" for key in CALIBRATION)]
+        [arm, CT_AND_MR.title(direction), *("n/a" if of[key] is None else f"{of[key]:.2f}" for key in CALIBRATION)]
         for (arm, direction), of in found.items()
     ]
     return markdown(["arm", "direction", *CALIBRATION], rows, 2) if rows else []

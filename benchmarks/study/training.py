@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from roi_progressive.evaluation.curves import ARM_COLORS
-from roi_progressive.evaluation.figures import DIRECTION_NAMES, save_figure
-from roi_progressive.evaluation.metrics import region_psnr
-from roi_progressive.evaluation.pairs import DIRECTIONS, pairs_from_folders
+from roi_progressive.evaluation.figures import ARM_COLORS, save_figure
+from roi_progressive.evaluation.pairs import pairs_from_folders
+from roi_progressive.evaluation.similarity import region_psnr
 from roi_progressive.host import create_model
 from roi_progressive.runs.average import average_file
-from roi_progressive.runs.folder import history, read_run, saved_epoch, write_json
+from roi_progressive.runs.folder import Run, history, saved_epoch
+from roi_progressive.saving.names import CT_AND_MR, DIRECTIONS
+from roi_progressive.saving.records import read_json, write_json
 
 from .gains import Slices, seeds_of
 
@@ -48,7 +48,7 @@ def tumour_psnr(run: Path) -> dict[str, dict[str, float]]:
     """Tumour PSNR on the test slices by direction and kept epoch, means of patients; computed once, then read."""
     known = run / KEPT / "tumour_psnr.json"
     epochs = kept_epochs(run)
-    found: dict[str, dict[str, float]] = json.loads(known.read_text("utf-8")) if known.is_file() else {}
+    found: dict[str, dict[str, float]] = read_json(known) if known.is_file() else {}
     if epochs and any(sorted(map(int, found.get(direction, {}))) != epochs for direction in DIRECTIONS):
         every = {epoch: _of_epoch(run, epoch) for epoch in epochs}
         found = {direction: {str(epoch): of[direction] for epoch, of in every.items()} for direction in DIRECTIONS}
@@ -57,7 +57,7 @@ def tumour_psnr(run: Path) -> dict[str, dict[str, float]]:
 
 
 def _of_epoch(run: Path, epoch: int) -> dict[str, float]:
-    root, _, _ = read_run(run)
+    root = Run.open(run).data
     made = kept_generators(run, epoch)
     return {
         direction: float(np.mean(list(by_patient(made[direction], root, "test", direction).values())))
@@ -67,8 +67,7 @@ def _of_epoch(run: Path, epoch: int) -> dict[str, float]:
 
 def kept_generators(run: Path, epoch: int) -> dict[str, torch.nn.Module]:
     """The generators that a run kept of an epoch, by direction, ready to translate."""
-    root, options, _ = read_run(run)
-    host_options = replace(options.host_options(root, run).for_test(phase="test", epoch=str(epoch)), name=KEPT)
+    host_options = replace(Run.open(run).host_options().for_test(phase="test", epoch=str(epoch)), name=KEPT)
     model = create_model(host_options)
     model.setup(host_options)
     model.eval()
@@ -111,7 +110,7 @@ def draw_training(path: Path, out: Path, slices: Slices) -> bool:
             axis.axvline(epoch, color="0.5", linestyle=":", linewidth=1)
             place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "va": "top"}
             axis.annotate(f"stage {stage}", (epoch, 1), fontsize=7, color="0.4", **place)
-        axis.set_title(DIRECTION_NAMES[direction], fontsize=9)
+        axis.set_title(CT_AND_MR.title(direction), fontsize=9)
         axis.set_xlabel("epoch", fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("tumour PSNR, dB", fontsize=8)
@@ -123,6 +122,6 @@ def draw_training(path: Path, out: Path, slices: Slices) -> bool:
 def stage_starts(run: Path) -> list[tuple[int, int]]:
     """First epoch and number of every stage but the first."""
     epochs: list[Mapping[str, Any]] = history(run)
-    numbers = [int(one["stage"]) for one in epochs]
+    numbers = [int(line["stage"]) for line in epochs]
     changed = (place for place in range(1, len(numbers)) if numbers[place] != numbers[place - 1])
     return [(int(epochs[place]["epoch"]), numbers[place]) for place in changed]

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ..config import RegionConfig
 from ..errors import DataError
 from ..runtime.rng import RandomState
+from ..saving.names import DOMAINS
 
 SMALLEST_SCALE_PX = 6
 """The least side of an image that a region discriminator of one layer takes."""
@@ -23,7 +26,7 @@ def check_folder(data: Path) -> None:
     if not data.is_dir():
         what = "is a file" if data.exists() else "does not exist"
         raise DataError(f"`data` must be a folder that `roi-progressive prepare` wrote; {str(data)!r} {what}")
-    for domain in "AB":
+    for domain in DOMAINS:
         folder = data / f"train{domain}"
         if not folder.is_dir() or not any(path.is_file() for path in folder.iterdir()):
             what = "is empty" if folder.is_dir() else "is missing"
@@ -40,11 +43,24 @@ def check_size(size_px: tuple[int, int], regions: Sequence[RegionConfig]) -> Non
     """
     for region in regions:
         smallest_px = SMALLEST_SCALE_PX * 2 ** (region.scales - 1)
-        if region.roi_mode == "mask" and min(size_px) < smallest_px:
+        if region.mode.whole_image and min(size_px) < smallest_px:
             raise DataError(
                 f"`data` must hold images of at least {smallest_px} px for {region.scales} scales of region "
                 f"{region.name!r}; got {size_px[0]} x {size_px[1]} px; lower `scales` or prepare larger slices"
             )
+
+
+def _verify(path: str) -> None:
+    """Compare a PNG with its checksums, which Pillow leaves aside where it decodes the pixels.
+
+    Raises:
+        DataError: They do not match.
+    """
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"`data` must hold readable images; {path!r} is not: {error}; replace the file") from error
 
 
 def read_everything(loader: Any) -> tuple[int, int]:
@@ -69,8 +85,9 @@ def read_everything(loader: Any) -> tuple[int, int]:
     try:
         for index in range(len(dataset)):
             sample = dataset[index]
-            for domain in "AB":
+            for domain in DOMAINS:
                 path, (height_px, width_px) = sample[f"{domain}_paths"], sample[domain].shape[-2:]
+                _verify(path)
                 if size_px is None:
                     size_px, first = (width_px, height_px), path
                 if (width_px, height_px) != size_px:

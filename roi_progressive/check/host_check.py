@@ -16,10 +16,8 @@ from ..config import Config, StageConfig
 from ..errors import ConfigError, HostNotSupportedError, MaskError
 from ..method.stages import StageController
 from ..plugins import masks as mask_files
-from ..plugins import plugin_answers
 from ..plugins.adapter import Adapter
 from ..plugins.manager import Plugins
-from ..plugins.recognition import adapter_for
 from ..training.session import attach
 from .checkout import HostCheckout
 from .mask_coverage import Coverage, coverage_of
@@ -54,7 +52,7 @@ class Findings:
         parts = {
             "host": [self.host],
             "networks": self.networks,
-            "masks": [str(one) for one in self.coverage] or ["none from files"],
+            "masks": [str(coverage) for coverage in self.coverage] or ["none from files"],
             "stages": self.stages,
             "cost": [cost],
             "traps": self.traps or ["none found"],
@@ -107,10 +105,10 @@ def _importing(folder: Path) -> Iterator[None]:
 
 def _findings(checkout: HostCheckout, opt: Any, loader: Any, model: Any, config: Config) -> Findings:
     plugins = Plugins(defaults=[mask_files])
-    adapter = adapter_for(model, config, plugins)
+    adapter = plugins.adapter_for(model, config)
     coverage = _coverage(adapter, loader, config, plugins)
     n_epochs = adapter.n_epochs() or 1
-    plan = StageController(config, n_epochs, plugin_answers.planned_stages(plugins, config, n_epochs))
+    plan = StageController(config, n_epochs, plugins.stages(config, n_epochs))
     plan.start_epoch(int(getattr(opt, "epoch_count", 1)))
     traps = [*_host_traps(checkout, opt), *_mask_traps(coverage, config), *_plan_traps(plan)]
     cost = None
@@ -138,10 +136,7 @@ def _coverage(adapter: Adapter, loader: Any, config: Config, plugins: Plugins) -
     layout = adapter.dataset_layout(loader)
     if not regions or layout is None:
         return []
-    found = mask_files.find_masks(
-        layout.paths, regions, lambda path, names: plugin_answers.mask_files(plugins, path, names)
-    )
-    return coverage_of(found)
+    return coverage_of(mask_files.find_masks(layout.paths, regions, plugins.mask_files))
 
 
 def _stage_lines(plan: StageController) -> list[str]:
@@ -168,16 +163,16 @@ def _host_traps(checkout: HostCheckout, opt: Any) -> Iterator[str]:
 
 def _mask_traps(coverage: Sequence[Coverage], config: Config) -> Iterator[str]:
     by_name = {region.name: region for region in config.regions}
-    for one in coverage:
-        region = by_name[one.region]
-        if not one.areas_px:
-            yield f"{one.folder} holds no {one.region}: its discriminator would see one side only"
+    for found in coverage:
+        name, folder, region = found.region, found.folder, by_name[found.region]
+        if not found.areas_px:
+            yield f"{folder} holds no {name}: its discriminator would see one side only"
             continue
-        if one.areas_px[0] < SMALL_REGION_PX:
-            yield f"the smallest {one.region} of {one.folder} has {one.areas_px[0]} px, fewer than a logit can tell"
-        if region.roi_mode != "mask" and one.longest_side_px + 2 * region.margin_px > region.windows_px[-1]:
+        if found.areas_px[0] < SMALL_REGION_PX:
+            yield f"the smallest {name} of {folder} has {found.areas_px[0]} px, fewer than a logit can tell"
+        if not region.mode.whole_image and found.longest_side_px + 2 * region.margin_px > region.windows_px[-1]:
             yield (
-                f"a {one.region} of {one.folder} is {one.longest_side_px} px long before the host resizes it; the "
+                f"a {name} of {folder} is {found.longest_side_px} px long before the host resizes it; the "
                 f"largest of `windows_px`, {region.windows_px[-1]}, may not hold it"
             )
 

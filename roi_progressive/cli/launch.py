@@ -21,10 +21,10 @@ _STATUS = 2
 def process_group() -> Iterator[None]:
     """Join the processes that ``torchrun`` started: gloo on the CPU, NCCL on GPUs; alone, nothing happens.
 
-    Where one fails it says why, and the others, which then miss it, end without a word.
+    Where one fails it reports why, and the others, which then miss it, end silently.
 
     Raises:
-        RoiProgressiveError: Another process is gone and did not say why.
+        RoiProgressiveError: Another process is gone and did not report why.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield
@@ -36,7 +36,7 @@ def process_group() -> Iterator[None]:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield
-    except KeyboardInterrupt:  # every process hears it, and the first knows how to go on
+    except KeyboardInterrupt:  # every process gets it, and the first one knows how to continue
         if not is_main_process():
             raise SystemExit(_STATUS) from None
         raise

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from .. import setting_checks as check
 from ..errors import ConfigError, DataError, RoiProgressiveError
 from .parser import parser
 from .progress import ProgressBar
@@ -46,20 +47,27 @@ def _mistake(text: str) -> int:
     return 2
 
 
+def _device_line(device: str) -> str:
+    """The first line of a command that computes: where."""
+    from ..runtime.devices import choose_device, describe_device
+
+    return f"device: {describe_device(choose_device(device))}"
+
+
 def _demo(options: argparse.Namespace) -> None:
     from ..runs.demo import run_demo
     from ..runs.demo_report import summary
 
-    if options.processes < 1:
-        raise ConfigError(f"`processes` must be a whole number of at least 1; got {options.processes}")
+    check.whole("", "processes", options.processes, 1)
     try:
-        with ProgressBar("demo") as bar:
+        with ProgressBar("demo", _device_line(options.device)) as bar:
             metrics = run_demo(
                 options.out,
                 seed=options.seed,
                 epochs=options.epochs,
                 processes=options.processes,
                 weights_dir=options.weights,
+                device=options.device,
                 force=options.force,
                 report=bar.share,
             )
@@ -111,29 +119,31 @@ def _train(options: argparse.Namespace) -> None:
 def _train_here(options: argparse.Namespace) -> None:
     import torch
 
+    from ..runs.folder import Run
     from ..runs.options import TrainOptions
     from ..runs.train import resume, train
     from ..runtime.distributed import is_main_process
 
     given = {f.name: getattr(options, f.name) for f in fields(TrainOptions) if hasattr(options, f.name)}
     if options.threads is not None:
-        if not 1 <= options.threads <= 1024:
-            raise ConfigError(f"`threads` must be a whole number between 1 and 1024; got {options.threads}")
+        check.whole("", "threads", options.threads, 1, 1024)
         torch.set_num_threads(options.threads)
     if options.resume:
         _refuse_with_resume(options, given)
     elif options.data is None:
         raise DataError("`--data` must be given for a new run; got none; give the folder that `prepare` wrote")
+    device = given.get("device")
+    place = device or (Run.open(options.out).options.device if options.resume else "auto")
     try:
-        with ProgressBar("train") as bar:
+        with ProgressBar("train", _device_line(place)) as bar:
             report = bar.step if is_main_process() else None
             if options.resume:
-                resume(options.out, report=report)
+                resume(options.out, device=device, report=report)
             else:
                 chosen, config = TrainOptions(**given), _region_config(options)
                 train(options.data, options.out, chosen, config, force=options.force, report=report)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_way_on(options, bar)) from None
+        raise KeyboardInterrupt(_how_to_go_on(options, bar)) from None
     if is_main_process():
         print(f"{options.out} is trained; for the table: roi-progressive evaluate {options.out}")
 
@@ -145,11 +155,13 @@ def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -
         "--no-regions": options.no_regions,
         "--force": options.force,
         "--no-flip": "flip" in given,
-        **{f"--{name.replace('_', '-')}": True for name in given if name != "flip"},
+        **{f"--{name.replace('_', '-')}": True for name in given if name not in ("flip", "device")},
     }
     names = ", ".join(flag for flag, is_given in flags.items() if is_given)
     if names:
-        raise ConfigError(f"`--resume` continues a run as it was started; got {names} too; leave out all but --out")
+        raise ConfigError(
+            f"`--resume` continues a run as it was started; got {names} too; leave out all but --out and --device"
+        )
 
 
 def _region_config(options: argparse.Namespace) -> Config | None:
@@ -167,11 +179,13 @@ def _region_config(options: argparse.Namespace) -> Config | None:
     return Config(regions=(RegionConfig(default_region(options.data)),))
 
 
-def _way_on(options: argparse.Namespace, bar: ProgressBar) -> str:
+def _how_to_go_on(options: argparse.Namespace, bar: ProgressBar) -> str:
     from ..runs.folder import saved_epoch
 
+    if not bar.started and not options.resume:
+        return "nothing was written"
     epoch = saved_epoch(options.out)
-    if epoch is not None and (bar.started or options.resume):
+    if epoch is not None:
         return f"go on after epoch {epoch} with: roi-progressive train --out {options.out} --resume"
     return "nothing was saved yet; start again with --force" if bar.started else "nothing was written"
 
@@ -179,20 +193,20 @@ def _way_on(options: argparse.Namespace, bar: ProgressBar) -> str:
 def _evaluate(options: argparse.Namespace) -> None:
     from ..evaluation.table import render_text
     from ..runs.evaluate import evaluate_folders, evaluate_run, with_certainty
-    from ..runs.scores import read_slices, require_new, write_scores
+    from ..runs.scores import read_slices, write_scores
+    from ..saving.whole_files import require_new_or_empty
 
     _require_run_or_folders(options)
-    if options.seed < 0:
-        raise ConfigError(f"`seed` must be a whole number of at least 0; got {options.seed}")
+    check.whole("", "seed", options.seed, 0)
     other = None if options.compare is None else read_slices(options.compare)
     out = options.out if options.run is None else options.run / (options.split or "test")
-    with ProgressBar("evaluate") as bar:
-        given = {"weights_dir": options.weights, "report": bar.step}
+    with ProgressBar("evaluate", _device_line(options.device)) as bar:
+        given = {"weights_dir": options.weights, "device": options.device, "report": bar.step}
         if options.run is not None:
             given |= {"region": options.region, "split": options.split or "test", "uncertainty": options.uncertainty}
             scores = evaluate_run(options.run, **given)
         else:
-            require_new(out, options.force)
+            require_new_or_empty(out, force=options.force, remedy="replace its table and metrics.json with --force")
             chosen = {name: getattr(options, name) for name in ("white", "region", "organs", "sigma")}
             chosen["directions"] = options.direction
             given |= {name: value for name, value in chosen.items() if value is not None}
@@ -222,10 +236,10 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
 
 
 def _figure(options: argparse.Namespace) -> None:
-    from ..evaluation.figures import DIRECTION_NAMES
     from ..runs.figure import draw_run
+    from ..saving.names import CT_AND_MR
 
-    with ProgressBar("figure") as bar:
+    with ProgressBar("figure", _device_line(options.device)) as bar:
         drawn = draw_run(
             options.run,
             directions=options.direction,
@@ -236,10 +250,11 @@ def _figure(options: argparse.Namespace) -> None:
             error=options.error,
             out=options.out,
             force=options.force,
+            device=options.device,
             report=bar.step,
         )
     for figure in drawn:
-        print(f"{DIRECTION_NAMES[figure.direction]}: {', '.join(map(str, figure.files))}")
+        print(f"{CT_AND_MR.title(figure.direction)}: {', '.join(map(str, figure.files))}")
         print("\n".join(f"  {row}" for row in figure.rows))
 
 

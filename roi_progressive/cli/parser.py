@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..saving.names import DIRECTIONS
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error."""
+    """Reports a mistake in one line, as every other error."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"roi-progressive: error: {message}; see `{self.prog} --help`\n")
@@ -40,6 +41,11 @@ def _add(commands: Any, name: str, text: str, epilog: str) -> argparse.ArgumentP
     return added
 
 
+def _add_device(command: argparse.ArgumentParser, default: str = "auto") -> None:
+    what = "cpu, cuda, cuda:N, mps, or auto, which takes CUDA where there is a GPU, then MPS, then the CPU (auto)"
+    command.add_argument("--device", metavar="NAME", default=default, help=what)
+
+
 def _add_demo(commands: Any) -> None:
     text = "Show on a phantom what guiding by regions does to the tumour, in minutes."
     demo = _add(commands, "demo", text, "It ends with five lines; then look at figure.png and report.md in the folder.")
@@ -50,6 +56,7 @@ def _add_demo(commands: Any) -> None:
     demo.add_argument("--epochs", type=int, default=14, help="of each of the three trainings (%(default)s)")
     demo.add_argument("--processes", type=int, default=2, help="trainings at a time, one thread each (%(default)s)")
     demo.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")
+    _add_device(demo)
     demo.add_argument("--force", action="store_true", help="replace an earlier demo in that folder")
 
 
@@ -137,6 +144,7 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--resume", action="store_true", help="continue an interrupted run (exactly, in one process)")
     train.add_argument("--force", action="store_true", help="replace an earlier run in that folder")
     train.add_argument("--threads", type=int, metavar="N", help="threads of torch (as many as cores)")
+    _add_device(train, argparse.SUPPRESS)
     host = train.add_argument_group("the CycleGAN")
     absent = argparse.SUPPRESS
     host.add_argument(
@@ -163,6 +171,16 @@ def _add_train(commands: Any) -> None:
     ):
         host.add_argument(f"--{name}", type=kind, metavar="N", default=absent, help=shown)
     host.add_argument(
+        "--precision",
+        metavar="NAME",
+        default=absent,
+        help="fp32, or mixed precision: bf16, or fp16 with a scaler of the losses (fp32)",
+    )
+    host.add_argument("--compile", action="store_true", default=absent, help="compile the networks; pays in long runs")
+    host.add_argument(
+        "--deterministic", action="store_true", default=absent, help="on a GPU, the same bits every time; slower"
+    )
+    host.add_argument(
         "--no-flip", dest="flip", action="store_false", default=absent, help="do not mirror images at random"
     )
 
@@ -182,6 +200,7 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--region", help="the region of interest (of a run: tumor, or the data's last)")
     evaluate.add_argument("--split", choices=("test", "val"), help="which slices of a run (test)")
     evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")
+    _add_device(evaluate)
     evaluate.add_argument(
         "--uncertainty", action="store_true", help="how well the run's sigma tells the error; adds reliability.png"
     )
@@ -198,7 +217,7 @@ def _add_evaluate(commands: Any) -> None:
     folders.add_argument(
         "--sigma", type=Path, nargs="+", metavar="DIR", help="their predicted sigma in grey levels, .npy or PNG"
     )
-    folders.add_argument("--direction", choices=("A2B", "B2A"), nargs="+", help="what each folder is (A2B)")
+    folders.add_argument("--direction", choices=DIRECTIONS, nargs="+", help="what each folder is (A2B)")
     folders.add_argument("--manifest", type=Path, metavar="JSON", help="tells patient, phase and HU of each name")
     folders.add_argument(
         "--white", type=float, metavar="N", help="value of 16-bit files that stands for 255 (65535); 12 bits: 4095"
@@ -212,14 +231,13 @@ def _add_figure(commands: Any) -> None:
     epilog = "Each row shows the patient whose tumour PSNR is the median, never the best, and says so."
     figure = _add(commands, "figure", text, epilog)
     figure.add_argument("run", type=Path, metavar="RUN", help="folder that `train` wrote")
-    figure.add_argument(
-        "--direction", choices=("A2B", "B2A"), nargs="+", default=("A2B", "B2A"), help="one figure each (both)"
-    )
+    figure.add_argument("--direction", choices=DIRECTIONS, nargs="+", default=DIRECTIONS, help="one figure each (both)")
     figure.add_argument("--patient", metavar="NAME", help="show this one instead of the median")
     figure.add_argument("--sigma", action="store_true", help="add the predicted standard deviation")
     figure.add_argument("--error", action="store_true", help="add the absolute error of the generated image")
     figure.add_argument("--region", help="the region to box (tumor, or the data's last)")
     figure.add_argument("--split", choices=("test", "val"), default="test", help="which slices (%(default)s)")
+    _add_device(figure)
     figure.add_argument("--out", type=Path, metavar="DIR", help="folder for figure_A2B.png, .pdf, ... (RUN/test)")
     figure.add_argument("--force", action="store_true", help="replace figures in --out")
 

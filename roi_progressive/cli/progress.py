@@ -13,10 +13,12 @@ class ProgressBar:
 
     Args:
         title: Stands before the bar.
+        first_line: Printed on standard output when the first report comes, so that a mistake found before stays alone.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, first_line: str = "") -> None:
         self._title = title
+        self._first_line = first_line
         self._bar: Any = None
 
     def __enter__(self) -> ProgressBar:
@@ -40,6 +42,8 @@ class ProgressBar:
         if self._bar is None:
             from tqdm import tqdm
 
+            if self._first_line:
+                print(self._first_line, flush=True)
             # A log file gets a line every ten seconds; a resumed run's time left counts from where it goes on.
             every_s = 0.3 if sys.stderr.isatty() else 10.0
             self._bar = tqdm(

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
 
-from .layout import DOMAINS, read_pixels
+from ..saving.names import DOMAINS
+from .layout import read_pixels
 
 TILE_PX = 144
 GAP_PX = 4

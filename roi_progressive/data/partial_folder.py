@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .layout import check_replaceable, put_in_place
+from ..saving.records import read_json, to_json
+from ..saving.whole_files import check_replaceable, put_in_place
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class PartialFolder:
     def record(self, key: str) -> dict[str, Any] | None:
         """What the job of this name had to say, or ``None`` where it is not done."""
         try:
-            found: dict[str, Any] = json.loads(self._record_file(key).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            found: dict[str, Any] = read_json(self._record_file(key))
+        except (FileNotFoundError, ValueError):  # of a damaged one the job is done again
             return None
         return found
 
     def keep(self, key: str, record: Mapping[str, Any]) -> None:
         """Take down that a job is done, and what it had to say."""
-        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+        text = to_json(record, indent=None, ascii_only=False)
         self.put(self._record_file(key), lambda aside: aside.write_text(text, encoding="utf-8"))
 
     def forget_claims(self) -> None:
@@ -94,7 +94,15 @@ class PartialFolder:
             DataError: What is there was begun with other settings, and ``force`` is false.
         """
         settings_file = self.path / "settings.json"
-        begun = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.exists() else None
+        try:
+            begun = read_json(settings_file) if settings_file.exists() else None
+        except ValueError as error:
+            if not force:
+                raise DataError(
+                    f"`out` has an unfinished run beside it, {self.path.name}, whose {settings_file.name} is damaged: "
+                    f"{error}; use force to start anew"
+                ) from error
+            begun = None
         if self.pictures.is_dir() and begun is not None:
             changed = [name for name, value in settings.items() if begun.get(name) != value]
             if not changed:
@@ -108,7 +116,7 @@ class PartialFolder:
         for name in ("pictures", "records", "arrays", "aside"):
             shutil.rmtree(self.path / name, ignore_errors=True)
             (self.path / name).mkdir()
-        self.put(settings_file, lambda aside: aside.write_text(json.dumps(settings), encoding="utf-8"))
+        self.put(settings_file, lambda aside: aside.write_text(to_json(settings), encoding="utf-8"))
 
     def _record_file(self, key: str) -> Path:
         return self.path / "records" / f"{key}.json"

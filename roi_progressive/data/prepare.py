@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,17 +10,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError
+from ..saving.names import DOMAINS, SPLITS
+from ..saving.records import to_json
 from .contact_sheet import contact_sheet
 from .fingerprint import fingerprint
 from .groups import Group, LandmarksOf
 from .jobs import Progress, run_jobs
-from .layout import DOMAINS, make_folders
+from .layout import make_folders
 from .medical_packages import simpleitk
 from .options import PrepareOptions
 from .partial_folder import PartialFolder, partial_folder
 from .pictures import DOMAIN_OF, MAIN_REGION
 from .record import manifest_record, versions
-from .splits import SPLITS, checked_split, split_by_modality
+from .splits import checked_split, split_by_modality
 from .standardise import Landmarks, fit_standard
 from .volume_list import VolumeList, VolumeRow, read_volume_list
 
@@ -114,7 +115,7 @@ def prepare(
         notes += _empty_parts(counts)
         _write_sheets(place, slices, volumes.regions)
         manifest = manifest_record(volumes, options, split_of, slices, standard)
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        text = to_json(manifest, ascii_only=False) + "\n"
         place.put(place.pictures / "manifest.json", lambda aside: aside.write_text(text, encoding="utf-8"))
     patients = {split: len({e["patient"] for e in slices if e["split"] == split}) for split in SPLITS}
     return PrepareReport(Path(out), manifest, problems, notes, counts, patients)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ..saving.names import SPLITS
 from .options import MR_STEPS, PrepareOptions
 from .pictures import DOMAIN_OF, Picture
 from .preprocessing import MRMapping
-from .splits import SPLITS
 from .standardise import PERCENTILES, Landmarks
 from .volume_list import VolumeList
 from .volumes import ORIENTATION

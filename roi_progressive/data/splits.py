@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DataError
+from ..saving.names import SPLITS
 from .csv_table import read_table
-
-SPLITS = ("train", "val", "test")
 
 
 def split_counts(total: int, fractions: Sequence[float]) -> tuple[int, int, int]:

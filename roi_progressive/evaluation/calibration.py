@@ -12,18 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ShapeError
+from .similarity import check_images
 
 Array = npt.NDArray[Any]
 Bins = npt.NDArray[np.float64]
 
-SLICE_METRICS = ("ause", "region_ause", "sigma_rank", "region_sigma_rank")
-POOLED_METRICS = ("uce", "region_uce")
 LOWEST_SIGMA_GREY = 2.0**-4
 BINS_PER_OCTAVE = 4
 N_BINS = 48
 N, VARIANCE, SQUARED_ERROR = range(3)
-NO_ERROR = "AUSE needs an error somewhere; there is none"
-CONSTANT = "a rank correlation needs a sigma and an error that vary"
 
 
 def bin_statistics(real: Array, fake: Array, sigma: Array, mask: Array) -> Bins:
@@ -45,7 +42,7 @@ def bin_statistics(real: Array, fake: Array, sigma: Array, mask: Array) -> Bins:
     Raises:
         ShapeError: The arrays do not fit each other.
     """
-    _check(real, fake, sigma, mask)
+    check_sigma(real, fake, sigma, mask)
     variance = sigma.astype(np.float64) ** 2
     squared = (fake.astype(np.float64) - real) ** 2
     with np.errstate(divide="ignore"):
@@ -105,6 +102,11 @@ def sparsification_error(sigma: Array, error: Array) -> float | None:
 
     Returns:
         At least 0, lower is better; 0 if sigma orders the pixels as the error does. ``None`` without any error.
+
+    Example:
+        >>> error = np.array([1.0, -2.0, 3.0])
+        >>> sparsification_error(np.abs(error), error)
+        0.0
     """
     size = np.abs(error.astype(np.float64)).ravel()
     if not size.size or size.mean() == 0.0:
@@ -129,28 +131,8 @@ def rank_correlation(sigma: Array, error: Array) -> float | None:
     return float(stats.spearmanr(sigma.ravel(), size)[0])
 
 
-def calibration_scores(
-    real: Array, fake: Array, sigma: Array, mask: Array
-) -> tuple[dict[str, float | None], dict[str, str]]:
-    """The scores of one slice, ``SLICE_METRICS``, and why one is ``None``; arguments as in :func:`bin_statistics`.
-
-    Raises:
-        ShapeError: The arrays do not fit each other.
-    """
-    _check(real, fake, sigma, mask)
-    error = fake.astype(np.float64) - real
-    scores: dict[str, float | None] = {"ause": sparsification_error(sigma, error)}
-    scores["region_ause"] = sparsification_error(sigma[mask], error[mask])
-    scores["sigma_rank"] = rank_correlation(sigma, error)
-    scores["region_sigma_rank"] = rank_correlation(sigma[mask], error[mask])
-    reasons = {key: NO_ERROR if "ause" in key else CONSTANT for key, value in scores.items() if value is None}
-    if not mask.any():
-        reasons |= dict.fromkeys(("region_ause", "region_sigma_rank"), "no region in the slice")
-    return scores, reasons
-
-
 def reliability(bins: Bins) -> list[dict[str, float]]:
-    """The reliability diagram of pooled pixels: by bin, how large the error was said to be and how large it was.
+    """The reliability diagram of pooled pixels: by bin, how large the error was predicted to be and how large it was.
 
     Args:
         bins: [48, 3], one part of :func:`bin_statistics`, summed over slices.
@@ -161,19 +143,21 @@ def reliability(bins: Bins) -> list[dict[str, float]]:
     """
     return [
         {
-            "n": int(one[N]),
-            "predicted": float(np.sqrt(one[VARIANCE] / one[N])),
-            "observed": float(np.sqrt(one[SQUARED_ERROR] / one[N])),
+            "n": int(of_bin[N]),
+            "predicted": float(np.sqrt(of_bin[VARIANCE] / of_bin[N])),
+            "observed": float(np.sqrt(of_bin[SQUARED_ERROR] / of_bin[N])),
         }
-        for one in bins
-        if one[N]
+        for of_bin in bins
+        if of_bin[N]
     ]
 
 
-def _check(real: Array, fake: Array, sigma: Array, mask: Array) -> None:
-    if real.ndim != 2 or real.shape != fake.shape or real.shape != sigma.shape:
-        raise ShapeError(
-            f"`real`, `fake` and `sigma` must be [H, W] of one size; got {real.shape}, {fake.shape}, {sigma.shape}"
-        )
-    if mask.dtype != np.bool_ or mask.shape != real.shape:
-        raise ShapeError(f"`mask` must be bool {real.shape}, like the images; got {mask.dtype} {mask.shape}")
+def check_sigma(real: Array, fake: Array, sigma: Array, mask: Array) -> None:
+    """Check that images, sigma and mask fit each other.
+
+    Raises:
+        ShapeError: They are not [H, W] of one size, or the mask is not boolean.
+    """
+    check_images(real, fake, mask)
+    if sigma.shape != real.shape:
+        raise ShapeError(f"`sigma` must be {real.shape}, like the images; got {sigma.shape}")

@@ -26,6 +26,11 @@ def frechet_distance(real: npt.NDArray[Any], fake: npt.NDArray[Any]) -> float:
 
     Raises:
         ShapeError: The features' lengths differ, or a set has fewer than two.
+
+    Example:
+        >>> real = np.array([[0.0, 0.0], [2.0, 0.0]])
+        >>> frechet_distance(real, real + 3.0)
+        18.0
     """
     _check(real, fake)
     shift = real.mean(axis=0, dtype=np.float64) - fake.mean(axis=0, dtype=np.float64)

@@ -1,7 +1,12 @@
-"""The comparison figure (the paper's Figures 3 and 4), drawn without pyplot's global state."""
+"""The figures, drawn without pyplot's global state.
+
+The comparison of real and generated images (the paper's Figures 3 and 4), the losses over the training, and the
+reliability diagram of the predicted standard deviation.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, ShapeError
+from ..saving.names import CT_AND_MR, DIRECTIONS, Domains
 from ..saving.whole_files import writing, written_whole
 from .aggregation import patient_values
 from .image_files import Grey, Mask
+from .metrics import TPSNR
 from .scoring import SliceScores
 
 if TYPE_CHECKING:
@@ -22,13 +29,15 @@ if TYPE_CHECKING:
 
 Box = tuple[int, int, int, int]
 
-DIRECTION_COLORS = {"A2B": "#2f8fff", "B2A": "#ff3b30"}
-DIRECTION_NAMES = {"A2B": "CT → MR", "B2A": "MR → CT"}
+DIRECTION_COLORS = dict(zip(DIRECTIONS, ("#2f8fff", "#ff3b30"), strict=True))
+ARM_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")  # Okabe and Ito
 MAP_COLORMAP = "inferno"
 PANEL_INCHES = 1.75
 INSET_SHARE = 0.42
 """Side of an inset, as a share of its panel's shorter side."""
 RESOLUTION_DPI = 200
+MIN_BIN_PX = 50
+"""Fewer pixels make no point of the reliability diagram."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +61,16 @@ class ComparisonRow:
     maps: Mapping[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
 
 
-def comparison_figure(rows: Sequence[ComparisonRow], *paths: str | Path, inset: bool = False) -> None:
+def comparison_figure(
+    rows: Sequence[ComparisonRow], *paths: str | Path, inset: bool = False, domains: Domains = CT_AND_MR
+) -> None:
     """Draw real, generated and real images side by side, the region boxed and enlarged.
 
     Args:
         rows: From top to bottom.
         paths: Files to write (PNG, PDF or SVG by their endings); all of them appear together.
         inset: Enlarge the region in a corner of each image, the one that hides least of it; otherwise below.
+        domains: What the domains are called.
 
     Raises:
         DataError: There are no rows, rows have different columns, or a row's region is empty.
@@ -77,6 +89,7 @@ def comparison_figure(rows: Sequence[ComparisonRow], *paths: str | Path, inset: 
     for row, of_row in zip(rows, np.split(axes, len(rows)), strict=True):
         zooms = [_inset(axis, row.mask) for axis in of_row[0]] if inset else list(of_row[1])
         _draw_panels(row, titles, list(of_row[0]), zooms)
+        of_row[0, 0].set_ylabel(f"{domains.title(row.direction)}\n{row.label}", fontsize=8)
         _draw_maps(row, map_titles, list(of_row[0, len(titles) :]), zooms[len(titles) :])
         if not inset:
             zooms[0].set_ylabel("enlarged", fontsize=8)
@@ -94,7 +107,7 @@ def median_patient(slices: Iterable[SliceScores]) -> str:
     Raises:
         DataError: No slice shows the region.
     """
-    values = patient_values(slices, "tpsnr")
+    values = patient_values(slices, TPSNR.key)
     if not values:
         raise DataError("`slices` must show the region in at least one slice to have a median patient; none does")
     ranked = sorted(values, key=lambda patient: (values[patient], patient))
@@ -112,7 +125,7 @@ def slice_to_show(slices: Sequence[SliceScores], patient: str | None = None) -> 
         DataError: No slice shows the region.
     """
     chosen = median_patient(slices) if patient is None else patient
-    return max((one for one in slices if one["patient"] == chosen), key=lambda one: one["region_px"])
+    return max((scored for scored in slices if scored["patient"] == chosen), key=lambda scored: scored["region_px"])
 
 
 def region_box(mask: Mask, margin_px: int = 6, min_side_px: int = 24) -> Box:
@@ -120,6 +133,12 @@ def region_box(mask: Mask, margin_px: int = 6, min_side_px: int = 24) -> Box:
 
     Returns:
         ``(top, left, height, width)``, square unless the image is narrower.
+
+    Example:
+        >>> mask = np.zeros((64, 64), dtype=bool)
+        >>> mask[30:34, 40:44] = True
+        >>> region_box(mask)
+        (20, 30, 24, 24)
     """
     from skimage import measure
 
@@ -156,7 +175,6 @@ def _draw_panels(row: ComparisonRow, titles: Sequence[str], wholes: Sequence[Axe
     box, color = region_box(row.mask), DIRECTION_COLORS[row.direction]
     for title, whole, zoom in zip(titles, wholes, zooms, strict=False):
         _panel(whole, zoom, row.panels[title], box, color, cmap="gray", vmin=0, vmax=255)
-    wholes[0].set_ylabel(f"{DIRECTION_NAMES[row.direction]}\n{row.label}", fontsize=8)
 
 
 def _draw_maps(row: ComparisonRow, titles: Sequence[str], wholes: Sequence[Axes], zooms: Sequence[Axes]) -> None:
@@ -210,6 +228,126 @@ def _panel(whole: Axes, zoom: Axes, image: npt.NDArray[Any], box: Box, color: st
     whole.spines[:].set_visible(False)
     zoom.spines[:].set(color=color, linewidth=1.8)
     return drawn
+
+
+def curves_figure(
+    histories: Mapping[str, Mapping[str, Sequence[float | None]]],
+    stage_epochs: Mapping[str, float],
+    path: str | Path,
+    first_epoch: int = 1,
+) -> None:
+    """Draw every loss over the epochs in a panel of its own, one line an arm, with the stages' starts marked.
+
+    Args:
+        histories: ``{arm: {loss: value per epoch}}``; ``None`` or NaN where a loss was not active.
+        stage_epochs: First epoch of a stage by its label, e.g. ``{"liver": 67, "tumor": 134}``.
+        path: File to write (PNG, PDF or SVG by its ending); written aside, then renamed.
+        first_epoch: The epoch of the first value.
+
+    Raises:
+        DataError: No arm has any values.
+    """
+    from matplotlib.figure import Figure
+
+    losses = list(dict.fromkeys(name for history in histories.values() for name, values in history.items() if values))
+    if not losses:
+        raise DataError("`histories` must hold at least one loss with values; there is none; train for an epoch first")
+    n_columns = min(3, len(losses))
+    n_rows = math.ceil(len(losses) / n_columns)
+    figure = Figure(figsize=(3.2 * n_columns, 2.3 * n_rows + 0.4), layout="constrained")
+    axes = list(figure.subplots(n_rows, n_columns, squeeze=False, sharex=True).flat)
+    for axis, loss in zip(axes, losses, strict=False):
+        for i, (arm, history) in enumerate(histories.items()):
+            values = np.array([math.nan if v is None else v for v in history.get(loss, ())], dtype=np.float64)
+            epochs = np.arange(first_epoch, first_epoch + len(values))
+            marker = "o" if np.isfinite(values).sum() == 1 else None
+            axis.plot(epochs, values, color=ARM_COLORS[i % len(ARM_COLORS)], label=arm, linewidth=1.2, marker=marker)
+        _mark_stages(axis, stage_epochs)
+        axis.set_title(loss, fontsize=9, pad=14 if stage_epochs else 6)
+        axis.tick_params(labelsize=8, labelbottom=True)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    for axis in axes[len(losses) :]:
+        axis.set_visible(False)
+    for axis in axes[max(0, len(losses) - n_columns) : len(losses)]:
+        axis.set_xlabel("epoch", fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), fontsize=8, frameon=False)
+    save_figure(figure, Path(path))
+
+
+def _mark_stages(axis: Axes, stage_epochs: Mapping[str, float]) -> None:
+    for label, epoch in stage_epochs.items():
+        axis.axvline(epoch, color="0.45", linestyle="--", linewidth=0.9)
+        axis.annotate(
+            label,
+            (epoch, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            color="0.3",
+        )
+
+
+def reliability_figure(
+    curves: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], *paths: str | Path, domains: Domains = CT_AND_MR
+) -> None:
+    """Draw observed over predicted error in grey levels, a panel a direction, with the line of equality.
+
+    A marker's area grows with the pixels behind it; bins of fewer than 50 are not drawn. Above the line the error was
+    larger than predicted.
+
+    Args:
+        curves: By direction and ``image`` or the region's name, the points of
+            :func:`~roi_progressive.evaluation.calibration.reliability`.
+        *paths: Files to write (PNG, PDF or SVG by their endings); all of them appear together.
+        domains: What the domains are called.
+
+    Raises:
+        DataError: There are no curves, or a file cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
+
+    if not curves:
+        raise DataError("`curves` must have at least one direction; there is none; score images with their sigma")
+    shown = {
+        direction: {
+            name: [point for point in points if point["n"] >= MIN_BIN_PX] for name, points in of_direction.items()
+        }
+        for direction, of_direction in curves.items()
+    }
+    sizes = [
+        point[key]
+        for of_direction in shown.values()
+        for points in of_direction.values()
+        for point in points
+        for key in ("predicted", "observed")
+        if point[key] > 0
+    ]
+    limits = (min(sizes) / 1.4, max(sizes) * 1.4) if sizes else (1.0, 255.0)
+    figure = Figure(figsize=(3.4 * len(shown), 3.7), layout="constrained")
+    axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+    for axis, (direction, of_direction) in zip(axes, shown.items(), strict=True):
+        axis.plot(limits, limits, color="0.5", linestyle="--", linewidth=1.0, label="equal")
+        for color, (name, points) in zip(ARM_COLORS, of_direction.items(), strict=False):
+            most = max((point["n"] for point in points), default=1)
+            x, y = [point["predicted"] for point in points], [point["observed"] for point in points]
+            axis.plot(x, y, color=color, linewidth=1.0, alpha=0.6)
+            axis.scatter(x, y, s=[6 + 54 * point["n"] / most for point in points], color=color, label=name)
+        axis.set(xscale="log", yscale="log", xlim=limits, ylim=limits, box_aspect=1)
+        axis.set_title(domains.title(direction), fontsize=9)
+        axis.set_xlabel("predicted error (sigma), grey levels", fontsize=8)
+        for scale in (axis.xaxis, axis.yaxis):
+            for ticks in (scale.set_major_formatter, scale.set_minor_formatter):
+                ticks(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.6)))
+        axis.tick_params(labelsize=7, which="both")
+    axes[0].set_ylabel("observed error (RMS), grey levels", fontsize=8)
+    axes[0].legend(fontsize=7, frameon=False, loc="lower right")
+    save_figure(figure, *map(Path, paths))
 
 
 def save_figure(figure: Figure, *paths: Path) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
-from .manifest import Label, label_in_name, read_manifest
-from .pairs import DIRECTIONS, ImagePair
-from .picture_files import WHITE_16_BIT, Picture, list_pictures, read_picture, read_region
+from ..saving.names import DIRECTIONS, target_of
+from .image_files import WHITE_16_BIT, Picture, list_pictures, read_picture, read_region
+from .pairs import ImagePair, Label, label_in_name, read_manifest
 
 ONE_PHASE = "all"
 
@@ -22,6 +22,7 @@ class FilePairs:
 
     def __init__(
         self,
+        *,
         direction: str,
         files: Mapping[str, tuple[Path, Path, Path]],
         labels: Mapping[str, Label],
@@ -50,9 +51,18 @@ class FilePairs:
                 )
             mask = read_region(mask_path, real.shape)
             patient, phase = self._labels[stem]
-            scale = self._hu_per_grey.get(stem)
-            organ = read_region(self._organs[stem], real.shape) if self._organs else None
-            yield ImagePair(real_path.name, patient, phase, self._direction, None, real, fake, mask, scale, organ)
+            yield ImagePair(
+                name=real_path.name,
+                patient=patient,
+                phase=phase,
+                direction=self._direction,
+                source=None,
+                real=real,
+                fake=fake,
+                mask=mask,
+                hu_per_grey=self._hu_per_grey.get(stem),
+                organ=read_region(self._organs[stem], real.shape) if self._organs else None,
+            )
 
 
 def pairs_from_files(
@@ -76,7 +86,7 @@ def pairs_from_files(
         fake: The generated ones, on the same grid.
         masks: The evaluated region of each, 0 and 255; all 0 where the slice does not show it.
         direction: ``A2B`` or ``B2A``, which the real images are the B or the A of.
-        manifest: A data set's ``manifest.json``; where it maps the real images to HU, errors are told in HU too.
+        manifest: A data set's ``manifest.json``; where it maps the real images to HU, errors are given in HU too.
         organs: Masks, likewise, of what the region lies in, for the lesion audit.
         white: The value of 16-bit files that stands for 255.
 
@@ -97,17 +107,33 @@ def pairs_from_files(
         if folder is not None:
             _same_names(reals, others, argument, Path(folder))
     files = {stem: (path, fakes[stem], regions[stem]) for stem, path in reals.items()}
+    labels, hu_per_grey, patients_unknown = _labels_and_scales(list(reals), Path(real), manifest, direction)
+    return FilePairs(
+        direction=direction,
+        files=files,
+        labels=labels,
+        hu_per_grey=hu_per_grey,
+        white=white,
+        patients_unknown=patients_unknown,
+        organs=around,
+    )
+
+
+def _labels_and_scales(
+    stems: list[str], folder: Path, manifest: str | Path | None, direction: str
+) -> tuple[dict[str, Label], dict[str, float], bool]:
+    """The labels and the HU per grey level by name, and whether the patients are unknown."""
     if manifest is None:
-        labels = _labels_in_names(list(reals), Path(real))
-        return FilePairs(direction, files, labels[0], {}, white, labels[1], around)
-    known, scales = read_manifest(Path(manifest), direction[2])
-    unknown = [stem for stem in reals if stem not in known]
+        labels, patients_unknown = _labels_in_names(stems, folder)
+        return labels, {}, patients_unknown
+    known, scales = read_manifest(Path(manifest), target_of(direction))
+    unknown = [stem for stem in stems if stem not in known]
     if unknown:
         raise DataError(
             f"`manifest` must list every image; {manifest} lacks {unknown[0]} and {len(unknown) - 1} more of "
-            f"{len(reals)}; give the manifest of these images, or none"
+            f"{len(stems)}; give the manifest of these images, or none"
         )
-    return FilePairs(direction, files, known, scales, white, False, around)
+    return known, scales, False
 
 
 def _same_names(reals: Mapping[str, Path], others: Mapping[str, Path], argument: str, folder: os.PathLike[str]) -> None:

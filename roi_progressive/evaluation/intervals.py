@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .aggregation import COUNTS, LESION_COUNTS, SET_METRICS, Cell, Results, aggregate, metrics_of, patient_values
-from .calibration import POOLED_METRICS, resampled_calibration_error
+from .aggregation import Cell, Results, aggregate, metric_of, metrics_of, patient_values
+from .calibration import resampled_calibration_error
+from .metrics import COUNTS, LESION_COUNTS, Averaging, PooledMetric, SetMetric
 from .scoring import SliceScores
 
 DIFFERENCE = "difference"
@@ -22,7 +23,8 @@ OF_ALL_SLICES = "no interval: it is one distance over all slices"
 TOO_FEW = f"no interval: it needs at least {MIN_PATIENTS} patients in every phase"
 NO_VALUE = "no interval: there is no value"
 
-_Groups = Sequence[Mapping[str, float]]
+_Values = Sequence[Mapping[str, float]]
+"""The value of each patient, by phase."""
 
 
 def with_intervals(results: Results, slices: Iterable[SliceScores], seed: int = 0) -> Results:
@@ -45,11 +47,12 @@ def with_intervals(results: Results, slices: Iterable[SliceScores], seed: int = 
     members = list(slices)
 
     def interval(direction: str, phases: Sequence[str], key: str) -> list[float] | str:
-        if key in POOLED_METRICS:
-            pooled = _pooled(members, direction, phases, POOLED_METRICS.index(key))
+        metric = metric_of(key)
+        if isinstance(metric, PooledMetric):
+            pooled = _pooled(members, direction, phases, metric.part)
             return _percentiles(_resampled_pool(pooled, seed)) if _enough(pooled) else TOO_FEW
-        groups = _groups(members, direction, phases, key)
-        return _percentiles(_resampled(groups, key, seed)) if _enough(groups) else TOO_FEW
+        values = _values(members, direction, phases, key)
+        return _percentiles(_resampled(values, metric.averaged, seed)) if _enough(values) else TOO_FEW
 
     return _filled(results, interval)
 
@@ -81,10 +84,11 @@ def paired_difference(
     }
 
     def interval(direction: str, phases: Sequence[str], key: str) -> list[float] | str:
-        groups = [_groups(slices, direction, phases, key) for slices in (first, second)]
-        if not _enough(groups[0]):
+        ours, others = (_values(slices, direction, phases, key) for slices in (first, second))
+        if not _enough(ours):
             return TOO_FEW
-        return _percentiles(_resampled(groups[0], key, seed) - _resampled(groups[1], key, seed))
+        averaged = metric_of(key).averaged
+        return _percentiles(_resampled(ours, averaged, seed) - _resampled(others, averaged, seed))
 
     return _filled(rows, interval), kept, against
 
@@ -99,7 +103,7 @@ def _filled(results: Results, interval: Callable[[str, Sequence[str], str], list
             found: dict[str, Any] = {}
             reasons: dict[str, str] = {}
             for key in metrics_of([cell]):
-                if key in SET_METRICS:
+                if isinstance(metric_of(key), SetMetric):
                     answer: list[float] | str = OF_ALL_SLICES
                 elif cell.get(key) is None:
                     answer = NO_VALUE
@@ -112,10 +116,10 @@ def _filled(results: Results, interval: Callable[[str, Sequence[str], str], list
     return filled
 
 
-def _groups(slices: Sequence[SliceScores], direction: str, phases: Sequence[str], key: str) -> _Groups:
+def _values(slices: Sequence[SliceScores], direction: str, phases: Sequence[str], key: str) -> _Values:
     """The patients' values of each phase."""
     return [
-        patient_values((one for one in slices if one["direction"] == direction and one["phase"] == phase), key)
+        patient_values((s for s in slices if s["direction"] == direction and s["phase"] == phase), key)
         for phase in phases
     ]
 
@@ -124,43 +128,42 @@ def _pooled(
     slices: Sequence[SliceScores], direction: str, phases: Sequence[str], part: int
 ) -> list[dict[str, npt.NDArray[np.float64]]]:
     """The patients' statistics behind UCE of each phase, of those who have pixels."""
-    groups: dict[str, dict[str, npt.NDArray[np.float64]]] = {phase: {} for phase in phases}
-    for one in slices:
-        if one["direction"] == direction and one["phase"] in groups and "calibration" in one:
-            bins = one["calibration"][part]
+    by_phase: dict[str, dict[str, npt.NDArray[np.float64]]] = {phase: {} for phase in phases}
+    for scored in slices:
+        if scored["direction"] == direction and scored["phase"] in by_phase and "calibration" in scored:
+            bins = scored["calibration"][part]
             if bins.any():
-                group = groups[one["phase"]]
-                group[one["patient"]] = group.get(one["patient"], 0.0) + bins
-    return list(groups.values())
+                of_phase = by_phase[scored["phase"]]
+                of_phase[scored["patient"]] = of_phase.get(scored["patient"], 0.0) + bins
+    return list(by_phase.values())
 
 
-def _resampled_pool(groups: Sequence[Mapping[str, npt.NDArray[np.float64]]], seed: int) -> npt.NDArray[np.float64]:
-    patients = sorted({patient for group in groups for patient in group})
+def _resampled_pool(by_phase: Sequence[Mapping[str, npt.NDArray[np.float64]]], seed: int) -> npt.NDArray[np.float64]:
+    patients = sorted({patient for bins in by_phase for patient in bins})
     drawn = _drawn(len(patients), seed)
     means = np.zeros(RESAMPLES)
-    for group in groups:
-        present = [i for i, patient in enumerate(patients) if patient in group]
-        means += resampled_calibration_error([group[patients[i]] for i in present], drawn[:, present]) / len(groups)
+    for bins in by_phase:
+        present = [i for i, patient in enumerate(patients) if patient in bins]
+        means += resampled_calibration_error([bins[patients[i]] for i in present], drawn[:, present]) / len(by_phase)
     return means
 
 
-def _enough(groups: Sequence[Mapping[str, object]]) -> bool:
-    return all(len(group) >= MIN_PATIENTS for group in groups)
+def _enough(by_phase: Sequence[Mapping[str, object]]) -> bool:
+    return all(len(of_patients) >= MIN_PATIENTS for of_patients in by_phase)
 
 
-def _resampled(groups: _Groups, key: str, seed: int) -> npt.NDArray[np.float64]:
-    """The mean over groups of the mean over patients, for each draw; NaN where a group has nobody."""
-    patients = sorted({patient for group in groups for patient in group})
+def _resampled(by_phase: _Values, averaged: Averaging, seed: int) -> npt.NDArray[np.float64]:
+    """The mean over phases of the mean over patients, for each draw; NaN where a phase has nobody."""
+    patients = sorted({patient for of_patients in by_phase for patient in of_patients})
     drawn = _drawn(len(patients), seed)
-    geometric = key == "texture_ratio"
     means = np.zeros(RESAMPLES)
-    for group in groups:
-        present = np.array([patient in group for patient in patients], dtype=np.float64)
-        values = np.array([group.get(patient, 1.0) for patient in patients])
-        values = present * (np.log(values) if geometric else values)
+    for of_patients in by_phase:
+        present = np.array([patient in of_patients for patient in patients], dtype=np.float64)
+        values = np.array([of_patients.get(patient, 1.0) for patient in patients])
+        values = present * (np.log(values) if averaged.geometric else values)
         with np.errstate(invalid="ignore"):
-            means += (drawn @ values) / (drawn @ present) / len(groups)
-    return np.exp(means) if geometric else means
+            means += (drawn @ values) / (drawn @ present) / len(by_phase)
+    return np.exp(means) if averaged.geometric else means
 
 
 @lru_cache(maxsize=4)
@@ -178,7 +181,7 @@ def _difference(cell: Cell, other: Cell) -> Cell:
     difference: Cell = {"reasons": {}}
     for key in metrics_of([cell, other]):
         values = (cell.get(key), other.get(key))
-        if key in (*SET_METRICS, *POOLED_METRICS):
+        if isinstance(metric_of(key), (SetMetric, PooledMetric)):
             difference[key], difference["reasons"][key] = None, "not paired: it is one value over all slices"
         elif values[0] is None or values[1] is None:
             difference[key] = None
@@ -192,20 +195,20 @@ def _in_common(
     ours: Sequence[SliceScores], others: Sequence[SliceScores]
 ) -> tuple[list[SliceScores], list[SliceScores]]:
     """Both, slice by slice in the order of ours, without the scores that one of the two lacks."""
-    known = {(one["direction"], one["name"]): one for one in others}
-    wanted = {(one["direction"], one["name"]) for one in ours}
+    known = {(scored["direction"], scored["name"]): scored for scored in others}
+    wanted = {(scored["direction"], scored["name"]) for scored in ours}
     odd = sorted(wanted ^ set(known))
     if odd:
         raise DataError(
             f"`compare` must hold the scores of the same {len(wanted)} slices; {' '.join(odd[0])} and "
             f"{len(odd) - 1} more are in one of the two only; evaluate both on the same folders"
         )
-    pairs = [(one, known[one["direction"], one["name"]]) for one in ours]
-    return [_limited(one, other) for one, other in pairs], [_limited(other, one) for one, other in pairs]
+    pairs = [(scored, known[scored["direction"], scored["name"]]) for scored in ours]
+    return [_limited(scored, other) for scored, other in pairs], [_limited(other, scored) for scored, other in pairs]
 
 
-def _limited(one: SliceScores, other: SliceScores) -> SliceScores:
-    keys = {**one["scores"], **other["scores"]}
-    both = {key: one["scores"].get(key) if other["scores"].get(key) is not None else None for key in keys}
-    reasons = {**other["reasons"], **one["reasons"]}
-    return {**one, "scores": both, "reasons": reasons, "fid_features": None}
+def _limited(scored: SliceScores, other: SliceScores) -> SliceScores:
+    keys = {**scored["scores"], **other["scores"]}
+    both = {key: scored["scores"].get(key) if other["scores"].get(key) is not None else None for key in keys}
+    reasons = {**other["reasons"], **scored["reasons"]}
+    return {**scored, "scores": both, "reasons": reasons, "fid_features": None}

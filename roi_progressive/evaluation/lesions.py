@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ShapeError
+from .similarity import check_images
 
 Mask = npt.NDArray[np.bool_]
 Outcome = Literal["kept", "lost", "inverted", "unclear"]
-Shares = Literal["lost", "inverted", "invented"]
+Failure = Literal["lost", "inverted", "invented"]
 
 MIN_LESION_PX = 9
 MIN_SURROUNDINGS_PX = 9
@@ -59,14 +59,15 @@ class LesionAudit:
     @property
     def n_clear(self) -> int:
         """Lesions with an outcome."""
-        return sum(one.outcome != "unclear" for one in self.lesions)
+        return sum(lesion.outcome != "unclear" for lesion in self.lesions)
 
-    def share(self, outcome: Shares) -> float | None:
+    def share(self, outcome: Failure) -> float | None:
         """How many, over the clear lesions; ``None`` where there are none. More than 1 can be invented a lesion."""
         if not self.n_clear:
             return None
-        found = len(self.invented) if outcome == "invented" else sum(one.outcome == outcome for one in self.lesions)
-        return found / self.n_clear
+        if outcome == "invented":
+            return len(self.invented) / self.n_clear
+        return sum(lesion.outcome == outcome for lesion in self.lesions) / self.n_clear
 
     @property
     def reason(self) -> str:
@@ -115,17 +116,25 @@ def audit_lesions(
 
     Raises:
         ShapeError: The arrays do not fit each other.
+
+    Example:
+        >>> mask = np.zeros((32, 32), dtype=bool)
+        >>> mask[12:18, 12:18] = True
+        >>> real, fake = np.where(mask, 140.0, 100.0), np.where(mask, 60.0, 100.0)
+        >>> [lesion] = audit_lesions(real, fake, mask, organ=np.ones_like(mask)).lesions
+        >>> lesion.real, lesion.fake, lesion.outcome
+        (40.0, -40.0, 'inverted')
     """
-    _check(real, fake, mask, organ)
+    check_images(real, fake, mask, organ)
     if not mask.any():
         return LesionAudit((), ())
     images = np.array([real, fake], dtype=np.float64)
     inside = body(images[0]) if organ is None else organ
     lesions = tuple(_lesions(images, mask, inside & ~mask, min_contrast_grey))
-    clear = [one for one in lesions if one.outcome != "unclear"]
+    clear = [lesion for lesion in lesions if lesion.outcome != "unclear"]
     if not clear:
         return LesionAudit(lesions, ())
-    return LesionAudit(lesions, tuple(_invented(images, mask, inside, max(clear, key=lambda one: one.area_px))))
+    return LesionAudit(lesions, tuple(_invented(images, mask, inside, max(clear, key=lambda lesion: lesion.area_px))))
 
 
 def body(image: npt.NDArray[np.float64]) -> Mask:
@@ -156,7 +165,7 @@ def _lesions(images: npt.NDArray[np.float64], mask: Mask, outside: Mask, min_con
         real, fake = math.nan, math.nan
         if ring.sum() >= MIN_SURROUNDINGS_PX:
             real, fake = (
-                round(float(one[window][within].mean() - one[window][ring].mean()), _DECIMALS) for one in images
+                round(float(image[window][within].mean() - image[window][ring].mean()), _DECIMALS) for image in images
             )
         lesions.append(Lesion(area_px, real, fake, _outcome(real, fake, min_contrast_grey)))
     return lesions
@@ -233,11 +242,3 @@ def _kernels(shape: tuple[int, ...], radius_px: float, reach: int) -> tuple[npt.
     placed = np.zeros(shape, dtype=np.complex128)
     placed[np.ix_(around, around)] = disc + 1j * ring  # negative places wrap to the other side
     return fft.fft2(placed, overwrite_x=True), int(disc.sum()), int(ring.sum())
-
-
-def _check(real: npt.NDArray[Any], fake: npt.NDArray[Any], mask: Mask, organ: Mask | None) -> None:
-    if real.ndim != 2 or real.shape != fake.shape:
-        raise ShapeError(f"`real` and `fake` must be [H, W] of one size; got {real.shape} and {fake.shape}")
-    for name, one in (("mask", mask), ("organ", organ)):
-        if one is not None and (one.dtype != np.bool_ or one.shape != real.shape):
-            raise ShapeError(f"`{name}` must be bool {real.shape}, like the images; got {one.dtype} {one.shape}")

@@ -1,178 +1,384 @@
-"""Scores of one generated slice against its truth, in a region and over the whole image.
+"""The metrics: what each of them measures, and what a table says of it.
 
-The region comes first: its pixels are taken out, then measured. (Library functions that accept numpy's masked
-arrays ignore the mask; multiplying by the mask counts its edge and the empty rest.)
+:data:`METRICS` is the one list. An entry holds the key of a metric in files, its heading, which way is better, its
+digits, what it is of, how it is averaged, and the reason that is printed where it has no value. Scoring, averaging,
+intervals, tables and figures read them there; the functions stand by subject in the other files of this folder.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ShapeError
+from . import calibration, distances, similarity
+from .lesions import LesionAudit, audit_lesions
+from .networks import Lpips, Unavailable
 from .pairs import ImagePair
 
 Array = npt.NDArray[Any]
+Better = Literal["up", "down", "1"]
+Need = Literal["hu", "lpips", "sigma"]
 
-MAX_VALUE = 255.0
+PSNR_CAP_DB = 100.0
+TEXTURE_FLOOR = 1e-3
+ARROWS: dict[Better, str] = {"up": "↑", "down": "↓", "1": "→ 1"}
 
+NO_REGION = "no region in the slice"
+NO_HU = "no map from the real image's grey levels to HU is known"
+NO_SIGMA = "no sigma was predicted"
+NOT_ASKED = Unavailable("not asked for")
 
-def psnr(real: Array, fake: Array) -> float:
-    """Peak signal-to-noise ratio over the whole image, ``10 log10(255^2 / MSE)``, in dB.
-
-    Args:
-        real: [H, W], values 0..255.
-        fake: The same shape and range.
-
-    Returns:
-        Decibels, higher is better; infinity if the two are equal.
-
-    Raises:
-        ShapeError: The arrays are not both [H, W] of one size.
-    """
-    _check(real, fake)
-    return _decibels(real.astype(np.float64) - fake)
+COUNTS = {"n_patients": "patients", "n_slices": "n", "n_region_slices": "n region"}
+"""What a row counts, and its headings."""
+LESION_COUNTS = ("n_lesions", "n_unclear_lesions")
 
 
-def region_psnr(real: Array, fake: Array, mask: Array) -> float | None:
-    """Peak signal-to-noise ratio over the region's pixels alone (the paper's TPSNR), in dB.
-
-    ``10 log10(255^2 / MSE)``: the peak stays that of the 8-bit range however small or dark the region is.
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """A pair as the metrics see it; what several of them need is computed once.
 
     Args:
-        real: [H, W], values 0..255.
-        fake: The same shape and range.
-        mask: The region, bool [H, W].
-
-    Returns:
-        Decibels, higher is better; infinity if the region's pixels are equal; ``None`` if the region is empty.
+        pair: The generated image beside its truth.
+        lpips: The perceptual distance, or why there is none.
 
     Raises:
-        ShapeError: The arrays do not fit each other, or ``mask`` is not boolean.
+        ShapeError: The pair's images, masks and sigma do not fit each other.
     """
-    _check(real, fake, mask)
-    return _decibels(real[mask].astype(np.float64) - fake[mask]) if mask.any() else None
 
+    pair: ImagePair
+    lpips: Lpips | Unavailable = NOT_ASKED
 
-def ssim(real: Array, fake: Array) -> float:
-    """Mean structural similarity of the whole image, by scikit-image with its default 7 px window.
+    def __post_init__(self) -> None:
+        similarity.check_images(self.real, self.fake, self.mask, self.pair.organ)
+        if self.pair.sigma is not None:
+            calibration.check_sigma(self.real, self.fake, self.pair.sigma, self.mask)
 
-    Args:
-        real: [H, W], values 0..255, sides of at least 7 px.
-        fake: The same shape and range.
+    @property
+    def real(self) -> Array:
+        """The truth, [H, W] in 0..255."""
+        return self.pair.real
 
-    Returns:
-        -1..1, higher is better.
+    @property
+    def fake(self) -> Array:
+        """What was generated, likewise."""
+        return self.pair.fake
 
-    Raises:
-        ShapeError: The arrays are not both [H, W] of one size, or smaller than the window.
-    """
-    return _ssim_map(real, fake)[0]
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """The region, bool [H, W]."""
+        return self.pair.mask
 
+    @property
+    def hu_per_grey(self) -> float:
+        """What a grey level is in HU; for metrics that need ``"hu"``."""
+        assert self.pair.hu_per_grey is not None
+        return self.pair.hu_per_grey
 
-def region_ssim(real: Array, fake: Array, mask: Array) -> float | None:
-    """Structural similarity averaged over the region (the paper's TSSIM).
+    @property
+    def sigma(self) -> Array:
+        """The predicted standard deviation, [H, W] in grey levels; for metrics that need ``"sigma"``."""
+        assert self.pair.sigma is not None
+        return self.pair.sigma
 
-    The map is that of the unmasked images, so windows at the region's edge see the true surroundings.
+    @property
+    def perceptual(self) -> Lpips:
+        """The perceptual distance; for metrics that need ``"lpips"``."""
+        assert not isinstance(self.lpips, Unavailable)
+        return self.lpips
 
-    Args:
-        real: [H, W], values 0..255, sides of at least 7 px.
-        fake: The same shape and range.
-        mask: The region, bool [H, W].
+    @cached_property
+    def error(self) -> npt.NDArray[np.float64]:
+        """Generated minus real, [H, W] in grey levels."""
+        return self.fake.astype(np.float64) - self.real
 
-    Returns:
-        -1..1, higher is better; ``None`` if the region is empty.
+    @cached_property
+    def ssim(self) -> tuple[float, npt.NDArray[np.float64]]:
+        """Mean and map [H, W] of the structural similarity."""
+        return similarity.ssim_map(self.real, self.fake)
 
-    Raises:
-        ShapeError: The arrays do not fit each other, are smaller than the window, or ``mask`` is not boolean.
-    """
-    _check(real, fake, mask)
-    return float(_ssim_map(real, fake)[1][mask].mean()) if mask.any() else None
+    @cached_property
+    def lesions(self) -> LesionAudit:
+        """What became of every lesion."""
+        return audit_lesions(self.real, self.fake, self.mask, self.pair.organ)
 
-
-def texture_ratio(real: Array, fake: Array, mask: Array) -> float | None:
-    """Standard deviation inside the region, generated over real.
-
-    Args:
-        real: [H, W].
-        fake: The same shape and range.
-        mask: The region, bool [H, W].
-
-    Returns:
-        1 for as much texture as in truth, less for blur, 0 for flat paint; ``None`` if the region is empty or
-        the real one is flat.
-
-    Raises:
-        ShapeError: The arrays do not fit each other, or ``mask`` is not boolean.
-    """
-    _check(real, fake, mask)
-    if not mask.any():
+    def lacks(self, need: Need | None) -> str | None:
+        """Why the slice has not what a metric needs; ``None`` where it has."""
+        if need == "hu" and self.pair.hu_per_grey is None:
+            return NO_HU
+        if need == "sigma" and self.pair.sigma is None:
+            return NO_SIGMA
+        if need == "lpips" and isinstance(self.lpips, Unavailable):
+            return self.lpips.reason
         return None
-    truth = float(real[mask].astype(np.float64).std())
-    return float(fake[mask].astype(np.float64).std()) / truth if truth > 0.0 else None
 
 
-def mean_absolute_error_hu(pair: ImagePair) -> tuple[float | None, float | None]:
-    """Mean absolute error in HU, over the whole image and over the region.
-
-    A data set's grey levels are a window of HU, ``a * grey + b``; what the window clipped counts as its border.
+@dataclass(frozen=True)
+class Averaging:
+    """How values become one.
 
     Args:
-        pair: With ``hu_per_grey``, the ``a``.
+        at_least: A smaller value counts as this.
+        at_most: A larger value counts as this.
+        geometric: Take the geometric mean, so that half and double cancel.
 
-    Returns:
-        Both at least 0, lower is better; ``None`` where there is no ``hu_per_grey``, or no region.
-
-    Raises:
-        ShapeError: The pair's images and mask do not fit each other.
+    Example:
+        >>> Averaging(geometric=True).mean([0.5, 2.0])
+        1.0
+        >>> Averaging(at_most=100.0).mean([math.inf, 20.0])
+        60.0
     """
-    _check(pair.real, pair.fake, pair.mask)
-    if pair.hu_per_grey is None:
-        return None, None
-    error = np.abs(pair.real.astype(np.float64) - pair.fake) * pair.hu_per_grey
-    return float(error.mean()), float(error[pair.mask].mean()) if pair.mask.any() else None
+
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    geometric: bool = False
+
+    def mean(self, values: Sequence[float]) -> float:
+        """The mean of at least one value."""
+        limited = [min(max(value, self.at_least), self.at_most) for value in values]
+        if self.geometric:
+            return math.exp(math.fsum(math.log(value) for value in limited) / len(limited))
+        return math.fsum(limited) / len(limited)
 
 
-def slice_scores(pair: ImagePair) -> dict[str, float | None]:
-    """All scores of one slice that need no network: ``tpsnr, tssim, psnr, ssim, texture_ratio``.
+ARITHMETIC = Averaging()
+DECIBELS = Averaging(at_most=PSNR_CAP_DB)
+"""Identical pixels, infinite in decibels, must not make a mean infinite."""
+RATIO = Averaging(at_least=TEXTURE_FLOOR, geometric=True)
+"""Half and double cancel, and flat paint, with a ratio of 0, does not make a mean 0."""
 
-    Raises:
-        ShapeError: The pair's images and mask do not fit each other, or are smaller than 7 px.
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What is known of every metric.
+
+    Args:
+        key: Its name in ``metrics.json`` and CSV.
+        heading: Its name at the head of a column.
+        better: ``up`` where higher is better, ``down`` where lower is, ``1`` where it is best at 1; ``None`` where
+            that is not known.
+        digits: Decimal places in a table.
+        of: The ``region``, the ``image``, or a ``set`` of images.
+        averaged: How its values are averaged, over slices, patients and phases.
+        needs: What a pair does not always have and the metric needs: a map to ``hu``, a ``sigma``, the network of
+            ``lpips``.
     """
-    _check(pair.real, pair.fake, pair.mask)
-    mean, similarity = _ssim_map(pair.real, pair.fake)
-    return {
-        "tpsnr": region_psnr(pair.real, pair.fake, pair.mask),
-        "tssim": float(similarity[pair.mask].mean()) if pair.mask.any() else None,
-        "psnr": psnr(pair.real, pair.fake),
-        "ssim": mean,
-        "texture_ratio": texture_ratio(pair.real, pair.fake, pair.mask),
-    }
+
+    key: str
+    heading: str
+    better: Better | None
+    digits: int
+    of: Literal["region", "image", "set"]
+    averaged: Averaging = ARITHMETIC
+    needs: Need | None = None
+
+    @property
+    def title(self) -> str:
+        """The heading, with which way is better."""
+        return self.heading if self.better is None else f"{self.heading} {ARROWS[self.better]}"
 
 
-def _decibels(difference: npt.NDArray[np.float64]) -> float:
-    mse = float(np.mean(difference**2))
-    return 10.0 * math.log10(MAX_VALUE**2 / mse) if mse > 0.0 else math.inf
+@dataclass(frozen=True, kw_only=True)
+class SliceMetric(Metric):
+    """A metric that every slice has a value of.
+
+    Args:
+        measure: The value of a slice, or ``None``.
+        absent: Why the value is ``None`` although the slice has what the metric needs and, for one of the region,
+            shows the region.
+    """
+
+    measure: Callable[[Slice], float | None]
+    absent: str | Callable[[Slice], str] = "not defined for the slice"
+
+    def of_slice(self, shown: Slice) -> tuple[float | None, str]:
+        """The value of a slice, and why there is none where it is ``None``."""
+        lacking = shown.lacks(self.needs)
+        value = None if lacking else self.measure(shown)
+        if value is not None:
+            return value, ""
+        if lacking or (self.of == "region" and not shown.mask.any()):
+            return None, lacking or NO_REGION
+        return None, self.absent if isinstance(self.absent, str) else self.absent(shown)
 
 
-def _ssim_map(real: Array, fake: Array) -> tuple[float, npt.NDArray[np.float64]]:
-    _check(real, fake)
-    if min(real.shape) < 7:
-        raise ShapeError(f"`real` must have sides of at least 7 px for SSIM's window; got {real.shape}")
-    structural_similarity: Callable[..., Any] = importlib.import_module("skimage.metrics").structural_similarity
-    mean, similarity = structural_similarity(
-        real.astype(np.float64), fake.astype(np.float64), data_range=MAX_VALUE, full=True
-    )
-    return float(mean), similarity
+@dataclass(frozen=True, kw_only=True)
+class SetMetric(Metric):
+    """A metric with one value for all slices of a phase together, from their Inception features.
+
+    Args:
+        distance: The distance of two sets of features [N, dims], real and generated.
+    """
+
+    distance: Callable[[Array, Array], float]
 
 
-def _check(real: Array, fake: Array, mask: Array | None = None) -> None:
-    if real.ndim != 2 or real.shape != fake.shape:
-        raise ShapeError(f"`real` and `fake` must be [H, W] of one size; got {real.shape} and {fake.shape}")
-    if mask is not None and (mask.dtype != np.bool_ or mask.shape != real.shape):
-        raise ShapeError(f"`mask` must be bool {real.shape}, like the images; got {mask.dtype} {mask.shape}")
+@dataclass(frozen=True, kw_only=True)
+class PooledMetric(Metric):
+    """The calibration error UCE, whose pixels are pooled over all slices of a phase.
+
+    Args:
+        part: Which part of :func:`~roi_progressive.evaluation.calibration.bin_statistics` it is of.
+    """
+
+    part: int
+
+
+# --- the entries, in the order of a table's columns -------------------------------------------------------------------
+
+TPSNR = SliceMetric(
+    key="tpsnr",
+    heading="TPSNR",
+    better="up",
+    digits=2,
+    of="region",
+    averaged=DECIBELS,
+    measure=lambda shown: similarity.region_psnr(shown.real, shown.fake, shown.mask),
+)
+TSSIM = SliceMetric(
+    key="tssim",
+    heading="TSSIM",
+    better="up",
+    digits=4,
+    of="region",
+    measure=lambda shown: float(shown.ssim[1][shown.mask].mean()) if shown.mask.any() else None,
+)
+PSNR = SliceMetric(
+    key="psnr",
+    heading="PSNR",
+    better="up",
+    digits=2,
+    of="image",
+    averaged=DECIBELS,
+    measure=lambda shown: similarity.psnr(shown.real, shown.fake),
+)
+SSIM = SliceMetric(key="ssim", heading="SSIM", better="up", digits=4, of="image", measure=lambda shown: shown.ssim[0])
+TEXTURE = SliceMetric(
+    key="texture_ratio",
+    heading="texture",
+    better="1",
+    digits=2,
+    of="region",
+    averaged=RATIO,
+    measure=lambda shown: similarity.texture_ratio(shown.real, shown.fake, shown.mask),
+    absent="the real region is flat",
+)
+LOST = SliceMetric(
+    key="lost",
+    heading="lost",
+    better="down",
+    digits=2,
+    of="region",
+    measure=lambda shown: shown.lesions.share("lost"),
+    absent=lambda shown: shown.lesions.reason,
+)
+INVERTED = SliceMetric(
+    key="inverted",
+    heading="inverted",
+    better="down",
+    digits=2,
+    of="region",
+    measure=lambda shown: shown.lesions.share("inverted"),
+    absent=lambda shown: shown.lesions.reason,
+)
+INVENTED = SliceMetric(
+    key="invented",
+    heading="invented",
+    better="down",
+    digits=2,
+    of="region",
+    measure=lambda shown: shown.lesions.share("invented"),
+    absent=lambda shown: shown.lesions.reason,
+)
+LPIPS = SliceMetric(
+    key="lpips",
+    heading="LPIPS",
+    better="down",
+    digits=4,
+    of="image",
+    needs="lpips",
+    measure=lambda shown: shown.perceptual(shown.real, shown.fake),
+)
+REGION_LPIPS = SliceMetric(
+    key="region_lpips",
+    heading="region LPIPS",
+    better="down",
+    digits=4,
+    of="region",
+    needs="lpips",
+    measure=lambda shown: shown.perceptual.region(shown.real, shown.fake, shown.mask),
+)
+FID = SetMetric(key="fid", heading="FID", better="down", digits=2, of="set", distance=distances.frechet_distance)
+KID = SetMetric(key="kid", heading="KID", better="down", digits=4, of="set", distance=distances.kernel_distance)
+MAE_HU = SliceMetric(
+    key="mae_hu",
+    heading="MAE HU",
+    better="down",
+    digits=1,
+    of="image",
+    needs="hu",
+    measure=lambda shown: similarity.mean_absolute_error_hu(shown.real, shown.fake, shown.hu_per_grey),
+)
+REGION_MAE_HU = SliceMetric(
+    key="region_mae_hu",
+    heading="region MAE HU",
+    better="down",
+    digits=1,
+    of="region",
+    needs="hu",
+    measure=lambda shown: similarity.mean_absolute_error_hu(shown.real, shown.fake, shown.hu_per_grey, shown.mask),
+)
+UCE = PooledMetric(key="uce", heading="UCE", better="down", digits=1, of="image", needs="sigma", part=0)
+REGION_UCE = PooledMetric(
+    key="region_uce", heading="region UCE", better="down", digits=1, of="region", needs="sigma", part=1
+)
+AUSE = SliceMetric(
+    key="ause",
+    heading="AUSE",
+    better="down",
+    digits=3,
+    of="image",
+    needs="sigma",
+    measure=lambda shown: calibration.sparsification_error(shown.sigma, shown.error),
+    absent="AUSE needs an error somewhere; there is none",
+)
+REGION_AUSE = SliceMetric(
+    key="region_ause",
+    heading="region AUSE",
+    better="down",
+    digits=3,
+    of="region",
+    needs="sigma",
+    measure=lambda shown: calibration.sparsification_error(shown.sigma[shown.mask], shown.error[shown.mask]),
+    absent=AUSE.absent,
+)
+SIGMA_RANK = SliceMetric(
+    key="sigma_rank",
+    heading="sigma rank",
+    better="up",
+    digits=3,
+    of="image",
+    needs="sigma",
+    measure=lambda shown: calibration.rank_correlation(shown.sigma, shown.error),
+    absent="a rank correlation needs a sigma and an error that vary",
+)
+REGION_SIGMA_RANK = SliceMetric(
+    key="region_sigma_rank",
+    heading="region sigma rank",
+    better="up",
+    digits=3,
+    of="region",
+    needs="sigma",
+    measure=lambda shown: calibration.rank_correlation(shown.sigma[shown.mask], shown.error[shown.mask]),
+    absent=SIGMA_RANK.absent,
+)
+METRICS: tuple[Metric, ...] = (
+    *(TPSNR, TSSIM, PSNR, SSIM, TEXTURE, LOST, INVERTED, INVENTED),
+    *(LPIPS, REGION_LPIPS, FID, KID, MAE_HU, REGION_MAE_HU),
+    *(UCE, REGION_UCE, AUSE, REGION_AUSE, SIGMA_RANK, REGION_SIGMA_RANK),
+)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, DataError, ShapeError, kind_and_line
+from .similarity import check_images
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,7 @@ class Lpips:
         """
         import torch
 
-        pair = self._seen(real, fake)
+        pair = self._as_tensor(real, fake)
         with torch.no_grad():
             return float(self._network(pair[:1], pair[1:]))
 
@@ -82,9 +83,8 @@ class Lpips:
         """
         import torch
 
-        if mask.dtype != np.bool_ or mask.shape != real.shape:
-            raise ShapeError(f"`mask` must be bool {real.shape}, like the images; got {mask.dtype} {mask.shape}")
-        pair = self._seen(real, fake)
+        check_images(real, fake, mask)
+        pair = self._as_tensor(real, fake)
         if not mask.any():
             return None
         self._network.spatial = True
@@ -95,7 +95,7 @@ class Lpips:
             self._network.spatial = False
         return float(distances[mask].mean())
 
-    def _seen(self, real: npt.NDArray[Any], fake: npt.NDArray[Any]) -> torch.Tensor:
+    def _as_tensor(self, real: npt.NDArray[Any], fake: npt.NDArray[Any]) -> torch.Tensor:
         if real.ndim != 2 or real.shape != fake.shape or min(real.shape) < MIN_LPIPS_PX:
             raise ShapeError(
                 f"`real` and `fake` must be [H, W] of one size, sides of at least {MIN_LPIPS_PX} px; "

@@ -1,17 +1,21 @@
-"""Folders of real and generated images as pairs."""
+"""A generated image beside its truth, read from the folders of a data set, with what its manifest says of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError, DataError, MaskError
-from .image_files import Mask, list_images, read_grey, read_mask, same_size
-from .manifest import Label, label_in_name, read_manifest
-from .picture_files import Picture
+from ..saving.names import DIRECTIONS, source_of, target_of
+from ..saving.records import fault_of, read_json
+from .image_files import ENDINGS, Mask, Picture, list_images, read_grey, read_mask, read_sigma, same_size
 
-DIRECTIONS = ("A2B", "B2A")
+Label = tuple[str, str]
+"""The patient and the phase of a slice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +33,7 @@ class ImagePair:
         mask: The evaluated region, bool [H, W]; all false where the slice has none.
         hu_per_grey: What a grey level of the truth is in HU, or ``None`` where it is not in HU or not known.
         organ: What the region lies in, bool [H, W], where that is known.
-        sigma: The predicted standard deviation [H, W] in grey levels, where the generator told one.
+        sigma: The predicted standard deviation [H, W] in grey levels, where the generator predicts one.
     """
 
     name: str
@@ -53,6 +57,7 @@ class FolderPairs:
 
     def __init__(
         self,
+        *,
         root: Path,
         split: str,
         direction: str,
@@ -63,10 +68,10 @@ class FolderPairs:
         organ: str | None = None,
     ) -> None:
         self._direction = direction
-        self._source_dir = root / f"{split}{direction[0]}"
-        self._real_dir = root / f"{split}{direction[2]}"
-        self._mask_dir = root / f"{split}{direction[0]}_{region}"
-        self._organ_dir = None if organ is None else root / f"{split}{direction[0]}_{organ}"
+        self._source_dir = root / f"{split}{source_of(direction)}"
+        self._real_dir = root / f"{split}{target_of(direction)}"
+        self._mask_dir = root / f"{split}{source_of(direction)}_{region}"
+        self._organ_dir = None if organ is None else root / f"{split}{source_of(direction)}_{organ}"
         self._fake_dir = fake_dir
         self._labels = labels
         self._scales = scales
@@ -92,9 +97,18 @@ class FolderPairs:
         if self._fake_dir is not None:
             fake = same_size(read_grey(self._fake_dir / name), source, self._fake_dir / name)
         mask = read_mask(self._mask_dir / name, source.shape)
-        organ = None if self._organ_dir is None else read_mask(self._organ_dir / name, source.shape)
-        scale = self._scales.get(Path(name).stem)
-        return ImagePair(name, patient, phase, self._direction, source, real, fake, mask, scale, organ)
+        return ImagePair(
+            name=name,
+            patient=patient,
+            phase=phase,
+            direction=self._direction,
+            source=source,
+            real=real,
+            fake=fake,
+            mask=mask,
+            hu_per_grey=self._scales.get(Path(name).stem),
+            organ=None if self._organ_dir is None else read_mask(self._organ_dir / name, source.shape),
+        )
 
 
 def pairs_from_folders(
@@ -128,8 +142,8 @@ def pairs_from_folders(
     if direction not in DIRECTIONS:
         raise ConfigError(f"`direction` must be A2B or B2A; got {direction!r}")
     root = Path(data_root)
-    source_dir, real_dir = root / f"{split}{direction[0]}", root / f"{split}{direction[2]}"
-    mask_dir = root / f"{split}{direction[0]}_{region}"
+    source_dir, real_dir = root / f"{split}{source_of(direction)}", root / f"{split}{target_of(direction)}"
+    mask_dir = root / f"{split}{source_of(direction)}_{region}"
     names = list_images(source_dir, "data_root")
     _all_there(names, list_images(real_dir, "data_root"), real_dir, "a paired test set has every name in both domains")
     _all_there(
@@ -145,9 +159,86 @@ def pairs_from_folders(
     if fake_dir is not None:
         generated = list_images(Path(fake_dir), "fake_dir")
         _all_there(names, generated, Path(fake_dir), "a generated image has the file name of its source")
-    labels, scales = _told(root, split, names, direction[2])
-    generated_dir = None if fake_dir is None else Path(fake_dir)
-    return FolderPairs(root, split, direction, generated_dir, region, labels, scales, organ)
+    labels, scales = _labels_and_scales(root, split, names, target_of(direction))
+    return FolderPairs(
+        root=root,
+        split=split,
+        direction=direction,
+        fake_dir=None if fake_dir is None else Path(fake_dir),
+        region=region,
+        labels=labels,
+        scales=scales,
+        organ=organ,
+    )
+
+
+def with_sigma(pairs: Iterable[ImagePair], folders: Mapping[str, Path]) -> Iterator[ImagePair]:
+    """The pairs with their sigma, read one by one.
+
+    Args:
+        pairs: Of the directions that ``folders`` has.
+        folders: Where the maps of each direction lie, under the names of the images.
+
+    Raises:
+        DataError: On reading: a map is missing or cannot be used, as in :func:`read_sigma`.
+    """
+    for pair in pairs:
+        yield replace(pair, sigma=read_sigma(folders[pair.direction], Path(pair.name).stem, pair.real.shape))
+
+
+def require_folders(folders: Iterable[Path]) -> None:
+    """Check that there are folders at all, before anything is scored.
+
+    Raises:
+        DataError: One is missing.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"`sigma` must be a folder of maps; {str(folder)!r} is not a folder; check the path")
+
+
+def read_manifest(path: Path, domain: str, split: str | None = None) -> tuple[dict[str, Label], dict[str, float]]:
+    """Read a data set's ``manifest.json``: the patient and phase of every slice, and what a grey level is in HU.
+
+    Args:
+        path: The manifest, JSON with a list ``slices`` of entries with ``name``, ``patient`` and ``phase``; an
+            entry's ``intensity`` is ``{"a": .., "b": .., "unit": "HU"}`` where ``a * grey + b`` is the value in HU.
+        domain: Whose HU, ``A`` or ``B``; there are none for a domain that is no CT.
+        split: Only slices whose ``split`` it is.
+
+    Returns:
+        Patient and phase, and HU per grey level of 0..255, both by the slice's name without its ending.
+
+    Raises:
+        DataError: The file cannot be used, gives one name to two patients or phases, or has a factor to HU that is not
+            a number other than 0.
+    """
+    labels: dict[str, Label] = {}
+    scales: dict[str, float] = {}
+    with _reading_manifest(path):
+        for name, entry in _slices(path, split):
+            label = (str(entry["patient"]), str(entry["phase"]))
+            if labels.setdefault(name, label) != label:
+                raise ValueError(f"{name} has the patients and phases {labels[name]} and {label}")
+            intensity = entry.get("intensity", {})
+            if entry.get("domain") == domain and intensity.get("unit") == "HU":
+                scales[name] = abs(float(intensity["a"]))
+                if not 0.0 < scales[name] < math.inf:
+                    raise ValueError(f"{name} has the factor {intensity['a']!r} to HU")
+    return labels, scales
+
+
+def label_in_name(stem: str) -> Label | None:
+    """Patient and phase of ``<patient>_<phase>_<slice index>``, or ``None`` for other names.
+
+    Example:
+        >>> label_in_name("p07_ART_052")
+        ('p07', 'ART')
+        >>> label_in_name("liver7") is None
+        True
+    """
+    parts = stem.rsplit("_", 2)
+    return (parts[0], parts[1]) if len(parts) == 3 and all(parts) and parts[2].isdigit() else None
 
 
 def _all_there(
@@ -167,16 +258,33 @@ def _all_there(
         )
 
 
-def _told(root: Path, split: str, names: tuple[str, ...], domain: str) -> tuple[dict[str, Label], dict[str, float]]:
+def _labels_and_scales(
+    root: Path, split: str, names: tuple[str, ...], domain: str
+) -> tuple[dict[str, Label], dict[str, float]]:
     manifest = root / "manifest.json"
     known, scales = read_manifest(manifest, domain, split) if manifest.is_file() else ({}, {})
-    return {name: known.get(Path(name).stem) or _parsed(name) for name in names}, scales
+    return {name: known.get(Path(name).stem) or _label_of(name) for name in names}, scales
 
 
-def _parsed(name: str) -> Label:
+def _label_of(name: str) -> Label:
     label = label_in_name(Path(name).stem)
     if label is None:
         raise DataError(
             f"{name} must be named <patient>_<phase>_<slice index>.png or be listed in manifest.json; rename it"
         )
     return label
+
+
+def _slices(path: Path, split: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    for entry in read_json(path)["slices"]:
+        if split is None or entry["split"] == split:
+            name = str(entry["name"])
+            yield Path(name).stem if name.lower().endswith(ENDINGS) else name, entry
+
+
+@contextmanager
+def _reading_manifest(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise DataError(f"{path} must be a data set's manifest; {fault_of(cause)}") from cause

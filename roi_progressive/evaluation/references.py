@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .image_files import list_images, read_grey, read_mask, same_size
+from ..saving.names import target_of
+from .image_files import Picture, list_images, read_grey, read_mask, same_size
 from .pairs import ImagePair
-from .picture_files import Picture
 
 
 def copy_source(pairs: Iterable[ImagePair]) -> Iterator[ImagePair]:
@@ -39,7 +39,7 @@ def mean_image(pairs: Iterable[ImagePair], data_root: str | Path) -> Iterator[Im
     """
     means: dict[str, Picture] = {}
     for pair in pairs:
-        target = pair.direction[2]
+        target = target_of(pair.direction)
         if target not in means:
             means[target] = _like(_mean_of(Path(data_root) / f"train{target}"), pair.real)
         yield replace(pair, fake=same_size(means[target], pair.real, Path(data_root) / f"train{target}").copy())
@@ -57,7 +57,7 @@ def constant_fill(pairs: Iterable[ImagePair], data_root: str | Path, region: str
     """
     greys: dict[str, Picture] = {}
     for pair in mean_image(pairs, data_root):
-        target = pair.direction[2]
+        target = target_of(pair.direction)
         if target not in greys:
             images = Path(data_root) / f"train{target}"
             mean = _region_mean(images, images.with_name(f"train{target}_{region}"))

@@ -1,4 +1,4 @@
-"""Every score of a slice, with a reason for each that does not exist."""
+"""Every metric of every slice, with a reason for each value that does not exist."""
 
 from __future__ import annotations
 
@@ -11,29 +11,12 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from .calibration import POOLED_METRICS, bin_statistics, calibration_scores
-from .lesions import Shares, audit_lesions
-from .metrics import mean_absolute_error_hu, slice_scores
+from .calibration import bin_statistics
+from .metrics import COUNTS, LESION_COUNTS, METRICS, NOT_ASKED, SetMetric, Slice, SliceMetric
 from .networks import Inception, Lpips, Unavailable
 from .pairs import ImagePair
 
-REGION_METRICS = ("tpsnr", "tssim", "texture_ratio")
-LESION_METRICS: tuple[Shares, ...] = ("lost", "inverted", "invented")
-RESERVED_NAMES = (
-    "fid",
-    "kid",
-    "reasons",
-    "n_patients",
-    "n_slices",
-    "n_region_slices",
-    "n_without_region",
-    "n_lesions",
-    "n_unclear_lesions",
-    *POOLED_METRICS,
-)
 MAX_THREADS = 4
-NO_HU = "no map from the real image's grey levels to HU is known"
-NOT_ASKED = Unavailable("not asked for")
 
 
 class _NotAlways(TypedDict, total=False):
@@ -61,6 +44,18 @@ class SliceScores(_NotAlways):
     fid_features: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
 
 
+LABELS = ("name", "patient", "phase", "direction", "region_px")
+"""What identifies a slice, beside its scores."""
+RESERVED_NAMES = frozenset(
+    {
+        *(metric.key for metric in METRICS),
+        *(*LABELS, *COUNTS, *LESION_COUNTS, "n_without_region"),
+        *("arm", "reasons", "intervals", "interval_reasons"),
+    }
+)
+"""What a further score may not be called: metrics, and whatever else stands beside scores in a file."""
+
+
 def score(
     pairs: Iterable[ImagePair],
     lpips: Lpips | Unavailable | None = None,
@@ -81,102 +76,98 @@ def score(
     Raises:
         ShapeError: A pair's arrays do not fit each other.
         ValueError: ``extra`` returns a name that is taken.
+
+    Example:
+        >>> real = np.arange(64.0).reshape(8, 8)
+        >>> pair = ImagePair("p1_ART_000.png", "p1", "ART", "A2B", None, real, real + 1, real < 0)
+        >>> [scored] = score([pair])
+        >>> round(scored["scores"]["psnr"], 2), scored["scores"]["tpsnr"], scored["reasons"]["tpsnr"]
+        (48.13, None, 'no region in the slice')
     """
-    lpips = NOT_ASKED if lpips is None else lpips
-    fid = NOT_ASKED if fid is None else fid
+    perceptual = NOT_ASKED if lpips is None else lpips
+    inception = NOT_ASKED if fid is None else fid
+
+    def without_networks(pair: ImagePair) -> tuple[Slice, SliceScores]:
+        measured = Slice(pair, perceptual)
+        return measured, _scores_without_networks(measured)
+
     every = []
-    for pair, scored in _ahead(pairs, _without_networks):
-        _add_networks(scored, pair, lpips, fid)
-        _add_extra(scored, {} if extra is None else extra(pair))
+    for measured, scored in _ahead(pairs, without_networks):
+        _measure(measured, scored, networks=True)
+        _add_features(scored, measured.pair, inception)
+        _add_extra(scored, {} if extra is None else extra(measured.pair))
         every.append(scored)
     return every
 
 
 def _ahead(
-    pairs: Iterable[ImagePair], function: Callable[[ImagePair], SliceScores]
-) -> Iterator[tuple[ImagePair, SliceScores]]:
-    """Each pair with its result, in order; the next few are worked on meanwhile, in threads.
+    pairs: Iterable[ImagePair], function: Callable[[ImagePair], tuple[Slice, SliceScores]]
+) -> Iterator[tuple[Slice, SliceScores]]:
+    """The results in order; the next few are worked on meanwhile, in threads.
 
     Threads are enough: most of the time is spent in compiled code that lets the others run.
     """
     n_threads = min(MAX_THREADS, os.cpu_count() or 1)
-    waiting: deque[tuple[ImagePair, Future[SliceScores]]] = deque()
+    waiting: deque[Future[tuple[Slice, SliceScores]]] = deque()
     with ThreadPoolExecutor(n_threads) as pool:
         try:
             for pair in pairs:
-                waiting.append((pair, pool.submit(function, pair)))
+                waiting.append(pool.submit(function, pair))
                 if len(waiting) > n_threads:
-                    first, result = waiting.popleft()
-                    yield first, result.result()
+                    yield waiting.popleft().result()
             while waiting:
-                first, result = waiting.popleft()
-                yield first, result.result()
+                yield waiting.popleft().result()
         finally:
-            for _, result in waiting:
+            for result in waiting:
                 result.cancel()
 
 
-def _without_networks(pair: ImagePair) -> SliceScores:
-    scores = slice_scores(pair)
-    why = _why_no_region_score(pair)
-    reasons = {key: why for key in REGION_METRICS if scores[key] is None}
-    audit = audit_lesions(pair.real, pair.fake, pair.mask, pair.organ)
-    for outcome in LESION_METRICS:
-        scores[outcome] = audit.share(outcome)
-        if scores[outcome] is None:
-            reasons[outcome] = audit.reason if pair.mask.any() else why
-    scores["mae_hu"], scores["region_mae_hu"] = mean_absolute_error_hu(pair)
-    if pair.hu_per_grey is None:
-        reasons["mae_hu"] = reasons["region_mae_hu"] = NO_HU
-    elif scores["region_mae_hu"] is None:
-        reasons["region_mae_hu"] = why
+def _scores_without_networks(measured: Slice) -> SliceScores:
+    pair, lesions = measured.pair, measured.lesions
     scored: SliceScores = {
         "name": pair.name,
         "patient": pair.patient,
         "phase": pair.phase,
         "direction": pair.direction,
         "region_px": int(pair.mask.sum()),
-        "n_lesions": audit.n_clear,
-        "n_unclear_lesions": len(audit.lesions) - audit.n_clear,
-        "scores": scores,
-        "reasons": reasons,
+        "n_lesions": lesions.n_clear,
+        "n_unclear_lesions": len(lesions.lesions) - lesions.n_clear,
+        "scores": {},
+        "reasons": {},
         "fid_features": None,
     }
+    _measure(measured, scored, networks=False)
     if pair.sigma is not None:
-        of_sigma, why_not = calibration_scores(pair.real, pair.fake, pair.sigma, pair.mask)
-        scores |= of_sigma
-        reasons |= why_not
         scored["calibration"] = bin_statistics(pair.real, pair.fake, pair.sigma, pair.mask)
     return scored
 
 
-def _add_networks(
-    scored: SliceScores, pair: ImagePair, lpips: Lpips | Unavailable, fid: Inception | Unavailable
-) -> None:
-    scores, reasons = scored["scores"], scored["reasons"]
-    scores["lpips"] = scores["region_lpips"] = None
-    if isinstance(lpips, Unavailable):
-        reasons["lpips"] = reasons["region_lpips"] = lpips.reason
+def _measure(measured: Slice, scored: SliceScores, *, networks: bool) -> None:
+    """Add the metrics that take a network, which do not run in threads, or the others."""
+    for metric in METRICS:
+        if not isinstance(metric, SliceMetric) or (metric.needs == "lpips") != networks:
+            continue
+        if metric.needs == "sigma" and measured.lacks("sigma"):
+            continue  # no column for what nobody predicted
+        value, reason = metric.of_slice(measured)
+        scored["scores"][metric.key] = value
+        if value is None:
+            scored["reasons"][metric.key] = reason
+
+
+def _add_features(scored: SliceScores, pair: ImagePair, inception: Inception | Unavailable) -> None:
+    if isinstance(inception, Unavailable):
+        of_set = (metric.key for metric in METRICS if isinstance(metric, SetMetric))
+        scored["reasons"].update(dict.fromkeys(of_set, inception.reason))
     else:
-        scores["lpips"] = lpips(pair.real, pair.fake)
-        scores["region_lpips"] = lpips.region(pair.real, pair.fake, pair.mask)
-        if scores["region_lpips"] is None:
-            reasons["region_lpips"] = _why_no_region_score(pair)
-    if isinstance(fid, Unavailable):
-        reasons["fid"] = reasons["kid"] = fid.reason
-    else:
-        both = fid(np.stack([pair.real, pair.fake]))
-        scored["fid_features"] = (both[0], both[1])
+        real, fake = inception(np.stack([pair.real, pair.fake]))
+        scored["fid_features"] = (real, fake)
 
 
 def _add_extra(scored: SliceScores, extra: Mapping[str, float | None]) -> None:
     for key, value in extra.items():
-        if key in scored["scores"] or key in RESERVED_NAMES:
+        if key in RESERVED_NAMES:
             raise ValueError(f"`extra` must return new names; {key!r} is taken; rename the score")
         scored["scores"][key] = value
         if value is None:
             scored["reasons"][key] = "not defined for the slice"
-
-
-def _why_no_region_score(pair: ImagePair) -> str:
-    return "the real region is flat" if pair.mask.any() else "no region in the slice"

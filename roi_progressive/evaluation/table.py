@@ -7,37 +7,11 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .aggregation import COUNTS, HU_METRICS, Cell, Results, metrics_of
-from .calibration import POOLED_METRICS, SLICE_METRICS
+from .aggregation import Cell, Results, metric_of, metrics_of
 from .intervals import DIFFERENCE
 from .lesions import MIN_CONTRAST_GREY
+from .metrics import COUNTS, FID, INVENTED, INVERTED, LESION_COUNTS, LOST, NO_SIGMA, UCE
 
-NO_SIGMA = "no sigma was predicted"
-_HEADERS = {
-    "tpsnr": ("TPSNR ↑", 2),
-    "tssim": ("TSSIM ↑", 4),
-    "psnr": ("PSNR ↑", 2),
-    "ssim": ("SSIM ↑", 4),
-    "texture_ratio": ("texture → 1", 2),
-    "lost": ("lost ↓", 2),
-    "inverted": ("inverted ↓", 2),
-    "invented": ("invented ↓", 2),
-    "lpips": ("LPIPS ↓", 4),
-    "region_lpips": ("region LPIPS ↓", 4),
-    "fid": ("FID ↓", 2),
-    "kid": ("KID ↓", 4),
-    "mae_hu": ("MAE HU ↓", 1),
-    "region_mae_hu": ("region MAE HU ↓", 1),
-    "uce": ("UCE ↓", 1),
-    "region_uce": ("region UCE ↓", 1),
-    "ause": ("AUSE ↓", 3),
-    "region_ause": ("region AUSE ↓", 3),
-    "sigma_rank": ("sigma rank ↑", 3),
-    "region_sigma_rank": ("region sigma rank ↑", 3),
-    "n_patients": ("patients", 0),
-    "n_slices": ("n", 0),
-    "n_region_slices": ("n region", 0),
-}
 _LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": "~",
@@ -99,11 +73,11 @@ def render_csv(results: Mapping[str, Results]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     named = [name for key in metrics for name in (key, f"{key}_low", f"{key}_high")]
     writer.writerow(["arm", "direction", "phase", *named, *COUNTS])
-    for arm, way, phase, cell in _walk(results):
+    for arm, direction, phase, cell in _walk(results):
         numbers: list[float | None] = []
         for key in metrics:
             numbers += [cell.get(key), *(cell.get("intervals", {}).get(key) or (None, None))]
-        writer.writerow([arm, way, phase, *numbers, *(cell[key] for key in COUNTS)])
+        writer.writerow([arm, direction, phase, *numbers, *(cell[key] for key in COUNTS)])
     return text.getvalue()
 
 
@@ -136,7 +110,10 @@ class _Table:
     def joined(self, space: str) -> list[list[str]]:
         """The rows with each interval behind its value."""
         return [
-            [*row[:3], *(f"{value}{space}{of}" if of else value for value, of in zip(row[3:], intervals, strict=True))]
+            [
+                *row[:3],
+                *(f"{value}{space}{pair}" if pair else value for value, pair in zip(row[3:], intervals, strict=True)),
+            ]
             for row, intervals in zip(self.rows, self.intervals, strict=True)
         ]
 
@@ -144,11 +121,11 @@ class _Table:
 def _lay_out(results: Mapping[str, Results], region: str, notes: Sequence[str]) -> _Table:
     cells = [cell for _, _, _, cell in _walk(results)]
     columns = [*_columns(cells), *COUNTS]
-    header = ["arm", "direction", "phase", *(_HEADERS.get(key, (key, 4))[0] for key in columns)]
+    header = ["arm", "direction", "phase", *(COUNTS.get(key) or metric_of(key).title for key in columns)]
     footnotes: dict[str, int] = {}
     rows = [
-        [arm, way, phase, *(_shown(cell, key, footnotes, signed=arm == DIFFERENCE) for key in columns)]
-        for arm, way, phase, cell in _walk(results)
+        [arm, direction, phase, *(_text(cell, key, footnotes, signed=arm == DIFFERENCE) for key in columns)]
+        for arm, direction, phase, cell in _walk(results)
     ]
     intervals = [[_interval(cell, key) for key in columns] for cell in cells]
     legend = [
@@ -162,8 +139,10 @@ def _lay_out(results: Mapping[str, Results], region: str, notes: Sequence[str]) 
 
 def _columns(cells: Sequence[Cell]) -> list[str]:
     """The scores to show: HU only where something is known in HU."""
-    in_hu = any(cell.get(key) is not None for cell in cells for key in HU_METRICS)
-    return [key for key in metrics_of(cells) if in_hu or key not in HU_METRICS]
+    keys = metrics_of(cells)
+    of_hu = {key for key in keys if metric_of(key).needs == "hu"}
+    in_hu = any(cell.get(key) is not None for cell in cells for key in of_hu)
+    return [key for key in keys if in_hu or key not in of_hu]
 
 
 def _walk(results: Mapping[str, Results]) -> Iterator[tuple[str, str, str, Cell]]:
@@ -181,12 +160,12 @@ def _legend(cells: Sequence[Cell], region: str) -> list[str]:
     ]
     if any(cell.get("intervals") for cell in cells):
         notes.append("[low, high]: 95 % of the means when patients are drawn with replacement (10,000 draws).")
-    if any(cell.get("uce") is not None for cell in cells):
+    if any(cell.get(UCE.key) is not None for cell in cells):
         notes.append(
             "UCE: mean squared error against predicted variance, in squared grey levels; AUSE: 0 if the largest sigma "
             "is where the largest error is; sigma rank: Spearman's correlation of sigma with the error."
         )
-    with_fid = [cell["n_slices"] for cell in cells if cell["fid"] is not None]
+    with_fid = [cell["n_slices"] for cell in cells if cell[FID.key] is not None]
     if with_fid and min(with_fid) < 2048:
         notes.append("FID from fewer than 2048 images (n) is biased upwards; compare it at equal n only.")
     return notes
@@ -196,34 +175,31 @@ def _lesion_legend(results: Mapping[str, Results]) -> list[str]:
     """How many lesions the shares are of; the truth, and with it what is unclear, is the same for all arms."""
     of_first = next(iter(results.values()), {})
     counts = {
-        direction: (cells["mean"]["n_lesions"], cells["mean"]["n_unclear_lesions"])
-        for direction, cells in of_first.items()
+        direction: tuple(cells["mean"][count] for count in LESION_COUNTS) for direction, cells in of_first.items()
     }
     if not any(clear + unclear for clear, unclear in counts.values()):
         return []
-    said = "; ".join(f"{direction} {clear} ({unclear})" for direction, (clear, unclear) in counts.items())
+    listed = "; ".join(f"{direction} {clear} ({unclear})" for direction, (clear, unclear) in counts.items())
     return [
-        "lost, inverted, invented: lesions whose contrast to their surroundings is under half of the real one, is "
-        "reversed, or is not there in truth, as shares of the clear lesions.",
-        f"Clear lesions (and those left out, under {MIN_CONTRAST_GREY:g} grey levels of contrast in truth): {said}.",
+        f"{LOST.heading}, {INVERTED.heading}, {INVENTED.heading}: lesions whose contrast to their surroundings is "
+        "under half of the real one, is reversed, or is not there in truth, as shares of the clear lesions.",
+        f"Clear lesions (and those left out, under {MIN_CONTRAST_GREY:g} grey levels of contrast in truth): {listed}.",
     ]
 
 
-def _shown(cell: Cell, key: str, footnotes: dict[str, int], *, signed: bool = False) -> str:
+def _text(cell: Cell, key: str, footnotes: dict[str, int], *, signed: bool = False) -> str:
     value = cell.get(key)
     if value is None:
-        reason = cell["reasons"].get(key, NO_SIGMA if key in (*POOLED_METRICS, *SLICE_METRICS) else "not computed")
+        reason = cell["reasons"].get(key, NO_SIGMA if metric_of(key).needs == "sigma" else "not computed")
         return f"n/a [{footnotes.setdefault(reason, len(footnotes) + 1)}]"
-    return f"{value:{'+' if signed and key not in COUNTS else ''}.{_digits(key)}f}"
+    if key in COUNTS:
+        return str(value)
+    return f"{value:{'+' if signed else ''}.{metric_of(key).digits}f}"
 
 
 def _interval(cell: Cell, key: str) -> str:
     interval = cell.get("intervals", {}).get(key)
-    return "" if interval is None else "[{:.{d}f}, {:.{d}f}]".format(*interval, d=_digits(key))
-
-
-def _digits(key: str) -> int:
-    return _HEADERS.get(key, (key, 4))[1]
+    return "" if interval is None else "[{:.{d}f}, {:.{d}f}]".format(*interval, d=metric_of(key).digits)
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:

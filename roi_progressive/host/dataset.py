@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, Sequen
 
 from ..errors import DataError
 from ..runtime.devices import choose_device
+from ..saving.names import DOMAINS
 from .array_images import FORMAT, checked
 from .options import HostOptions
 from .ranks import sampler_for
@@ -86,7 +87,7 @@ class UnalignedDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, opt: HostOptions) -> None:
         self.opt = opt
-        self.dir_A, self.dir_B = (str(Path(opt.dataroot) / f"{opt.phase}{domain}") for domain in "AB")
+        self.dir_A, self.dir_B = (str(Path(opt.dataroot) / f"{opt.phase}{domain}") for domain in DOMAINS)
         self.A_paths = find_images(self.dir_A)[: opt.max_dataset_size]
         self.B_paths = find_images(self.dir_B)[: opt.max_dataset_size]
         self.A_size, self.B_size = len(self.A_paths), len(self.B_paths)
@@ -176,6 +177,8 @@ class ImageLoader:
             num_workers=opt.num_threads,
             persistent_workers=opt.num_threads > 0,
             pin_memory=pins_memory(opt),
+            # New workers take a seed from it, and those that live on none: from torch's own stream it would be missed.
+            generator=torch.Generator() if opt.num_threads else None,
             collate_fn=_collate,
         )
 
@@ -241,7 +244,7 @@ def pins_memory(opt: HostOptions) -> bool:
 
 
 def _collate(samples: list[dict[str, Any]]) -> Any:
-    for domain in "AB":
+    for domain in DOMAINS:
         first = samples[0]
         for sample in samples:
             if sample[domain].shape != first[domain].shape:

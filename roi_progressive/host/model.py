@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ..errors import CheckpointError, ConfigError
 from ..runtime.devices import autocasting, choose_device, grad_scaler
-from ..saving.network_files import read_network, write_network
+from ..saving.checkpoint import read_network, write_network
 from .networks import GANLoss, ImagePool, build_discriminator, build_generator
 from .options import HostOptions
 from .ranks import data_parallel, part_random_streams, unwrapped

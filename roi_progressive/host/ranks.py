@@ -36,7 +36,7 @@ def unwrapped(net: nn.Module) -> nn.Module:
 
 
 def sampler_for(dataset: Dataset[Any], opt: HostOptions) -> DistributedSampler[Any] | None:
-    """Deals the images out to the processes, equally many to each; ``None`` where there is one or nothing trains."""
+    """Splits the images between the processes, equally many for each; ``None`` for a single process or for tests."""
     if not opt.isTrain or not in_parallel():
         return None
     return DistributedSampler(dataset, shuffle=not opt.serial_batches, seed=opt.seed or 0)

@@ -1,62 +1,19 @@
-"""Adversarial losses, elementwise on logits, and their mean weighted by what each logit sees."""
+"""From maps of logits to losses: their mean, weighted by how much of the region each logit sees."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..runtime.uploads import upload
+from .regions import Floats
 
 Elementwise = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class AdversarialLoss:
-    """Three functions from logits to losses of the same shape.
-
-    Args:
-        generator: Small where generated images pass for real.
-        real: The discriminator's loss on real images.
-        fake: The discriminator's loss on generated images.
-    """
-
-    generator: Elementwise
-    real: Elementwise
-    fake: Elementwise
-
-    @classmethod
-    def named(cls, name: str) -> AdversarialLoss:
-        """``least_squares`` (Mao et al. 2017; paper eq. 3 to 8), ``vanilla`` (Goodfellow et al. 2014) or ``hinge``.
-
-        Raises:
-            ConfigError: No loss has that name.
-        """
-        if name not in _LOSSES:
-            raise ConfigError(f"`adversarial` must be one of {', '.join(_LOSSES)}; got {name!r}")
-        return _LOSSES[name]
-
-
-_LOSSES = {
-    "least_squares": AdversarialLoss(
-        generator=lambda logits: (logits - 1).square(),
-        real=lambda logits: (logits - 1).square(),
-        fake=lambda logits: logits.square(),
-    ),
-    "vanilla": AdversarialLoss(
-        generator=lambda logits: F.softplus(-logits),
-        real=lambda logits: F.softplus(-logits),
-        fake=lambda logits: F.softplus(logits),
-    ),
-    "hinge": AdversarialLoss(
-        generator=lambda logits: -logits,
-        real=lambda logits: F.relu(1 - logits),
-        fake=lambda logits: F.relu(1 + logits),
-    ),
-}
+"""One of the functions of an ``AdversarialLoss``: from logits to losses of the same shape."""
 
 
 def reduce_logits(loss: Elementwise, logits: Tensor, weights: Tensor | None, *, mean_first: bool = False) -> Tensor:
@@ -77,7 +34,65 @@ def reduce_logits(loss: Elementwise, logits: Tensor, weights: Tensor | None, *, 
         return loss(logits.mean(dim=1))
     if weights is None:
         return loss(logits).mean(dim=1)
-    weights = weights.flatten(1)
+    counts = torch.from_numpy(shares(weights.flatten(1).numpy())).to(logits)
+    return (loss(logits) * counts).sum(dim=1)
+
+
+def shares(weights: Floats) -> Floats:
+    """What each logit counts of its map: weights ``[n, ...]`` scaled to a sum of 1 for each sample."""
+    flat = weights.reshape(len(weights), -1)
     # Only a foreign geometry can miss a region altogether; its loss is then zero, not NaN.
-    seen = weights.sum(dim=1).clamp_min(torch.finfo(weights.dtype).tiny)
-    return (loss(logits) * weights).sum(dim=1) / seen
+    counts: Floats = flat / np.maximum(flat.sum(axis=1, keepdims=True), np.finfo(flat.dtype).tiny)
+    return counts
+
+
+@dataclass(frozen=True)
+class JudgedMap:
+    """The logits of one network for some windows of a term.
+
+    Args:
+        logits: Any shape, contiguous; several maps may show different samples of it.
+        places: Which of its numbers, flattened, ``[n, k]``.
+        counts: What each counts in the term, of the same shape.
+    """
+
+    logits: Tensor
+    places: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+    counts: Floats
+
+
+def term_losses(terms: Sequence[tuple[Elementwise, Sequence[JudgedMap]]]) -> Tensor:
+    """The loss of each term, a weighted sum over logits, of all terms in a handful of operations.
+
+    Args:
+        terms: For each its elementwise loss and its maps. Terms of one loss stand together.
+
+    Returns:
+        One loss a term, ``[len(terms)]``.
+    """
+    maps = {id(found.logits): found.logits for _, of_term in terms for found in of_term}
+    offsets = dict(zip(maps, np.cumsum([0, *(logits.numel() for logits in maps.values())]).tolist(), strict=False))
+    longest = max(sum(found.places.size for found in of_term) for _, of_term in terms)
+    # What fills up the shorter rows is the first logit, which counts nothing there.
+    places, counts = np.zeros((len(terms), longest), dtype=np.int64), np.zeros((len(terms), longest))
+    for row, (_, of_term) in enumerate(terms):
+        end = 0
+        for found in of_term:
+            begin, end = end, end + found.places.size
+            places[row, begin:end] = found.places.reshape(-1) + offsets[id(found.logits)]
+            counts[row, begin:end] = found.counts.reshape(-1)
+    flat = [logits.reshape(-1) for logits in maps.values()]
+    logits = flat[0] if len(flat) == 1 else torch.cat(flat)
+    if logits.dtype != torch.float64:
+        counts = counts.astype(np.float32)
+    place, count = upload([places.reshape(-1), counts], logits.device)
+    rows = logits.index_select(0, place).view(len(terms), longest)
+    losses: list[Tensor] = []
+    begin = 0
+    while begin < len(terms):
+        end = next((n for n in range(begin, len(terms)) if terms[n][0] is not terms[begin][0]), len(terms))
+        # A view for each loss; one loss for all terms is no view at all.
+        part, counted = (rows, count) if end - begin == len(terms) else (rows[begin:end], count[begin:end])
+        losses.append((terms[begin][0](part) * counted).sum(dim=1))
+        begin = end
+    return losses[0] if len(losses) == 1 else torch.cat(losses)

@@ -1,23 +1,47 @@
-"""Discriminators: one scale of one region, one region, and the bank of all regions in both directions."""
+"""Discriminators: of one scale of a region, and of all scales of a region."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import Config, RegionConfig
+from .. import setting_checks as check
+from ..config import RegionConfig
 from ..errors import ConfigError, PluginError, ShapeError
-from .adversarial import AdversarialLoss, Elementwise, reduce_logits
-from .foreign_networks import checked_logits, naming_the_builder, weights_by_geometry
-from .patch_geometry import min_size_px, patch_geometry
-from .pools import WindowPool
-from .regions import RegionMask, Windows, extract_windows, pyramid
+from .adversarial import Elementwise, reduce_logits
+from .foreign_networks import ForeignNetwork, checked_logits, naming_the_builder, weights_by_geometry
+from .regions import Bools, Floats, Windows, pyramid
 
-DiscriminatorFactory = Callable[[RegionConfig, int, int], nn.Module]
-"""From a region, the number of input channels and the smallest input side in pixels to a network."""
+DiscriminatorFactory = Callable[[RegionConfig, int, int], nn.Module | ForeignNetwork]
+"""From a region, the number of input channels and the smallest input side in pixels to a network; what a plugin built
+comes with the plugin's name."""
+
+
+def patch_geometry(layers: int, all_strided: bool = False) -> tuple[tuple[int, int, int], ...]:
+    """Kernel, stride and padding of every convolution of a ``PatchDiscriminator``."""
+    last = 2 if all_strided else 1
+    return ((4, 2, 1),) * layers + ((4, last, 1),) * 2
+
+
+def min_size_px(layers: int, all_strided: bool = False) -> int:
+    """The smallest input side whose map of logits is not empty.
+
+    Every normalised map then has the two pixels a side that InstanceNorm asks for, since the 4 x 4 convolution after it
+    needs them too.
+    """
+    geometry = patch_geometry(layers, all_strided)
+
+    def fits(side: int) -> bool:
+        for kernel, stride, padding in geometry:
+            side = (side + 2 * padding - kernel) // stride + 1
+            if side < 1:
+                return False
+        return True
+
+    return next(side for side in range(1, 2 ** (layers + 6)) if fits(side))
 
 
 class PatchDiscriminator(nn.Module):
@@ -31,17 +55,24 @@ class PatchDiscriminator(nn.Module):
 
     Shape:
         ``[N, in_channels, H, W]`` in [-1, 1] to logits ``[N, 1, h, w]``; H and W at least ``min_size_px``.
+
+    Raises:
+        ConfigError: An argument is not a whole number of at least 1.
+
+    Example:
+        >>> discriminator = PatchDiscriminator(in_channels=1, base_channels=8, layers=3)
+        >>> discriminator.min_size_px
+        24
+        >>> discriminator(torch.zeros(2, 1, 64, 48)).shape
+        torch.Size([2, 1, 6, 4])
     """
 
     def __init__(
         self, in_channels: int = 1, base_channels: int = 64, layers: int = 3, *, all_strided: bool = False
     ) -> None:
         super().__init__()
-        if in_channels < 1 or base_channels < 1 or layers < 1:
-            raise ConfigError(
-                f"`in_channels`, `base_channels` and `layers` must be at least 1; "
-                f"got {in_channels}, {base_channels}, {layers}"
-            )
+        for name, value in {"in_channels": in_channels, "base_channels": base_channels, "layers": layers}.items():
+            check.whole("", name, value, low=1)
         self.in_channels = in_channels
         self.geometry = patch_geometry(layers, all_strided)
         widths = [base_channels * min(2**level, 8) for level in range(layers + 1)]
@@ -61,13 +92,22 @@ class PatchDiscriminator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        if image.ndim != 4 or image.shape[1] != self.in_channels or min(image.shape[2:]) < self.min_size_px:
-            raise ShapeError(
-                f"`image` must be [N, {self.in_channels}, H, W] with sides of at least {self.min_size_px} px; "
-                f"got {list(image.shape)}; use fewer `layers` for small windows"
-            )
+        self.check_input(image)
         logits: Tensor = self.model(image)
         return logits
+
+    def check_input(self, image: Tensor, n_networks: int = 1) -> None:
+        """Check images, or those of several networks side by side.
+
+        Raises:
+            ShapeError: They are no images, have other channels, or are too small.
+        """
+        channels = self.in_channels * n_networks
+        if image.ndim != 4 or image.shape[1] != channels or min(image.shape[2:]) < self.min_size_px:
+            raise ShapeError(
+                f"`image` must be [N, {channels}, H, W] with sides of at least {self.min_size_px} px; "
+                f"got {list(image.shape)}; use fewer `layers` for small windows"
+            )
 
 
 def _initialise(module: nn.Module) -> None:
@@ -101,6 +141,16 @@ class RegionDiscriminator(nn.Module):
         build: Makes the network of one scale; ``patch_discriminator_for`` by default. A network with an
             attribute ``geometry`` (kernel, stride, padding of each layer) gets exact logit weights,
             any other the mask resized to its map.
+
+    Example:
+        >>> from roi_progressive import RegionConfig
+        >>> region = RegionConfig("tumor", scales=2, windows_px=(24, 32), base_channels=8)
+        >>> discriminator = RegionDiscriminator(region)
+        >>> [len(network.geometry) - 2 for network in discriminator.scales]  # strided layers, scale by scale
+        [3, 2]
+        >>> windows = Windows(torch.zeros(4, 1, 24, 24), torch.ones(4, 1, 24, 24))
+        >>> discriminator.losses(windows, lambda logits: (logits - 1).square()).shape
+        torch.Size([4])
     """
 
     def __init__(
@@ -108,8 +158,10 @@ class RegionDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.region = region
-        channels = in_channels + (region.roi_mode == "concat")
-        networks = [build(region, channels, region.windows_px[0] // 2**level) for level in range(region.scales)]
+        channels = in_channels + region.mode.extra_channels
+        built = [build(region, channels, region.windows_px[0] // 2**level) for level in range(region.scales)]
+        networks = [made.network if isinstance(made, ForeignNetwork) else made for made in built]
+        self._plugins = [made.plugin if isinstance(made, ForeignNetwork) else None for made in built]
         for network in networks:
             if not isinstance(network, nn.Module):
                 raise PluginError(
@@ -119,23 +171,35 @@ class RegionDiscriminator(nn.Module):
         self.scales = nn.ModuleList(networks)
 
     def forward(self, windows: Windows) -> list[tuple[Tensor, Tensor | None]]:
-        """Logits ``[n, 1, h, w]`` and their weights (or ``None``), one pair a scale."""
+        """Logits ``[n, 1, h, w]`` and their weights on the CPU (or ``None``), one pair a scale."""
         maps: list[tuple[Tensor, Tensor | None]] = []
-        for network, level in zip(self.scales, pyramid(windows, self.region.scales), strict=True):
-            with naming_the_builder(network):
-                answer = network(level.pixels)
-            logits = checked_logits(network, answer, n=len(level.pixels))
-            maps.append((logits, self._weights(network, level.mask, logits)))
+        levels = pyramid(windows.pixels, self.region.scales)
+        for number, (network, plugin, level) in enumerate(zip(self.scales, self._plugins, levels, strict=True)):
+            with naming_the_builder(network, plugin):
+                answer = network(level)
+            logits = checked_logits(network, answer, len(level), plugin)
+            weights = self.weights(number, windows.mask[:, 0].numpy(), logits)
+            maps.append((logits, None if weights is None else torch.from_numpy(weights[:, None])))
         return maps
 
-    def _weights(self, network: nn.Module, mask: Tensor, logits: Tensor) -> Tensor | None:
+    def weights(self, level: int, mask: Floats | Bools, logits: Tensor) -> Floats | None:
+        """What each logit of a scale weighs, ``[n, h, w]``; ``None`` where all count alike.
+
+        Args:
+            level: The scale, from 0.
+            mask: The region in the windows, ``[n, S, S]``.
+            logits: ``[n, 1, h, w]``, of which only the shape is looked at.
+        """
         if self.region.logits != "weighted":
             return None
+        network = self.scales[level]
+        numbers = mask.astype(np.float64)
         if getattr(network, "geometry", None) is not None:
-            return weights_by_geometry(network, mask, logits)
+            return weights_by_geometry(network, numbers, logits, level, self._plugins[level])
         # Unknown receptive fields: each logit and its neighbours count by the region under them.
-        under = nn.functional.adaptive_avg_pool2d(mask, (logits.shape[-2], logits.shape[-1]))
-        return nn.functional.max_pool2d(under, 3, stride=1, padding=1)
+        seen = pyramid(torch.from_numpy(numbers[:, None]), level + 1)[-1]
+        under = nn.functional.adaptive_avg_pool2d(seen, (logits.shape[-2], logits.shape[-1]))
+        return nn.functional.max_pool2d(under, 3, stride=1, padding=1)[:, 0].numpy()
 
     def losses(self, windows: Windows, loss: Elementwise) -> Tensor:
         """One loss a window, ``[n]``, over all scales.
@@ -144,126 +208,7 @@ class RegionDiscriminator(nn.Module):
             windows: Windows of one size.
             loss: Elementwise on logits.
         """
-        return self.reduce(self(windows), loss)
-
-    def reduce(self, maps: Sequence[tuple[Tensor, Tensor | None]], loss: Elementwise) -> Tensor:
-        """One loss a window, ``[n]``, from the logits of all scales."""
         mean_first = self.region.logits == "mean"
+        maps = self(windows)
         per_scale = torch.stack([reduce_logits(loss, logits, w, mean_first=mean_first) for logits, w in maps])
         return per_scale.sum(dim=0) if self.region.scale_reduction == "sum" else per_scale.mean(dim=0)
-
-
-class DiscriminatorBank(nn.Module):
-    """All region discriminators of all directions, with their pools of generated windows.
-
-    Args:
-        config: Regions, loss, background, pool size and seed.
-        in_channels: Image channels by direction: those of its generated images.
-        build: Makes the network of one scale.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        in_channels: Mapping[str, int] | None = None,
-        build: DiscriminatorFactory = patch_discriminator_for,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.loss = AdversarialLoss.named(config.adversarial)
-        # What a mean over generated or real windows here weighs among those of all processes, by `fake_<key>`, ...
-        self.shares: dict[str, float] = {}
-        channels = {"A2B": 1, "B2A": 1} if in_channels is None else in_channels
-        keys = [(direction, region) for direction in channels for region in config.regions]
-        self.networks = nn.ModuleDict(
-            {_key(d, region.name): RegionDiscriminator(region, channels[d], build) for d, region in keys}
-        )
-        self.pools = {
-            _key(d, region.name): WindowPool(config.pool_size, seed=config.seed + place)
-            for place, (d, region) in enumerate(keys)
-        }
-
-    def generator_loss(self, direction: str, region: str, fake: Tensor, masks: RegionMask) -> Tensor | None:
-        """How far the generated regions are from passing for real (paper eq. 4, 6, 8).
-
-        Args:
-            direction: ``A2B`` or ``B2A``.
-            region: The region's name.
-            fake: Generated images ``[N, C, H, W]`` in [-1, 1].
-            masks: The masks of the images they were made from.
-
-        Returns:
-            The mean over the images that hold the region; ``None`` where none does, so nothing can change.
-        """
-        network = self._network(direction, region)
-        groups = extract_windows(fake, masks, network.region, self.config.background)
-        if not groups:
-            return None
-        return torch.cat([network.losses(windows, self.loss.generator) for windows in groups]).mean()
-
-    def discriminator_loss(
-        self, direction: str, region: str, fake: Tensor, fake_masks: RegionMask, real: Tensor, real_masks: RegionMask
-    ) -> Tensor | None:
-        """How well the region's discriminator tells generated from real (paper eq. 3, 5, 7).
-
-        Args:
-            direction: ``A2B`` or ``B2A``.
-            region: The region's name.
-            fake: Generated images; shown through the pool of earlier ones, each with its own mask.
-            fake_masks: The masks of the images they were made from.
-            real: Real images of the target domain.
-            real_masks: Their own masks.
-
-        Returns:
-            Half the mean over real plus half the mean over generated windows; ``None`` where neither holds the region.
-        """
-        network = self._network(direction, region)
-        fresh = extract_windows(fake.detach(), fake_masks, network.region, self.config.background)
-        generated = self.pools[_key(direction, region)].query([windows.detach() for windows in fresh])
-        actual = extract_windows(real.detach(), real_masks, network.region, self.config.background)
-        judged: dict[str, list[Tensor]] = {"fake": [], "real": []}
-        for size in sorted({windows.size for windows in (*generated, *actual)}):
-            for name, losses in self._judge(network, _of(generated, size), _of(actual, size)).items():
-                judged[name].append(losses)
-        weights = {name: 0.5 * self.shares.get(f"{name}_{_key(direction, region)}", 1.0) for name in judged}
-        parts = [weights[name] * torch.cat(losses).mean() for name, losses in judged.items() if losses]
-        return torch.stack(parts).sum() if parts else None
-
-    def _judge(self, network: RegionDiscriminator, fake: Windows | None, real: Windows | None) -> dict[str, Tensor]:
-        """Per-window losses of generated and real windows of one size, in one call of the networks."""
-        present = [windows for windows in (fake, real) if windows is not None]
-        maps = network(Windows(torch.cat([w.pixels for w in present]), torch.cat([w.mask for w in present])))
-        n_fake = 0 if fake is None else len(fake.pixels)
-        losses: dict[str, Tensor] = {}
-        if fake is not None:
-            losses["fake"] = network.reduce(_part(maps, slice(n_fake)), self.loss.fake)
-        if real is not None:
-            losses["real"] = network.reduce(_part(maps, slice(n_fake, None)), self.loss.real)
-        return losses
-
-    def _network(self, direction: str, region: str) -> RegionDiscriminator:
-        network = self.networks[_key(direction, region)]
-        assert isinstance(network, RegionDiscriminator)
-        return network
-
-    def pools_state_dict(self) -> dict[str, Any]:
-        """The pools' windows, masks and dice; plain values only."""
-        return {key: pool.state_dict() for key, pool in self.pools.items()}
-
-    def load_pools_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue with the pools that ``pools_state_dict`` described."""
-        device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
-        for key, pool in self.pools.items():
-            pool.load_state_dict(state[key], device)
-
-
-def _key(direction: str, region: str) -> str:
-    return f"{direction}_{region}"
-
-
-def _of(groups: Iterable[Windows], size: tuple[int, int]) -> Windows | None:
-    return next((windows for windows in groups if windows.size == size), None)
-
-
-def _part(maps: Sequence[tuple[Tensor, Tensor | None]], rows: slice) -> list[tuple[Tensor, Tensor | None]]:
-    return [(logits[rows], None if weights is None else weights[rows]) for logits, weights in maps]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import ConfigError, ShapeError
+from .. import setting_checks as check
+from ..errors import ShapeError
 from .ggd import GGDHead
 
 
@@ -130,14 +131,22 @@ class UNetGenerator(nn.Module):
 
     Raises:
         ConfigError: An argument is not a whole number of at least 1.
+
+    Example:
+        >>> generator = UNetGenerator(base_channels=8, depth=2)
+        >>> source = torch.zeros(1, 1, 32, 32)
+        >>> generator(source).shape
+        torch.Size([1, 1, 32, 32])
+        >>> image, scale, shape = generator.distribution(source)
+        >>> scale.shape, bool((scale > 0).all())
+        (torch.Size([1, 1, 32, 32]), True)
     """
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1, base_channels: int = 64, depth: int = 4) -> None:
         super().__init__()
         sizes = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base_channels}
         for argument, value in {**sizes, "depth": depth}.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"`{argument}` must be a whole number of at least 1; got {value!r}")
+            check.whole("", argument, value, low=1)
         self.in_channels = in_channels
         self.depth = depth
         # The last level keeps its width, so that after upsampling both halves of a join are equally wide.

@@ -7,6 +7,7 @@ pass: two logarithms and an exponential more, for under half of the memory that 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from .. import setting_checks as check
 from ..config import GGDConfig
 from ..errors import ConfigError, ShapeError
 
@@ -54,6 +56,14 @@ def ggd_nll(
     Raises:
         ShapeError: An input is no floating-point tensor, shapes do not broadcast, or the reduction is unknown.
         ConfigError: ``epsilon`` is negative or not finite.
+
+    Example:
+        >>> from scipy.stats import gennorm
+        >>> residual = torch.tensor([0.5, -0.1], dtype=torch.float64)
+        >>> loss = ggd_nll(residual, torch.full_like(residual, 0.25), torch.full_like(residual, 1.5), reduction="none")
+        >>> expected = -gennorm.logpdf(residual.numpy(), 1.5, scale=0.25) - math.log(2)
+        >>> bool(torch.allclose(loss, torch.from_numpy(expected), rtol=1e-12))
+        True
     """
     if reduction not in _REDUCTIONS:
         raise ShapeError(f"`reduction` must be one of {', '.join(_REDUCTIONS)}; got {reduction!r}; choose one of them")
@@ -80,6 +90,10 @@ def ggd_variance(scale: Tensor, shape: Tensor, *, log: bool = False) -> Tensor:
 
     Raises:
         ShapeError: An input is no floating-point tensor, or shapes do not broadcast.
+
+    Example:
+        >>> ggd_variance(torch.tensor([1.0]), torch.tensor([2.0]))  # a Gaussian: half of alpha squared
+        tensor([0.5000])
     """
     alpha, beta = _widened(*_broadcast(scale=scale, shape=shape))
     inverse = beta.reciprocal()
@@ -105,6 +119,12 @@ class GGDHead(nn.Module):
 
     Raises:
         ConfigError: An argument is out of its range.
+
+    Example:
+        >>> head = GGDHead(in_channels=8)
+        >>> scale, shape = head(torch.zeros(1, 8, 16, 16))
+        >>> round(scale.mean().item(), 3), round(shape.mean().item(), 3)
+        (0.25, 2.0)
     """
 
     def __init__(
@@ -119,9 +139,7 @@ class GGDHead(nn.Module):
         super().__init__()
         counts = {"in_channels": in_channels, "out_channels": out_channels, "hidden_channels": hidden_channels}
         for name, count in counts.items():
-            least = 0 if name == "hidden_channels" else 1
-            if not isinstance(count, int) or isinstance(count, bool) or count < least:
-                raise ConfigError(f"`{name}` must be a whole number of at least {least}; got {count!r}")
+            check.whole("", name, count, low=0 if name == "hidden_channels" else 1)
         GGDConfig(min_scale=min_scale, shape_range=shape_range, epsilon=0.0)  # checks the bounds of both
         self.in_channels, self.min_scale, self.shape_range = in_channels, min_scale, shape_range
         self.trunk: nn.Module = nn.Identity()
@@ -146,6 +164,16 @@ class GGDHead(nn.Module):
         Raises:
             ShapeError: The features have another shape.
         """
+        scale_logits, shape_logits = self.logits(features)
+        scale, shape = self.bounded(torch.cat([scale_logits, shape_logits])).chunk(2)
+        return scale, shape
+
+    def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What both maps are before they are bounded, shapes and types as those of ``forward``.
+
+        Raises:
+            ShapeError: The features have another shape.
+        """
         if features.dim() != 4 or features.shape[1] != self.in_channels:
             raise ShapeError(
                 f"`features` must be [N, {self.in_channels}, h, w]; got {list(features.shape)}; "
@@ -153,9 +181,57 @@ class GGDHead(nn.Module):
             )
         hidden = self.trunk(features)
         scale_logits, shape_logits = _widened(self.scale(hidden), self.shape(hidden))
-        low, high = self.shape_range
-        scale = self.min_scale * _bounded(scale_logits, math.log(MAX_SCALE / self.min_scale)).exp()
-        return scale, low + _bounded(shape_logits, high - low)
+        return scale_logits, shape_logits
+
+    def bounded(self, logits: Tensor) -> Tensor:
+        """Maps from logits, of one head or of several with the same bounds.
+
+        Args:
+            logits: Those of the scale maps, then as many of the shape maps, ``[2 K, ...]``.
+
+        Returns:
+            α, then β, of the same shape.
+        """
+        maps: Tensor = _BoundedMaps.apply(logits, self.min_scale, *self.shape_range)
+        return maps
+
+
+class _BoundedMaps(torch.autograd.Function):
+    """α and β from their logits: ``width * sigmoid(asinh(4 logits / width))`` lies in (0, width), has slope 1 at the middle,
+    and asinh leaves the sigmoid a gradient up to logits of a million. Both maps go through the same few operations."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, min_scale: float, low: float, high: float) -> Tensor:
+        factors, offsets, widths, _ = _bounds(min_scale, low, high, logits.dtype, logits.device)
+        asinh_of = logits.reshape(2, -1) * factors
+        fraction = torch.asinh(asinh_of).sigmoid_()
+        maps = torch.addcmul(offsets, fraction, widths)
+        maps[0].exp_()
+        ctx.save_for_backward(asinh_of, fraction, maps[0])
+        ctx.bounds = min_scale, low, high
+        return maps.view(logits.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        asinh_of, fraction, scale = ctx.saved_tensors
+        sixteenth = _bounds(*ctx.bounds, fraction.dtype, fraction.device)[3]
+        inner = torch.ops.aten.sigmoid_backward(gradient.reshape(2, -1), fraction)
+        inner[0].mul_(scale)
+        # d asinh(x) / dx = 1 / sqrt(1 + x^2); the width cancels against the factor, and leaves a 4.
+        inner.mul_(torch.addcmul(sixteenth, asinh_of, asinh_of, value=1 / 16).rsqrt_())
+        return inner.view(gradient.shape), None, None, None
+
+
+@lru_cache(maxsize=16)
+def _bounds(
+    min_scale: float, low: float, high: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Constants of ``_BoundedMaps`` on a device, where they go once: for both maps ``[2, 1]``, and a sixteenth."""
+    width_of_scale, width_of_shape = math.log(MAX_SCALE / min_scale), high - low
+    of_both = ((4 / width_of_scale, 4 / width_of_shape), (math.log(min_scale), low), (width_of_scale, width_of_shape))
+    factors, offsets, widths = (torch.tensor(pair, dtype=dtype, device=device)[:, None] for pair in of_both)
+    return factors, offsets, widths, torch.tensor(1 / 16, dtype=dtype, device=device)
 
 
 class _GGDNegativeLogLikelihood(torch.autograd.Function):
@@ -226,11 +302,6 @@ def _digamma_above_one(z: Tensor) -> Tensor:
     for coefficient in reversed(_DIGAMMA_SERIES[: 3 if z.dtype == torch.float32 else None]):
         series.add_(coefficient).mul_(inverse_square)
     return result.sub_(series)
-
-
-def _bounded(logits: Tensor, width: float) -> Tensor:
-    """(0, width), slope 1 at the middle; asinh leaves the sigmoid a gradient up to |logits| of a million."""
-    return torch.sigmoid(torch.asinh(logits * (4 / width))) * width
 
 
 def _start_at(convolution: nn.Conv2d, value: float, width: float) -> None:

@@ -1,47 +1,71 @@
 """From masks to what a region discriminator sees: windows, scale pyramids, logit weights.
 
-Everything here is differentiable in the image and constant in the mask. The gradient on the image is exactly
-zero outside the mask grown by ``context_px`` in every mode (promise 8): painting comes before any resizing.
+What depends on masks alone is made in NumPy, where no device has to wait for it: where the windows lie, what is painted,
+what each logit weighs. One operation then cuts all windows of a step out of its images. Region terms touch the region
+only: the gradient on the image is exactly zero outside the mask grown by ``context_px`` in every mode, since painting
+comes before any resizing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..config import RegionConfig
 from ..errors import ShapeError
+from ..runtime.uploads import upload
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right in pixels; bottom and right are exclusive."""
+Geometry = Sequence[tuple[int, int, int]]
+"""Kernel, stride and padding of each convolution, in order."""
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.floating[Any]]
+Indices = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
 class RegionMask:
     """The masks of one region for a batch of images.
 
+    Nothing is computed before it is asked for: a step in which the region is not active costs nothing.
+
     Args:
-        mask: Bool, ``[N, 1, H, W]``, on the images' device.
-        boxes: The bounding box of each mask, ``None`` where the image does not hold the region. Kept as plain
-            numbers so that choosing windows never waits for a GPU.
-        is_finite: Whether they were made of finite numbers.
+        mask: ``[N, 1, H, W]``; bool, or numbers of which those above 0 are inside. Best given on the CPU: it is read
+            there, and on a GPU that waits for it.
+        device: Where the images are.
+
+    Example:
+        >>> import torch
+        >>> from roi_progressive import RegionMask
+        >>> tumor = torch.zeros(2, 1, 32, 32)  # two images, of which the first holds the region
+        >>> tumor[0, :, 8:20, 10:18] = 1
+        >>> masks = RegionMask.from_tensor(tumor)
+        >>> masks.boxes
+        ((8, 10, 20, 18), None)
+        >>> masks.mirrored().boxes
+        ((8, 14, 20, 22), None)
     """
 
-    mask: Tensor
-    boxes: tuple[Box | None, ...]
-    is_finite: bool = True
+    def __init__(self, mask: Tensor, device: torch.device | str) -> None:
+        self._given = mask
+        self._device = torch.device(device)
+        self._plans: dict[tuple[Any, ...], list[WindowGroup]] = {}
 
     @classmethod
     def from_tensor(cls, mask: Tensor, device: torch.device | str | None = None) -> RegionMask:
-        """Measure the boxes of a mask batch and move it to the images' device.
+        """The masks of a batch.
 
         Args:
             mask: ``[N, 1, H, W]`` or ``[N, H, W]``; bool, or numbers of which those above 0 are inside.
-                Best given on the CPU: on a GPU, measuring the boxes waits for it.
             device: Where the images are; the mask's own device by default.
 
         Raises:
@@ -53,29 +77,247 @@ class RegionMask:
             raise ShapeError(f"`mask` must be [N, 1, H, W]; got {list(mask.shape)}; give one channel a region")
         if 0 in mask.shape[2:]:
             raise ShapeError(f"`mask` must be of at least one pixel; got {list(mask.shape)}; give whole images")
-        inside = mask if mask.dtype == torch.bool else mask > 0
-        is_finite = not mask.is_floating_point() or bool(torch.isfinite(mask).all())
-        return cls(inside.to(device) if device is not None else inside, mask_boxes(inside), is_finite)
+        return cls(mask, mask.device if device is None else device)
 
-    def mirrored(self) -> RegionMask:
-        """The masks of the images mirrored left to right."""
-        width = self.mask.shape[-1]
-        boxes = (box and (box[0], width - box[3], box[2], width - box[1]) for box in self.boxes)
-        return RegionMask(torch.flip(self.mask, [3]), tuple(boxes), self.is_finite)
+    @cached_property
+    def _numbers(self) -> npt.NDArray[Any]:
+        """The given mask, ``[N, H, W]``, on the CPU."""
+        given = self._given.detach().cpu()
+        return (given.float() if given.dtype == torch.bfloat16 else given).numpy()[:, 0]
+
+    @cached_property
+    def inside(self) -> Bools:
+        """Whether each pixel is, ``[N, H, W]``, on the CPU."""
+        return self._numbers if self._numbers.dtype == np.bool_ else self._numbers > 0
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Bool, ``[N, 1, H, W]``, on the images' device."""
+        if self._given.dtype == torch.bool:
+            return self._given.to(self._device)
+        return torch.from_numpy(self.inside[:, None]).to(self._device)
+
+    @cached_property
+    def boxes(self) -> tuple[Box | None, ...]:
+        """The bounding box of each mask, ``None`` where the image does not hold the region."""
+        return mask_boxes(self.inside)
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """Whether the mask was given in finite numbers."""
+        return self._numbers.dtype.kind != "f" or bool(np.isfinite(self._numbers).all())
 
     @property
     def is_empty(self) -> bool:
         """Whether no image of the batch holds the region."""
         return all(box is None for box in self.boxes)
 
+    def mirrored(self) -> RegionMask:
+        """The masks of the images mirrored left to right."""
+        return RegionMask(torch.from_numpy(self._numbers[:, None, :, ::-1].copy()), self._device)
 
-def mask_boxes(mask: Tensor) -> tuple[Box | None, ...]:
-    """Bounding boxes of a bool mask batch ``[N, 1, H, W]``; ``None`` for an empty mask."""
-    rows, columns = mask.any(dim=3).squeeze(1), mask.any(dim=2).squeeze(1)
-    first = [axis.int().argmax(dim=1) for axis in (rows, columns)]
-    last = [axis.shape[1] - axis.flip(1).int().argmax(dim=1) for axis in (rows, columns)]
-    numbers = torch.stack([*first, *last, rows.any(dim=1).long()], dim=1).tolist()
-    return tuple((top, left, bottom, right) if held else None for top, left, bottom, right, held in numbers)
+    def window_groups(self, shape: Sequence[int], config: RegionConfig, background: float = -1.0) -> list[WindowGroup]:
+        """Where the region's windows lie in images of a shape, and what is painted; made once a batch.
+
+        Args:
+            shape: The images' ``[N, C, H, W]``.
+            config: Mode, window ladder, margin and context.
+            background: Grey value painted outside the mask.
+
+        Returns:
+            One group a window size, by size; together they hold every image with the region once, and none without.
+
+        Raises:
+            ShapeError: Images and masks differ in batch size, height or width.
+        """
+        n, height, width = self._given.shape[0], self._given.shape[2], self._given.shape[3]
+        if len(shape) != 4 or shape[0] != n or tuple(shape[2:]) != (height, width):
+            raise ShapeError(
+                f"`image` and its mask must agree in batch, height and width; got image {list(shape)} and "
+                f"mask {list(self._given.shape)}; give the masks of these very images"
+            )
+        key = (shape[1], config, background)
+        if key not in self._plans:
+            self._plans[key] = list(_groups(self, shape[1], config, background))
+        return self._plans[key]
+
+
+def mask_boxes(inside: Bools) -> tuple[Box | None, ...]:
+    """Bounding boxes of bool masks ``[N, H, W]``; ``None`` for an empty one."""
+    rows, columns = inside.any(axis=2), inside.any(axis=1)
+    first = [axis.argmax(axis=1) for axis in (rows, columns)]
+    last = [axis.shape[1] - axis[:, ::-1].argmax(axis=1) for axis in (rows, columns)]
+    numbers = np.stack([*first, *last], axis=1).tolist()
+    return tuple(
+        (top, left, bottom, right) if held else None
+        for (top, left, bottom, right), held in zip(numbers, rows.any(axis=1), strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class WindowGroup:
+    """Windows of one size of a batch of images ``[N, C, H, W]``, before any pixel is looked at.
+
+    The arrays but ``inside`` have the shape of what the discriminator sees, ``[n, C, S, S]`` with the mask's channel
+    where the region's mode adds it.
+
+    Args:
+        inside: The region in each window, ``[n, S, S]``.
+        index: The place of each pixel in the images, flattened.
+        shows: Whether the image is seen there; elsewhere ``paint`` is.
+        hides: Whether no gradient goes back from there.
+        paint: Background, or the mask's channel.
+    """
+
+    inside: Bools
+    index: Indices
+    shows: Bools
+    hides: Bools
+    paint: Floats
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.inside.shape[1], self.inside.shape[2]
+
+    def part(self, windows: slice) -> WindowGroup:
+        """Some of the windows."""
+        arrays = (self.inside, self.index, self.shows, self.hides, self.paint)
+        return WindowGroup(*(array[windows] for array in arrays))
+
+
+def _groups(masks: RegionMask, channels: int, config: RegionConfig, background: float) -> Sequence[WindowGroup]:
+    held = [(sample, box) for sample, box in enumerate(masks.boxes) if box is not None]
+    height, width = masks.inside.shape[1:]
+    by_size: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    for sample, box in held:
+        if config.mode.whole_image:
+            by_size.setdefault((height, width), []).append((sample, 0, 0))
+        else:
+            side = window_side(box, config)
+            by_size.setdefault((side, side), []).append((sample, *_corner(box, side, height, width)))
+    return [
+        _group(masks.inside, size, places, channels, config, background) for size, places in sorted(by_size.items())
+    ]
+
+
+def _group(
+    inside: Bools,
+    size: tuple[int, int],
+    places: Sequence[tuple[int, int, int]],
+    channels: int,
+    config: RegionConfig,
+    background: float,
+) -> WindowGroup:
+    height, width = inside.shape[1:]
+    samples, tops, lefts = np.array(places).T
+    rows = (tops[:, None] + np.arange(size[0]))[:, :, None]
+    columns = (lefts[:, None] + np.arange(size[1]))[:, None, :]
+    in_image = (rows < height) & (columns < width)
+    places_in_mask = np.where(in_image, (samples[:, None, None] * height + rows) * width + columns, 0)
+    region = inside.reshape(-1)[places_in_mask] & in_image
+    visible = grow(region, config.context_px) & in_image
+    # [n, C, S, S]: channels follow one another in an image, and samples all their channels.
+    by_channel = np.arange(channels)[:, None, None] * (height * width)
+    by_sample = (samples * (channels - 1) * height * width)[:, None, None, None]
+    index = np.where(in_image[:, None], places_in_mask[:, None] + by_sample + by_channel, 0)
+    shows = np.broadcast_to((in_image if config.mode.shows_outside else visible)[:, None], index.shape)
+    hides = np.broadcast_to(~visible[:, None], index.shape)
+    paint = np.full(index.shape, background)
+    if config.mode.extra_channels:
+        mask = region[:, None]
+        index = np.concatenate([index, np.zeros_like(index[:, :1])], axis=1)
+        shows = np.concatenate([shows, np.zeros_like(mask)], axis=1)
+        hides = np.concatenate([hides, np.ones_like(mask)], axis=1)
+        paint = np.concatenate([paint, mask], axis=1)
+    return WindowGroup(region, index, shows, hides, paint)
+
+
+def window_side(box: Box, config: RegionConfig) -> int:
+    """The smallest rung of the ladder that holds the box, its context and its margin, in pixels.
+
+    Past the ladder's end the side is the next multiple of the last rung.
+    """
+    top, left, bottom, right = box
+    needed = max(bottom - top, right - left) + 2 * (config.context_px + config.margin_px)
+    last = config.windows_px[-1]
+    return next((rung for rung in config.windows_px if rung >= needed), -(-needed // last) * last)
+
+
+def _corner(box: Box, side: int, height: int, width: int) -> tuple[int, int]:
+    """Top left corner of a window centred on the box, moved inside the image where it fits."""
+    top, left, bottom, right = box
+    return (
+        max(0, min((top + bottom - side) // 2, height - side)),
+        max(0, min((left + right - side) // 2, width - side)),
+    )
+
+
+def grow(inside: Bools, by_px: int) -> Bools:
+    """Bool masks ``[..., H, W]`` grown by a square of ``by_px`` pixels on every side."""
+    for axis in (-2, -1):
+        side, grown = inside.shape[axis], inside.copy()
+        to, of = np.swapaxes(grown, axis, -1), np.swapaxes(inside, axis, -1)
+        for shift in range(1, min(by_px, side - 1) + 1):
+            to[..., shift:] |= of[..., :-shift]
+            to[..., :-shift] |= of[..., shift:]
+        inside = grown
+    return inside
+
+
+# -- cutting --------------------------------------------------------------------------------------------------------
+
+
+def cut(images: Sequence[Tensor], groups: Sequence[Sequence[tuple[int, WindowGroup]]]) -> list[Tensor]:
+    """Cut windows out of images, all in three operations whatever their number.
+
+    Args:
+        images: ``[N, C, H, W]`` each, on one device and of one type.
+        groups: For each result the window groups it is made of, each with the place of its images in ``images``. The
+            channels of several follow one another.
+
+    Returns:
+        Pixels ``[n, C, S, S]`` for each of ``groups``; differentiable in the images, once.
+    """
+    offsets = np.cumsum([0, *(image.numel() for image in images)])
+    parts = [[(offsets[place], group) for place, group in together] for together in groups]
+    shapes = [(g[0][1].index.shape[0], sum(group.index.shape[1] for _, group in g), *g[0][1].size) for g in parts]
+    index = _joined([[group.index + offset for offset, group in together] for together in parts])
+    shows, hides, paint = (
+        _joined([[getattr(group, name) for _, group in together] for together in parts])
+        for name in ("shows", "hides", "paint")
+    )
+    if images[0].dtype != torch.float64:
+        paint = paint.astype(np.float32)
+    arrays = upload([index, paint, shows, hides], images[0].device)
+    flat: Tensor = _Cut.apply(*arrays, *images)
+    pixels = flat.split([int(np.prod(shape)) for shape in shapes])
+    return [part.view(shape) for part, shape in zip(pixels, shapes, strict=True)]
+
+
+def _joined(arrays: Sequence[Sequence[npt.NDArray[Any]]]) -> npt.NDArray[Any]:
+    """The channels of each sequence beside one another, and all of them in one row of numbers."""
+    return np.concatenate([(a[0] if len(a) == 1 else np.concatenate(a, axis=1)).reshape(-1) for a in arrays])
+
+
+class _Cut(torch.autograd.Function):
+    """Reads pixels by their places, and paints what is not shown; hidden pixels give no gradient back."""
+
+    @staticmethod
+    def forward(ctx: Any, index: Tensor, paint: Tensor, shows: Tensor, hides: Tensor, *images: Tensor) -> Tensor:
+        ctx.save_for_backward(index, hides)
+        ctx.shapes = [image.shape for image in images]
+        flat = images[0].reshape(-1) if len(images) == 1 else torch.cat([image.reshape(-1) for image in images])
+        return torch.where(shows, flat.index_select(0, index), paint)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        index, hides = ctx.saved_tensors
+        sizes = [shape.numel() for shape in ctx.shapes]
+        # A window holds a pixel once; where windows of two regions overlap, two numbers are added to a zero.
+        total = gradient.new_zeros(sum(sizes)).index_add_(0, index, gradient.masked_fill(hides, 0.0))
+        return None, None, None, None, *(g.view(s) for g, s in zip(total.split(sizes), ctx.shapes, strict=True))
 
 
 @dataclass(frozen=True)
@@ -83,9 +325,9 @@ class Windows:
     """Windows of one size, as a discriminator sees them.
 
     Args:
-        pixels: ``[n, C, S, S]`` in [-1, 1] (``[n, C + 1, S, S]`` with the mask as last channel for ``concat``,
-            ``[n, C, H, W]`` for ``mask``); single precision or better.
-        mask: The region inside each window, ``[n, 1, S, S]`` in [0, 1], of the pixels' type.
+        pixels: ``[n, C, S, S]`` in [-1, 1] with the mask as one more channel where the region's mode adds it;
+            ``[n, C, H, W]`` where its window is the whole image; single precision or better.
+        mask: The region inside each window, ``[n, 1, S, S]`` in [0, 1], of the pixels' type, on the CPU.
     """
 
     pixels: Tensor
@@ -116,113 +358,78 @@ def extract_windows(image: Tensor, region: RegionMask, config: RegionConfig, bac
     Raises:
         ShapeError: Image and mask differ in batch size, height or width.
     """
-    if image.ndim != 4 or image.shape[0] != region.mask.shape[0] or image.shape[2:] != region.mask.shape[2:]:
-        raise ShapeError(
-            f"`image` and its mask must agree in batch, height and width; got image {list(image.shape)} and "
-            f"mask {list(region.mask.shape)}; give the masks of these very images"
-        )
-    held = [(sample, box) for sample, box in enumerate(region.boxes) if box is not None]
-    if not held:
+    groups = region.window_groups(image.shape, config, background)
+    if not groups:
         return []
-    if config.roi_mode == "mask":
-        everything = len(held) == image.shape[0]
-        kept = slice(None) if everything else torch.tensor([sample for sample, _ in held], device=image.device)
-        return [_seen(image[kept], region.mask[kept], config, background)]
-    groups: dict[int, list[tuple[int, int, int]]] = {}
-    for sample, box in held:
-        side = window_side(box, config)
-        groups.setdefault(side, []).append((sample, *_corner(box, side, image.shape[2], image.shape[3])))
-    return [
-        _seen(*_cut(image, region.mask, side, places, background), config, background)
-        for side, places in sorted(groups.items())
-    ]
+    image = in_full(image)
+    pixels = cut([image], [[(0, group)] for group in groups])
+    return [Windows(p, mask_tensor(group.inside, image.dtype)) for p, group in zip(pixels, groups, strict=True)]
 
 
-def window_side(box: Box, config: RegionConfig) -> int:
-    """The smallest rung of the ladder that holds the box, its context and its margin, in pixels.
-
-    Past the ladder's end the side is the next multiple of the last rung.
-    """
-    top, left, bottom, right = box
-    needed = max(bottom - top, right - left) + 2 * (config.context_px + config.margin_px)
-    last = config.windows_px[-1]
-    return next((rung for rung in config.windows_px if rung >= needed), -(-needed // last) * last)
+def in_full(image: Tensor) -> Tensor:
+    """An image in single precision or better: in half, one pixel's share of a logit would vanish."""
+    return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
-def _corner(box: Box, side: int, height: int, width: int) -> tuple[int, int]:
-    """Top left corner of a window centred on the box, moved inside the image where it fits."""
-    top, left, bottom, right = box
-    return (
-        max(0, min((top + bottom - side) // 2, height - side)),
-        max(0, min((left + right - side) // 2, width - side)),
-    )
+def mask_tensor(inside: Bools, dtype: torch.dtype) -> Tensor:
+    """Bool masks ``[n, S, S]`` as ``Windows`` keeps them: ``[n, 1, S, S]`` in numbers, on the CPU."""
+    return torch.from_numpy(inside[:, None].astype(np.float64 if dtype == torch.float64 else np.float32))
 
 
-def _cut(
-    image: Tensor, mask: Tensor, side: int, places: Sequence[tuple[int, int, int]], background: float
-) -> tuple[Tensor, Tensor]:
-    beyond = (0, max(0, side - image.shape[3]), 0, max(0, side - image.shape[2]))
-    if any(beyond):
-        image = F.pad(image, beyond, value=background)
-        mask = F.pad(mask, beyond, value=False)
-    if len(places) == 1:
-        ((sample, top, left),) = places
-        here = (slice(sample, sample + 1), slice(None), slice(top, top + side), slice(left, left + side))
-        return image[here], mask[here]
-    samples, tops, lefts = torch.tensor(places).to(image.device, non_blocking=True).unbind(1)
-    steps = torch.arange(side, device=image.device)
-    batch = samples[:, None, None, None]
-    channel = torch.arange(image.shape[1], device=image.device)[None, :, None, None]
-    rows = (tops[:, None] + steps)[:, None, :, None]
-    columns = (lefts[:, None] + steps)[:, None, None, :]
-    return image[batch, channel, rows, columns], mask[batch, channel[:, :1], rows, columns]
+# -- scales and weights ---------------------------------------------------------------------------------------------
 
 
-def _seen(pixels: Tensor, mask: Tensor, config: RegionConfig, background: float) -> Windows:
-    visible = grow(mask, config.context_px)
-    # A host under autocast makes half-precision images, in which one pixel's share of a logit would vanish.
-    pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))
-    inside = mask.to(pixels.dtype)
-    if config.roi_mode == "concat":
-        # The surroundings are shown but detached: the mask decides where the gradient may go.
-        return Windows(torch.cat([torch.where(visible, pixels, pixels.detach()), inside], dim=1), inside)
-    return Windows(torch.where(visible, pixels, background), inside)
-
-
-def grow(mask: Tensor, by_px: int) -> Tensor:
-    """A bool mask ``[N, 1, H, W]`` grown by a square of ``by_px`` pixels on every side."""
-    if by_px == 0:
-        return mask
-    return F.max_pool2d(mask.float(), 2 * by_px + 1, stride=1, padding=by_px) > 0
-
-
-def pyramid(windows: Windows, scales: int) -> list[Windows]:
-    """The windows at scales 1, 1/2, 1/4, ..., each the 2 x 2 mean of the one before."""
-    levels = [windows]
+def pyramid(pixels: Tensor, scales: int) -> list[Tensor]:
+    """Windows ``[n, C, S, S]`` at scales 1, 1/2, 1/4, ..., each the 2 x 2 mean of the one before."""
+    levels = [pixels]
     for _ in range(scales - 1):
-        finer = levels[-1]
         # Rounding sizes up keeps the last row of odd ones, where a small region may lie.
-        levels.append(
-            Windows(F.avg_pool2d(finer.pixels, 2, ceil_mode=True), F.avg_pool2d(finer.mask, 2, ceil_mode=True))
-        )
+        levels.append(F.avg_pool2d(levels[-1], 2, ceil_mode=True))
     return levels
 
 
-def logit_weights(mask: Tensor, geometry: Sequence[tuple[int, int, int]]) -> Tensor:
+def logit_weights(mask: Floats, geometry: Geometry, level: int = 0) -> Floats:
     """How much of the region each logit of a Markovian discriminator sees.
 
     The mask goes through the discriminator's own geometry with every convolution replaced by the mean over its
     kernel: a logit's weight is the share of its paths that end inside the region, and zero exactly
-    where its receptive field holds no pixel of it.
+    where its receptive field holds no pixel of it. Means over squares are means over rows of means over columns, so all
+    layers together are two small matrices.
 
     Args:
-        mask: Float in [0, 1], ``[n, 1, S, S]``.
+        mask: In [0, 1], ``[n, H, W]``.
         geometry: Kernel size, stride and padding of each layer, in order.
+        level: How often the mask is halved before, as in the pyramid of its window.
 
     Returns:
-        Weights ``[n, 1, h, w]`` of the shape of the discriminator's logits.
+        Weights ``[n, h, w]`` of the shape of the discriminator's logits.
+
+    Raises:
+        ValueError: A kernel is larger than what it is laid on, or the geometry is none.
     """
+    plain = tuple((int(kernel), int(stride), int(padding)) for kernel, stride, padding in geometry)
+    rows, columns = (_means(side, level, plain) for side in mask.shape[1:])
+    weights: Floats = rows @ mask.astype(np.float64) @ columns.T
+    return weights
+
+
+@lru_cache(maxsize=256)
+def _means(side: int, level: int, geometry: Geometry) -> npt.NDArray[np.float64]:
+    """What each logit along one axis takes of each pixel, ``[h, side]``."""
+    means = np.eye(side)
+    for _ in range(level):
+        means = _layer(len(means), 2, 2, 0, -(-len(means) // 2)) @ means
+        means /= means.sum(axis=1, keepdims=True)  # the last of an odd side is a mean of one
     for kernel, stride, padding in geometry:
-        # Padded by hand: pooling refuses more than half its kernel, which a convolution allows.
-        mask = F.avg_pool2d(F.pad(mask, (padding,) * 4), kernel, stride)
-    return mask
+        n_logits = (len(means) + 2 * padding - kernel) // stride + 1
+        if n_logits < 1 or kernel < 1:
+            raise ValueError(f"a kernel of {kernel} does not fit {len(means)} px with a padding of {padding}")
+        means = _layer(len(means), kernel, stride, padding, n_logits) @ means
+    return means
+
+
+def _layer(side: int, kernel: int, stride: int, padding: int, n_logits: int) -> npt.NDArray[np.float64]:
+    """One layer's mean over its kernel, which lies over the border by its padding."""
+    first = np.arange(n_logits)[:, None] * stride - padding
+    pixel = np.arange(side)[None, :]
+    return ((pixel >= first) & (pixel < first + kernel)) / kernel

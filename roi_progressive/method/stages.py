@@ -1,4 +1,7 @@
-"""Which terms are active when, and how strongly: a pure function of the epoch, with an optional plateau trigger."""
+"""Which terms are active when, and how strongly: a pure function of the epoch, with an optional plateau trigger.
+
+The trigger looks at the mean loss of every term over an epoch, which ``EpochMeans`` gathers.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from torch import Tensor
+
+from .. import setting_checks as check
 from ..config import Config
 from ..errors import ConfigError
-from ..saving.state_checks import number, whole
+from ..runtime.distributed import from_every_process
+from ..saving.state_checks import number, tensor, whole
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,11 @@ class Stage:
         terms: Names of all terms active in it: regions, and ``ggd``.
         from_fraction: Share of the run after which it begins, in [0, 1); ignored where ``from_epoch`` is given.
         from_epoch: Its first epoch in the host's own count.
+
+    Example:
+        >>> from roi_progressive import Stage
+        >>> print(Stage(2, ("tumor",), from_fraction=0.5))
+        stage 2 (whole + tumor)
     """
 
     number: int
@@ -73,13 +85,20 @@ class StageController:
 
     Raises:
         ConfigError: ``n_epochs`` or the plan is unusable.
+
+    Example:
+        >>> from roi_progressive import Config
+        >>> stages = StageController(Config.paper(), n_epochs=30)
+        >>> str(stages.start_epoch(0))
+        'stage 1 (whole + ggd)'
+        >>> str(stages.start_epoch(10))
+        'stage 2 (whole + liver + ggd)'
+        >>> stages.weights()  # a third of the way into the fade of 3 epochs
+        {'liver': 0.3333333333333333, 'ggd': 1.0}
     """
 
     def __init__(self, config: Config, n_epochs: int, plan: Sequence[Stage] | None = None) -> None:
-        if not isinstance(n_epochs, int) or isinstance(n_epochs, bool) or n_epochs < 1:
-            raise ConfigError(
-                f"`n_epochs` must be a whole number of at least 1; got {n_epochs!r}; give the run's length"
-            )
+        check.whole("", "n_epochs", n_epochs, low=1)
         self.n_epochs = n_epochs
         self.plan = tuple(plan) if plan is not None else default_plan(config)
         if [stage.number for stage in self.plan] != list(range(1, len(self.plan) + 1)):
@@ -197,3 +216,46 @@ def _check_rising(plan: Sequence[Stage]) -> None:
         known = [begin for begin in kind if begin is not None]
         if any(begin > following for begin, following in pairwise(known)):
             raise ConfigError(f"`plan` must begin its stages one after another; got {known}; put them in order")
+
+
+class EpochMeans:
+    """Sums the losses of an epoch's steps on their own device; reading the means is the only wait."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Count the losses of one step: detached scalars by name, ``G_tumor_A2B``, ``ggd_A2B``, ..."""
+        for name, loss in losses.items():
+            total, count = self._sums.get(name, (loss.new_zeros(()), 0))
+            self._sums[name] = total + loss, count + 1
+
+    def take(self) -> dict[str, float]:
+        """Means so far by term (``tumor``, ``ggd``, ...), over steps, directions and processes, and start anew."""
+        own = {name: (float(total), count) for name, (total, count) in self._sums.items()}
+        self._sums.clear()
+        sums: dict[str, tuple[float, int]] = {}
+        for of_process in from_every_process(own):  # so that all processes change stage together
+            for name, (total, count) in of_process.items():
+                before, counted = sums.get(name, (0.0, 0))
+                sums[name] = before + total, counted + count
+        means: dict[str, list[float]] = {}
+        for name, (total, count) in sums.items():
+            term = name.removeprefix("G_").rsplit("_", 1)[0]
+            means.setdefault(term, []).append(total / count)
+        return {term: sum(values) / len(values) for term, values in means.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums and counts; tensors and plain values only."""
+        return {name: {"total": total, "count": count} for name, (total, count) in self._sums.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken.
+
+        Raises:
+            TypeError, ValueError: A value is of another kind.
+        """
+        self._sums = {
+            str(name): (tensor("total", saved["total"], ndim=0), whole("count", saved["count"]))
+            for name, saved in state.items()
+        }

@@ -1,4 +1,4 @@
-"""What a host must answer, and what one direction of one step consists of."""
+"""The contract between a session and a host: what an adapter answers, what it may call, and what they exchange."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from ..config import Config
 from ..method.regions import RegionMask
+from ..method.stages import Stage
 from .patching import Patches
 
-if TYPE_CHECKING:
-    from ..training.session import Session
-
 DomainMasks = Mapping[str, Mapping[str, RegionMask]]
-"""Masks by the batch's own domain (``A``, ``B``) and region."""
+"""The masks of a batch, first by the batch's own domain (``A``, ``B``), then by region."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,16 @@ class Translation:
         masks: Region masks of ``source``, and so of ``fake``: content is kept by translation.
         real_masks: Region masks of ``real``.
         paired: Whether ``real`` is the truth of ``fake``, pixel by pixel.
+
+    Example:
+        >>> import torch
+        >>> from roi_progressive import RegionMask, Translation
+        >>> ct, fake_mr, mr = torch.zeros(3, 2, 1, 32, 32).unbind()
+        >>> tumor = torch.zeros(2, 1, 32, 32)
+        >>> tumor[0, :, 8:20, 10:18] = 1
+        >>> step = Translation("A2B", source=ct, fake=fake_mr, real=mr, masks={"tumor": RegionMask.from_tensor(tumor)})
+        >>> step.masks["tumor"].boxes
+        ((8, 10, 20, 18), None)
     """
 
     direction: str
@@ -47,9 +57,25 @@ class Translation:
     paired: bool = False
 
 
+class Uncertainty(NamedTuple):
+    """An image that a generator made, and how sure it is of every pixel; each ``[N, C, H, W]``.
+
+    Attributes:
+        image: The generated image, in [-1, 1].
+        scale: α of every pixel, in the image's units.
+        shape: β of every pixel (2 is Gaussian, 1 is Laplace).
+        sigma: The standard deviation that scale and shape stand for, in the image's units.
+    """
+
+    image: Tensor
+    scale: Tensor
+    shape: Tensor
+    sigma: Tensor
+
+
 @dataclass(frozen=True)
 class DatasetLayout:
-    """How a host's data set opens its images.
+    """How a host's data set opens its images; the masks follow them through it.
 
     Args:
         loader: The ``torch.utils.data.DataLoader`` whose data set is wrapped.
@@ -64,8 +90,144 @@ class DatasetLayout:
     paths: tuple[str, ...]
 
 
+class GuidedSession(Protocol):
+    """What adapters and plugins may ask of a session, and how an adapter reports the host's steps to it.
+
+    ``Session`` is the one implementation. For each training step of the host an adapter calls, in this order,
+    ``masks_arrived`` when the host takes a batch, ``step_started``, ``translated`` after the forward whose images are
+    trained on, and ``step_finished``; where the host's step raises, ``step_abandoned`` in place of the last.
+    """
+
+    @property
+    def config(self) -> Config:
+        """The session's configuration."""
+
+    @property
+    def stage(self) -> Stage:
+        """The stage the run is in."""
+
+    @property
+    def n_processes(self) -> int:
+        """How many processes train the host together (``torch.distributed``); 1 where one trains alone."""
+
+    def masks_arrived(self, batch: Mapping[str, Any], device: torch.device | str) -> None:
+        """Tell that the host takes a batch; its masks are read when a training step begins.
+
+        Args:
+            batch: The host's, with our masks in it.
+            device: Where the host has put the images.
+        """
+
+    def step_started(self) -> None:
+        """Tell that a training step of the host begins: the generators' calls count from here on.
+
+        Raises:
+            MaskError: The batch at hand carries no masks.
+        """
+
+    def translated(self) -> None:
+        """Tell that the host's forward is done and its backward is to come; the adapter is asked for
+        ``translations`` now, and our gradient is laid on their images. Outside a step it does nothing."""
+
+    def step_finished(self) -> None:
+        """Tell that the host's training step is done: the region discriminators take theirs."""
+
+    def step_abandoned(self) -> None:
+        """Tell that the host's training step failed: what was begun is forgotten."""
+
+    def losses(self) -> dict[str, float]:
+        """Our terms of the last step by name (``G_tumor_A2B``, ``D_tumor_A2B``, ``ggd_A2B``, ...), unweighted."""
+
+    def uncertainty(self, source: Tensor, direction: str = "A2B") -> Uncertainty:
+        """Translate images and say how sure, without changing weights, statistics or random streams.
+
+        Args:
+            source: ``[N, C, H, W]`` in [-1, 1], on the generator's device.
+            direction: ``A2B`` or ``B2A``.
+
+        Raises:
+            ConfigError: No uncertainty head is configured, the host has no such direction, or the session is closed.
+        """
+
+    def save(self, path: str | Path) -> None:
+        """Write our checkpoint to a file of any name.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+
+    def save_epoch(self, folder: str | Path, epoch: int | str) -> None:
+        """Write our checkpoint beside the host's files of an epoch, as ``checkpoint_name`` calls it; of several
+        processes the first one writes.
+
+        Args:
+            folder: The host's own.
+            epoch: In the host's own count, or its own word, such as ``latest``.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+
+
 class Adapter(abc.ABC):
-    """What a session asks of a host; one subclass a host family, returned by the hook ``roi_adapter``."""
+    """What a session asks of a host; one subclass a host family, returned by the hook ``roi_adapter``.
+
+    ``generators``, ``translations``, ``install`` and ``learning_rates`` must be answered; all else has a default.
+    "Your own host" in the README has one for a whole host.
+
+    Example:
+        A trainer that translates CT to MR, its adapter, and a session made with it:
+
+        >>> import torch
+        >>> import roi_progressive
+        >>> from roi_progressive.testing import phantom_batch, phantom_config
+        >>> class Trainer:
+        ...     def __init__(self):
+        ...         self.generator = torch.nn.Conv2d(1, 1, 3, padding=1)
+        ...         self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=1e-3)
+        ...     def forward(self):
+        ...         self.fake = self.generator(self.ct).tanh()
+        ...     def step(self, batch):
+        ...         self.ct, self.mr = batch["A"], batch["B"]
+        ...         self.forward()
+        ...         self.optimizer.zero_grad()
+        ...         (self.fake - self.mr).abs().mean().backward()
+        ...         self.optimizer.step()
+        >>> class TrainerAdapter(roi_progressive.Adapter):
+        ...     name = "trainer"
+        ...     def __init__(self, trainer):
+        ...         self.trainer = trainer
+        ...     def generators(self):
+        ...         return {"A2B": self.trainer.generator}
+        ...     def translations(self, masks):
+        ...         made = {"source": self.trainer.ct, "fake": self.trainer.fake, "real": self.trainer.mr}
+        ...         return [roi_progressive.Translation("A2B", **made, masks=masks["A"], real_masks=masks["B"])]
+        ...     def install(self, session, patches):
+        ...         def step(original, batch):
+        ...             session.masks_arrived(batch, "cpu")
+        ...             session.step_started()
+        ...             original(batch)
+        ...             session.step_finished()
+        ...         def forward(original):
+        ...             original()
+        ...             session.translated()
+        ...         patches.wrap(self.trainer, "step", step)
+        ...         patches.wrap(self.trainer, "forward", forward)
+        ...     def learning_rates(self):
+        ...         return {"generator": 1e-3, "discriminator": 1e-3}
+        >>> class TrainerPlugin:
+        ...     @roi_progressive.hookimpl
+        ...     def roi_adapter(self, host):
+        ...         return TrainerAdapter(host) if isinstance(host, Trainer) else None
+        >>> trainer = Trainer()
+        >>> with roi_progressive.attach(
+        ...     trainer, config=phantom_config(ggd=None), n_epochs=1, plugins=[TrainerPlugin()]
+        ... ) as session:
+        ...     stage = session.start_epoch(0)
+        ...     trainer.step(phantom_batch())
+        ...     print(sorted(session.losses()))
+        ['D_tumor_A2B', 'G_tumor_A2B']
+    """
 
     name: str = "adapter"
 
@@ -76,17 +238,20 @@ class Adapter(abc.ABC):
 
     @abc.abstractmethod
     def translations(self, masks: DomainMasks) -> Sequence[Translation]:
-        """What the host's latest forward made; asked right after it.
+        """What the host's latest forward made, one ``Translation`` a direction; asked right after it.
 
         Args:
-            masks: Of the batch at hand, by the batch's own domain names.
+            masks: Those of the batch at hand, by the batch's own domain names.
         """
 
     @abc.abstractmethod
-    def install(self, session: Session, patches: Patches) -> None:
-        """Patch the host so that it calls ``session.masks_arrived``, ``step_started``, ``translated`` and
-        ``step_finished`` around its own work, and ``step_abandoned`` where that fails; every change goes through
-        ``patches``."""
+    def install(self, session: GuidedSession, patches: Patches) -> None:
+        """Patch the host so that it reports its steps to the session.
+
+        Args:
+            session: Told of every batch and step, as ``GuidedSession`` says.
+            patches: The only way to change the host, so that ``Session.close`` can undo everything.
+        """
 
     @abc.abstractmethod
     def learning_rates(self) -> Mapping[str, float]:
@@ -119,7 +284,8 @@ class Adapter(abc.ABC):
         return ()
 
     def resume_file(self) -> Path | None:
-        """Our checkpoint of the run that the host is about to continue; ``None`` for a fresh run."""
+        """Our checkpoint of the run that the host is about to continue (``checkpoint_name`` has the name of an epoch's
+        file); ``None`` for a fresh run."""
         return None
 
     def host_state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What each hook may return: a wrong answer is told where it comes, with the plugin that gave it."""
+"""What each hook may return; a wrong answer is an error at once, in the name of the plugin that gave it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def check_answer(hook: str, plugin: str, answer: Any, arguments: Mapping[str, An
     """Look at what a plugin returned, before it is used.
 
     Args:
-        hook: Which hook; the answers of events are not looked at.
-        plugin: Who answered.
+        hook: The hook's name; the answers of events are not looked at.
+        plugin: The name of the plugin that answered.
         answer: Anything but ``None``.
         arguments: What the hook was called with.
 
@@ -34,7 +34,7 @@ def check_answer(hook: str, plugin: str, answer: Any, arguments: Mapping[str, An
 
 
 _Finding = tuple[str | None, str, str]
-"""What came, where it is wrong; what was expected; what to do."""
+"""What came (``None`` where nothing is wrong with it), what was expected, and what to do."""
 
 
 def _adapter(answer: Any, arguments: Mapping[str, Any]) -> _Finding:
@@ -51,14 +51,14 @@ def _masks(answer: Any, arguments: Mapping[str, Any]) -> _Finding:
     regions = arguments["regions"]
     remedy = "return a dict, or None"
     if not isinstance(answer, Mapping) or not all(file is None or isinstance(file, Path) for file in answer.values()):
-        return _shown(answer), "pathlib.Path or None by region", remedy
+        return _in_short(answer), "pathlib.Path or None by region", remedy
     unknown = sorted(set(map(str, answer)) - set(regions))
     return ", ".join(unknown) or None, f"regions among {', '.join(regions)}", "correct the name"
 
 
 def _stages(answer: Any, arguments: Mapping[str, Any]) -> _Finding:
     ok = isinstance(answer, (list, tuple)) and answer and all(isinstance(stage, Stage) for stage in answer)
-    return None if ok else _shown(answer), "a list of at least one Stage, or None", "return None for the default"
+    return None if ok else _in_short(answer), "a list of at least one Stage, or None", "return None for the default"
 
 
 def _generator_losses(answer: Any, arguments: Mapping[str, Any]) -> _Finding:
@@ -80,7 +80,7 @@ def _metrics(answer: Any, arguments: Mapping[str, Any]) -> _Finding:
 def _host_lacks(answer: Any, arguments: Mapping[str, Any]) -> _Finding:
     def wrong(names: Any) -> str | None:
         ok = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
-        return None if ok else _shown(names)
+        return None if ok else _in_short(names)
 
     return _values(answer, wrong), "lists of attributes by the adapter's name, or None", "return a dict of lists"
 
@@ -109,5 +109,5 @@ def _values(answer: Any, wrong: Callable[[Any], str | None]) -> str | None:
     return None
 
 
-def _shown(answer: Any) -> str:
+def _in_short(answer: Any) -> str:
     return " ".join(repr(answer).split())[:80]

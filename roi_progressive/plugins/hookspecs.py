@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from ..config import Config, RegionConfig
     from ..method.stages import Stage
-    from ..training.session import Session
-    from .adapter import Adapter, Translation
+    from .adapter import Adapter, GuidedSession, Translation
 
 PROJECT = "roi_progressive"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -57,7 +56,7 @@ def roi_discriminator(region: RegionConfig, in_channels: int, smallest_px: int) 
 
     Args:
         region: The region's configuration.
-        in_channels: Channels of the input, the mask's channel included where ``roi_mode`` is ``concat``.
+        in_channels: Channels of the input, the mask's included where the region's ``mode`` adds it.
         smallest_px: The smallest input side the network will see at this scale.
 
     Returns:
@@ -109,12 +108,12 @@ def roi_generator_losses(translation: Translation) -> Mapping[str, Tensor] | Non
 
 
 @hookspec
-def roi_stage_started(stage: Stage, session: Session) -> None:
+def roi_stage_started(stage: Stage, session: GuidedSession) -> None:
     """Called by ``start_epoch`` when a stage begins, the first one included.
 
     Args:
         stage: The stage that begins.
-        session: The session.
+        session: The session; a whole ``Session``, of which ``GuidedSession`` says what plugins may rely on.
     """
 
 

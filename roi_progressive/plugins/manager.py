@@ -1,22 +1,23 @@
-"""One plugin manager a session: the defaults, what entry points offer, what the user gave."""
+"""One plugin manager a session: the defaults, what entry points offer, what the user gave; and what they answer."""
 
 from __future__ import annotations
 
 import itertools
-import traceback
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from pathlib import Path
 from typing import Any
 
 import pluggy
 
-from ..errors import PluginError, add_note, one_line
+from ..config import Config
+from ..errors import HostNotSupportedError, PluginError, add_note, one_line
+from ..method.stages import Stage
 from . import hookspecs
+from .adapter import Adapter
 from .answer_checks import check_answer
 
-_FIRST_RESULT = frozenset({"roi_adapter", "roi_discriminator", "roi_masks", "roi_stages"})
-"""The hooks of ``hookspecs`` with ``firstresult``."""
+HOW_TO = "give {'A2B': G, 'B2A': F}, or write an adapter (README, 'Your own host') and give it as plugins=[...]"
 
 
 class Plugins:
@@ -31,7 +32,7 @@ class Plugins:
     """
 
     def __init__(self, given: Iterable[Any] = (), defaults: Iterable[Any] = ()) -> None:
-        self._alone: dict[str, list[tuple[str, pluggy.HookCaller]]] = {}
+        self._callers: dict[str, list[tuple[str, pluggy.HookCaller]]] = {}
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         for plugin in defaults:
@@ -69,9 +70,11 @@ class Plugins:
             return str(base)
         return next(name for n in itertools.count(2) if not self._manager.has_plugin(name := f"{base} ({n})"))
 
+    # -- any hook -------------------------------------------------------------------------------------------------
+
     def names(self, hook: str) -> list[str]:
         """The plugins that implement a hook, in the order in which they are asked."""
-        return [impl.plugin_name for impl in reversed(self._caller(hook).get_hookimpls())]
+        return [implementation.plugin_name for implementation in reversed(self._caller(hook).get_hookimpls())]
 
     def call(self, hook: str, **arguments: Any) -> Any:
         """Call a hook: its first result, or the list of all results that are not ``None``.
@@ -79,12 +82,15 @@ class Plugins:
         Raises:
             PluginError: A plugin returned what the hook does not allow.
         """
-        if hook in _FIRST_RESULT:
+        if self._takes_the_first_result(hook):
             return self.first(hook, **arguments)[1]
         return [answer for _, answer in self._answers(hook, arguments)]
 
     def first(self, hook: str, **arguments: Any) -> tuple[str | None, Any]:
-        """Call a hook of which the first result counts: the plugin that gave it, and the result; else two ``None``.
+        """Call a hook of which the first result counts.
+
+        Returns:
+            The plugin that gave it, and the result; two ``None`` where no plugin did.
 
         Raises:
             PluginError: A plugin returned what the hook does not allow.
@@ -104,61 +110,114 @@ class Plugins:
                 allow.
         """
         together: dict[str, Any] = {}
-        by: dict[str, str] = {}
+        plugin_of: dict[str, str] = {}
         for plugin, answer in self._answers(hook, arguments):
             for name, value in answer.items():
-                if name in by:
-                    raise PluginError(f"`{hook}`: plugins {by[name]!r} and {plugin!r} both return {name!r}; rename one")
+                if name in plugin_of:
+                    raise PluginError(
+                        f"`{hook}`: plugins {plugin_of[name]!r} and {plugin!r} both return {name!r}; rename one"
+                    )
                 if name in taken:
                     raise PluginError(f"`{hook}`: plugin {plugin!r} returns {name!r}, which is taken; rename it")
-                together[name], by[name] = value, plugin
+                together[name], plugin_of[name] = value, plugin
         return together
 
+    # -- hooks with one asker, asked with types -------------------------------------------------------------------
+
+    def adapter_for(self, host: Any, config: Config) -> Adapter:
+        """The first adapter that understands a host, by ``roi_adapter``.
+
+        Args:
+            host: What the user gave to ``attach``.
+            config: The session's.
+
+        Raises:
+            HostNotSupportedError: None does; the message names the adapters tried and what each one missed.
+            PluginError: A plugin returned something else than an adapter.
+        """
+        adapter: Adapter | None = self.call("roi_adapter", host=host, config=config)
+        if adapter is not None:
+            return adapter
+        lacking: Mapping[str, Sequence[str]] = self.merged("roi_host_lacks", host=host)
+        missed = "; ".join(f"{name} misses {', '.join(attributes)}" for name, attributes in lacking.items())
+        tried = ", ".join(self.names("roi_adapter")) or "no adapter is installed"
+        raise HostNotSupportedError(
+            f"`host` must be a model an adapter understands, or a dict of generators; got {type(host).__name__}; "
+            f"tried: {tried}{f' ({missed})' if missed else ''}; {HOW_TO}"
+        )
+
+    def stages(self, config: Config, n_epochs: int) -> Sequence[Stage] | None:
+        """The plan of stages, by ``roi_stages``; ``None`` where no plugin has one.
+
+        Raises:
+            PluginError: It is not a sequence of stages, or empty.
+        """
+        plan: Sequence[Stage] | None = self.call("roi_stages", config=config, n_epochs=n_epochs)
+        return plan
+
+    def mask_files(self, path: Path, regions: Sequence[str]) -> Mapping[str, Path | None]:
+        """The mask files of an image, by ``roi_masks``.
+
+        Raises:
+            PluginError: It is not a mapping from these regions to paths or ``None``, or no plugin answered.
+        """
+        files: Mapping[str, Path | None] | None = self.call("roi_masks", path=path, regions=regions)
+        if files is None:
+            asked = ", ".join(self.names("roi_masks")) or "none"
+            raise PluginError(
+                f"`roi_masks` must return pathlib.Path or None by region; got nothing from {asked}; return a dict"
+            )
+        return files
+
+    # -- one plugin after another ---------------------------------------------------------------------------------
+
     def _answers(self, hook: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Ask one plugin after another: its name and its answer, looked at, where it has one.
+        """Ask one plugin after another; yields the name and the checked answer of each that has one.
 
         pluggy, asked for all at once, does not tell whose answer is whose. A wrapper is around each plugin by itself.
         """
-        for plugin, caller in self._callers(hook):
-            with _naming_the_plugin(caller):
+        first_result = self._takes_the_first_result(hook)
+        for plugin, caller in self._callers_of(hook):
+            with _naming(plugin, caller):
                 answer = caller(**arguments)
-            answer = answer if hook in _FIRST_RESULT else next(iter(answer), None)
+            answer = answer if first_result else next(iter(answer), None)
             if answer is not None:
                 check_answer(hook, plugin, answer, arguments)
                 yield plugin, answer
 
-    def _callers(self, hook: str) -> list[tuple[str, pluggy.HookCaller]]:
+    def _callers_of(self, hook: str) -> list[tuple[str, pluggy.HookCaller]]:
         """For each plugin that implements a hook, in the order in which they are asked, a caller of it alone."""
-        if hook not in self._alone:
-            asked = [
-                one for one in reversed(self._caller(hook).get_hookimpls()) if not (one.wrapper or one.hookwrapper)
+        if hook not in self._callers:
+            asked = [found for found in reversed(self._caller(hook).get_hookimpls()) if not _is_wrapper(found)]
+            self._callers[hook] = [
+                (
+                    found.plugin_name,
+                    self._manager.subset_hook_caller(hook, [other.plugin for other in asked if other is not found]),
+                )
+                for found in asked
             ]
-            self._alone[hook] = [
-                (one.plugin_name, self._manager.subset_hook_caller(hook, [o.plugin for o in asked if o is not one]))
-                for one in asked
-            ]
-        return self._alone[hook]
+        return self._callers[hook]
+
+    def _takes_the_first_result(self, hook: str) -> bool:
+        specification = self._caller(hook).spec
+        return specification is not None and bool(specification.opts.get("firstresult"))
 
     def _caller(self, hook: str) -> pluggy.HookCaller:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
         return caller
 
 
+def _is_wrapper(implementation: pluggy.HookImpl) -> bool:
+    return implementation.wrapper or implementation.hookwrapper
+
+
 @contextmanager
-def _naming_the_plugin(caller: pluggy.HookCaller) -> Iterator[None]:
+def _naming(plugin: str, caller: pluggy.HookCaller) -> Iterator[None]:
+    """An error in the block gets a note that names the plugin, and the wrappers that are called around it."""
     try:
         yield
     except Exception as error:
-        running = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        for implementation in caller.get_hookimpls():
-            if any(_runs(frame, implementation.function) for frame in running):
-                add_note(error, f"raised in plugin {implementation.plugin_name!r}, hook {caller.name}")
+        wrappers = [found.plugin_name for found in caller.get_hookimpls() if _is_wrapper(found)]
+        around = f" or in its wrapper {', '.join(map(repr, wrappers))}" if wrappers else ""
+        add_note(error, f"raised in plugin {plugin!r}{around}, hook {caller.name}")
         raise
-
-
-def _runs(frame: FrameType, function: Any) -> bool:
-    if frame.f_code is not getattr(function, "__code__", None):
-        return False
-    owner = getattr(function, "__self__", None)
-    # Two instances of one class share their code; the frame's first argument tells them apart.
-    return owner is None or frame.f_locals.get(frame.f_code.co_varnames[0]) is owner

@@ -1,7 +1,7 @@
-"""Where masks come from, and how they follow their image through a host's own transforms (promise 4).
+"""Where masks come from, and how they follow their image through a host's own transforms.
 
 A sample is read once as ever; then, for each region, once more with the same random state and with every image file
-replaced by its mask. Whatever the host does to an image it does to the mask.
+replaced by its mask. Whatever the host does to an image it does to the mask ("Masks follow their image exactly").
 """
 
 from __future__ import annotations
@@ -125,6 +125,8 @@ def _mask(file: str, region: str, size: tuple[int, int]) -> Image.Image:
         MaskError: The file is unreadable, of another size, or has values that would all count as outside.
     """
     try:
+        with Image.open(file) as unread:
+            unread.verify()  # a PNG's checksums, which Pillow leaves aside where it decodes the pixels
         opened = Image.open(file)
         opened.load()
         mask: Image.Image = opened if opened.mode in ("L", "RGB") else opened.convert("L")

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..host import CycleGANModel
-from ..saving.network_files import read_network, write_network
 from ..host.ranks import unwrapped
+from ..saving.checkpoint import read_network, write_network
 
 GENERATORS = ("G_A", "G_B")
 

@@ -14,16 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import demo_report
+from .. import setting_checks as check
 from ..config import Config, GGDConfig, RegionConfig, StageConfig
 from ..data.phantom import make_phantom
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
 from ..runtime.parallel import Report, run_parallel
+from ..saving.whole_files import make_folder, require_new_or_empty
+from . import demo_report
 from .evaluate import evaluate_run
-from .train import TrainOptions, train
-from .folder import make_folder
+from .options import TrainOptions
 from .scores import RunScores
+from .train import train
 
 ARMS = ("regions", "placebo", "plain")
 REGION = "tumor"
@@ -74,7 +76,7 @@ class ShuffledMasks:
     """A mask source that gives every image the masks of another one of its folder, never its own, by a fixed shuffle.
 
     Args:
-        seed: Of the shuffle.
+        seed: Seed of the shuffle.
     """
 
     def __init__(self, seed: int) -> None:
@@ -101,6 +103,7 @@ class _Arm:
     out: Path
     seed: int
     epochs: int
+    device: str
 
 
 def run_demo(
@@ -110,6 +113,7 @@ def run_demo(
     epochs: int = 14,
     processes: int = 2,
     weights_dir: str | Path | None = None,
+    device: str = "auto",
     force: bool = False,
     report: Callable[[float, str], None] | None = None,
     n_train: int = 24,
@@ -119,23 +123,24 @@ def run_demo(
     """Make the phantom, train the three arms, evaluate them, and write report, figures and numbers.
 
     Args:
-        out: Folder to fill; must be new or empty.
-        seed: Of the phantom, the networks and the data order; the same for all arms.
-        epochs: Of every arm; 54 steps of batch 2 each.
+        out: Folder to fill; it must be new or empty.
+        seed: Seed of the phantom, the networks and the data order, the same for all arms.
+        epochs: Epochs of every arm, of 54 steps of batch 2 each; at least 4.
         processes: Arms trained at a time, each on one thread in a process of its own (a script that calls this with
             1 or more needs ``if __name__ == "__main__":``); 0 trains them one by one in this process.
-        weights_dir: Where weights of LPIPS and FID lie, if not in the usual caches.
-        force: Use a folder that holds something.
-        report: Told of the share done, 0 to 1, and of what is being done.
+        weights_dir: The folder of the weights of LPIPS and FID, where they are not in the usual caches.
+        device: Where to train and to make images: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        force: Use a folder that holds files; only those of an earlier demo are replaced.
+        report: Called with the share done, 0 to 1, and with what is being done.
         n_train: Patients to train on, half of them seen by CT, half by MR.
         n_test: Patients to evaluate on, at least 3 so that every phase occurs.
-        slices_per_patient: Slices of each.
+        slices_per_patient: Slices of each patient.
 
     Returns:
         What ``metrics.json`` holds.
 
     Raises:
-        DataError: ``out`` holds something and ``force`` is not set, or there is no folder ``weights_dir``.
+        DataError: ``out`` is a file, holds files and ``force`` is not set, or there is no folder ``weights_dir``.
         ConfigError: A number is out of range.
     """
     for name, value, low in (
@@ -144,17 +149,15 @@ def run_demo(
         ("seed", seed, 0),
         ("n_test", n_test, 3),
     ):
-        if not isinstance(value, int) or value < low:
-            raise ConfigError(f"`{name}` must be a whole number of at least {low}; got {value!r}")
+        check.whole("", name, value, low)
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not force)):
-        raise DataError(f"`out` must be a new or empty folder; {str(folder)!r} is not; choose another or use --force")
+    require_new_or_empty(folder, force=force, remedy="use --force")
     if weights_dir is not None and not Path(weights_dir).is_dir():  # found now, not after the training
         raise DataError(f"`weights` must be a folder; {str(weights_dir)!r} is not one; give one, or leave it out")
-    tell = report or (lambda share, text: None)
+    progress = report or (lambda share, text: None)
     make_folder(folder)
     started = time.monotonic()
-    tell(0.0, "making the phantom")
+    progress(0.0, "making the phantom")
     make_phantom(
         folder / "data",
         n_train=n_train,
@@ -163,38 +166,42 @@ def run_demo(
         seed=seed,
         force=force,
     )
-    arms = [_Arm(name, folder / "data", folder / name, seed, epochs) for name in ARMS]
-    _train_all(arms, processes, tell)
-    tell(0.95, "evaluating")
+    arms = [_Arm(name, folder / "data", folder / name, seed, epochs, device) for name in ARMS]
+    _train_all(arms, processes, progress)
+    progress(0.95, "evaluating")
     scores: dict[str, RunScores] = {}
     for arm in arms:
         references = ("constant_fill", "copy_source") if arm.name == "plain" else ()
-        scores[arm.name] = evaluate_run(arm.out, region=REGION, references=references, weights_dir=weights_dir)
-    tell(0.99, "drawing")
+        scores[arm.name] = evaluate_run(
+            arm.out, region=REGION, references=references, weights_dir=weights_dir, device=device
+        )
+    progress(0.99, "drawing")
     minutes = (time.monotonic() - started) / 60
     return demo_report.write(folder, scores, seed=seed, epochs=epochs, minutes=minutes)
 
 
-def _train_all(arms: Sequence[_Arm], processes: int, tell: Callable[[float, str], None]) -> None:
+def _train_all(arms: Sequence[_Arm], processes: int, progress: Callable[[float, str], None]) -> None:
     done = dict.fromkeys((arm.name for arm in arms), 0.0)
 
-    def hear(name: str, share: float, text: str) -> None:
+    def report_arm(name: str, share: float, text: str) -> None:
         done[name] = share
-        tell(0.03 + 0.91 * sum(done.values()) / len(arms), f"{name}: {text}")
+        progress(0.03 + 0.91 * sum(done.values()) / len(arms), f"{name}: {text}")
 
     if processes == 0:
         for arm in arms:
-            _train_arm(arm, partial(hear, arm.name))
+            _train_arm(arm, partial(report_arm, arm.name))
     else:
-        run_parallel({arm.name: partial(_train_arm, arm) for arm in arms}, processes, hear)
+        run_parallel({arm.name: partial(_train_arm, arm) for arm in arms}, processes, report_arm)
 
 
 def _train_arm(arm: _Arm, report: Report) -> None:
     config = None if arm.name == "plain" else demo_config()
     plugins = [ShuffledMasks(arm.seed)] if arm.name == "placebo" else []
 
+    options = replace(demo_options(arm.seed, arm.epochs), device=arm.device)
+
     def count(step: int, steps: int, text: str) -> None:
         if step % 5 == 0 or step == steps:
             report(step / steps, text)
 
-    train(arm.data, arm.out, demo_options(arm.seed, arm.epochs), config, plugins=plugins, force=True, report=count)
+    train(arm.data, arm.out, options, config, plugins=plugins, force=True, report=count)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..evaluation.aggregation import Results
-from ..evaluation.curves import curves_figure
-from ..evaluation.figures import ComparisonRow, comparison_figure, slice_to_show
+from ..evaluation.aggregation import Results, metric_of, metrics_of
+from ..evaluation.figures import ComparisonRow, comparison_figure, curves_figure, slice_to_show
 from ..evaluation.image_files import read_grey
-from ..evaluation.pairs import DIRECTIONS, FolderPairs, pairs_from_folders
+from ..evaluation.metrics import PSNR, TEXTURE, TPSNR, TSSIM, Metric
+from ..evaluation.pairs import FolderPairs, pairs_from_folders
 from ..evaluation.table import render_markdown
-from .folder import history, write_json, write_text
+from ..saving.names import CT_AND_MR, DIRECTIONS
+from ..saving.whole_files import write_text
+from .folder import Run, history
 from .scores import RunScores
 
 REGION = "tumor"
 REFERENCES = ("constant_fill", "copy_source")
-WAYS = {"A2B": "CT → MR", "B2A": "MR → CT"}
 
 
 def write(folder: Path, scores: Mapping[str, RunScores], *, seed: int, epochs: int, minutes: float) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def write(folder: Path, scores: Mapping[str, RunScores], *, seed: int, epochs: i
         "placebo_gain": _difference(results["placebo"], results["plain"]),
         "to_constant_fill": _difference(results["regions"], results["constant_fill"]),
     }
-    write_json(folder / "metrics.json", metrics)
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     _draw_comparison(folder, scores)
     draw_curves(folder)
     write_text(folder / "report.md", _report(metrics))
@@ -58,13 +60,13 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
     """Five lines a newcomer understands."""
     return "\n".join(
         [
-            f"Guiding by regions changed the tumour by {_both(metrics['gain'], 'tpsnr')} dB PSNR "
-            f"and {_both(metrics['gain'], 'tssim', 2)} SSIM (higher is better).",
+            f"Guiding by regions changed the tumour by {_both(metrics['gain'], TPSNR)} dB PSNR "
+            f"and {_both(metrics['gain'], TSSIM, 2)} SSIM (higher is better).",
             f"The same with masks shuffled between images, which must not help: "
-            f"{_both(metrics['placebo_gain'], 'tpsnr')} dB.",
-            f"The whole image changed by {_both(metrics['gain'], 'psnr')} dB; lesion texture is "
+            f"{_both(metrics['placebo_gain'], TPSNR)} dB.",
+            f"The whole image changed by {_both(metrics['gain'], PSNR)} dB; lesion texture is "
             f"{_texture(metrics)} times the real one's (1 is right).",
-            f"Against painting the tumour flat in its mean grey: {_both(metrics['to_constant_fill'], 'tpsnr')} dB "
+            f"Against painting the tumour flat in its mean grey: {_both(metrics['to_constant_fill'], TPSNR)} dB "
             f"(above 0 beats it).",
             f"Look at {folder / 'figure.png'}, then read {folder / 'report.md'}; "
             f"it took {metrics['minutes']:.1f} minutes.",
@@ -73,31 +75,33 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
 
 
 def _difference(these: Results, those: Results) -> dict[str, dict[str, float | None]]:
-    """By direction and metric: the difference of the means over phases, ``None`` where either does not exist."""
-    skipped = ("texture_ratio", "reasons")
-    return {
-        direction: {
-            name: None
-            if value is None or those[direction]["mean"].get(name) is None
-            else value - those[direction]["mean"][name]
-            for name, value in these[direction]["mean"].items()
-            if name not in skipped and not name.startswith("n_")
+    """By direction and metric: the difference of the means over phases, ``None`` where either does not exist.
+
+    A metric that is best at 1 has no gain.
+    """
+    gains: dict[str, dict[str, float | None]] = {}
+    for direction in DIRECTIONS:
+        ours, others = these[direction]["mean"], those[direction]["mean"]
+        scores = set(metrics_of([ours]))
+        gains[direction] = {
+            key: None if value is None or others.get(key) is None else value - others[key]
+            for key, value in ours.items()
+            if key in scores and metric_of(key).better != "1"
         }
-        for direction in DIRECTIONS
-    }
+    return gains
 
 
-def _both(gain: Mapping[str, Mapping[str, float | None]], name: str, digits: int = 1) -> str:
-    return " and ".join(f"{_shown(gain[d][name], f'+.{digits}f')} ({WAYS[d]})" for d in DIRECTIONS)
+def _both(gain: Mapping[str, Mapping[str, float | None]], metric: Metric, digits: int = 1) -> str:
+    return " and ".join(f"{_formatted(gain[d][metric.key], f'+.{digits}f')} ({CT_AND_MR.title(d)})" for d in DIRECTIONS)
 
 
-def _shown(value: float | None, form: str) -> str:
+def _formatted(value: float | None, form: str) -> str:
     return "n/a" if value is None else f"{value:{form}}"
 
 
 def _texture(metrics: Mapping[str, Any]) -> str:
-    ratios = (metrics["arms"]["regions"][d]["mean"]["texture_ratio"] for d in DIRECTIONS)
-    return " and ".join(_shown(ratio, ".2f") for ratio in ratios)
+    ratios = (metrics["arms"]["regions"][d]["mean"][TEXTURE.key] for d in DIRECTIONS)
+    return " and ".join(_formatted(ratio, ".2f") for ratio in ratios)
 
 
 def _pairs(folder: Path, scores: Mapping[str, RunScores], arm: str, direction: str) -> FolderPairs:
@@ -106,15 +110,15 @@ def _pairs(folder: Path, scores: Mapping[str, RunScores], arm: str, direction: s
 
 def _draw_comparison(folder: Path, scores: Mapping[str, RunScores]) -> None:
     """One slice a direction: the largest lesion of the patient whose tumour PSNR is the median."""
-    rows = []
+    run, rows = Run.open(folder / "regions"), []
     for direction in DIRECTIONS:
-        slices = [one for one in scores["regions"].slices["model"] if one["direction"] == direction]
+        slices = [scored for scored in scores["regions"].slices["model"] if scored["direction"] == direction]
         shown = slice_to_show(slices)
         guided = _pairs(folder, scores, "regions", direction)[shown["name"]]
         plain = _pairs(folder, scores, "plain", direction)[shown["name"]]
         assert guided.source is not None
         panels = {"real": guided.source, "plain": plain.fake, "regions": guided.fake, "real target": guided.real}
-        sigma = read_grey(folder / "regions" / "test" / f"{direction}_sigma" / shown["name"]).astype(float)
+        sigma = read_grey(run.sigma("test", direction) / shown["name"]).astype(float)
         label, maps = f"{shown['patient']}, {shown['phase']} (median)", {"uncertainty": sigma}
         rows.append(ComparisonRow(label, direction, panels, guided.mask, maps))
     comparison_figure(rows, folder / "figure.png")
@@ -182,15 +186,16 @@ Losses by epoch, averaged over both directions; at the dashed lines stage 2 (S2)
 
 
 def _gains(metrics: Mapping[str, Any]) -> str:
-    lines = ["| mean over phases | " + " | ".join(WAYS[d] for d in DIRECTIONS) + " |", "| --- | ---: | ---: |"]
+    titles = " | ".join(CT_AND_MR.title(direction) for direction in DIRECTIONS)
+    lines = [f"| mean over phases | {titles} |", "| --- | ---: | ---: |"]
     rows = (
-        ("tumour PSNR, regions − plain (dB)", "gain", "tpsnr", 2),
-        ("tumour SSIM, regions − plain", "gain", "tssim", 3),
-        ("whole-image PSNR, regions − plain (dB)", "gain", "psnr", 2),
-        ("tumour PSNR, placebo − plain (dB)", "placebo_gain", "tpsnr", 2),
-        ("tumour PSNR, regions − constant fill (dB)", "to_constant_fill", "tpsnr", 2),
+        ("tumour PSNR, regions − plain (dB)", "gain", TPSNR, 2),
+        ("tumour SSIM, regions − plain", "gain", TSSIM, 3),
+        ("whole-image PSNR, regions − plain (dB)", "gain", PSNR, 2),
+        ("tumour PSNR, placebo − plain (dB)", "placebo_gain", TPSNR, 2),
+        ("tumour PSNR, regions − constant fill (dB)", "to_constant_fill", TPSNR, 2),
     )
-    for title, table, name, digits in rows:
-        values = " | ".join(_shown(metrics[table][d][name], f"+.{digits}f") for d in DIRECTIONS)
+    for title, table, metric, digits in rows:
+        values = " | ".join(_formatted(metrics[table][d][metric.key], f"+.{digits}f") for d in DIRECTIONS)
         lines.append(f"| {title} | {values} |")
     return "\n".join(lines)

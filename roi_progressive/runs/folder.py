@@ -3,16 +3,14 @@
 ``run.json`` (what was asked for), ``networks/`` (the host's checkpoints, ours beside them, and ``latest.json``, which
 says whose they are), ``history.jsonl`` (one line an epoch), ``samples/`` (pictures while it trains) and, once
 translated, ``<split>/A2B/``, ``<split>/B2A/`` with the generated images and ``<split>/A2B_sigma/``, ... with
-uncertainty maps.
+uncertainty maps. Whatever a command reads back carries a checksum.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,74 +20,189 @@ from torch import Tensor
 
 from ..config import Config
 from ..errors import CheckpointError, DataError
+from ..host import HostOptions
+from ..saving.names import DIRECTIONS, SPLITS
+from ..saving.records import fault_of, read_json, read_json_lines, to_json, write_json
+from ..saving.whole_files import write_text, writing, written_whole
 from .options import TrainOptions
-from ..saving.whole_files import writing, written_whole
 
-SPLITS = ("test", "val", "train")
-_HALF_WRITTEN = re.compile(r"\.?.+\.(pth|json|jsonl)\.\d+\.tmp")
+_HALF_WRITTEN = re.compile(r"\.?.+\.(pth|json|jsonl|png)\.\d+\.tmp")
 _NETWORKS = re.compile(r"(\d+)_(net_[GD]_[AB]|average_G_[AB]|roi_progressive|optimizers)\.pth")
 
 
-def read_run(folder: Path) -> tuple[Path, TrainOptions, Config]:
-    """Data folder, host options and session configuration of a run.
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run that has saved an epoch, opened: what was asked for, and where everything lies.
+
+    Args:
+        folder: The run's folder.
+        data: The data set it was trained on.
+        options: How the host trains.
+        config: How the session guides it.
+        epoch: The epoch whose networks are used.
+    """
+
+    folder: Path
+    data: Path
+    options: TrainOptions
+    config: Config
+    epoch: int
+
+    @classmethod
+    def open(cls, folder: str | Path, *, epoch: int | None = None, device: str | None = None) -> Run:
+        """Read what a run's folder says of itself, and check that its data are still there.
+
+        Args:
+            folder: The run's folder.
+            epoch: Whose networks to use; the last saved ones by default.
+            device: Where to compute; as the run was told when it began, by default.
+
+        Raises:
+            ConfigError: ``device`` is no name of a device.
+            DataError: ``folder`` is no run, its ``run.json`` is damaged, or its data are gone.
+            CheckpointError: No epoch is saved yet, or the file that names it is damaged.
+        """
+        place = Path(folder)
+        data, options, config = _read_description(place)
+        options = options if device is None else replace(options, device=device)
+        chosen = _required_epoch(place) if epoch is None else epoch
+        if not data.is_dir():
+            raise DataError(
+                f"`data` of the run must still be there; {str(data)!r} is not; bring it back, or correct `data` in "
+                f"{str(place / 'run.json')!r} and remove the entry `checksum` there"
+            )
+        return cls(place, data, options, config, chosen)
+
+    @property
+    def networks(self) -> Path:
+        """The folder of its networks."""
+        return self.folder / "networks"
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which it is finished."""
+        return self.options.epochs + self.options.decay_epochs
+
+    def saved_at(self) -> float:
+        """When its networks were saved, in seconds since the epoch of the system's clock."""
+        return _pointer(self.folder).stat().st_mtime
+
+    def images(self, split: str, direction: str) -> Path:
+        """The folder of what its networks made of a split in a direction."""
+        return self.folder / split / direction
+
+    def sigma(self, split: str, direction: str) -> Path:
+        """The folder of the uncertainty maps that belong to :meth:`images`."""
+        return self.folder / split / f"{direction}_sigma"
+
+    def host_options(self, **changes: Any) -> HostOptions:
+        """The host's own options for this run."""
+        return self.options.host_options(self.data, self.folder, **changes)
+
+
+# -- what was asked for ------------------------------------------------------------------------------------------------
+
+
+def write_description(
+    folder: Path, data: Path, options: TrainOptions, config: Config, size_px: tuple[int, int], device: str
+) -> None:
+    """Write ``run.json``.
+
+    Args:
+        folder: The run's folder.
+        data: The data set.
+        options: How the host trains.
+        config: How the session guides it.
+        size_px: Width and height of the images.
+        device: What the run begins on, in words.
 
     Raises:
-        DataError: ``folder`` is no run.
+        DataError: It cannot be written.
     """
+    described = {"data": str(data), "options": asdict(options), "config": config.to_mapping()}
+    devices = [{"from_epoch": 1, "device": device}]
+    write_json(folder / "run.json", {"format": 1, "size_px": list(size_px), **described, "devices": devices})
+
+
+def add_device(folder: Path, from_epoch: int, device: str) -> None:
+    """Write down that a run goes on on another device than it was on before; nothing where it is the same.
+
+    Raises:
+        DataError: ``run.json`` cannot be read or written.
+    """
+    path = folder / "run.json"
+    try:
+        described = read_json(path)
+        devices = [entry for entry in described.get("devices", []) if entry["from_epoch"] < from_epoch]
+        if not devices or devices[-1]["device"] != device:
+            devices.append({"from_epoch": from_epoch, "device": device})
+        if devices != described.get("devices"):
+            write_json(path, {**described, "devices": devices})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unusable_description(path, error) from error
+
+
+def _read_description(folder: Path) -> tuple[Path, TrainOptions, Config]:
     path = folder / "run.json"
     if not path.is_file():
         what = "has no run.json" if folder.is_dir() else "is no folder"
         raise DataError(f"`run` must be a folder that `roi-progressive train` wrote; {str(folder)!r} {what}")
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = read_json(path)
         known = {field.name for field in fields(TrainOptions)}
         options = TrainOptions(**{key: value for key, value in described["options"].items() if key in known})
         return Path(described["data"]), options, Config.from_mapping(described["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"`run` must be a folder that `roi-progressive train` wrote; {str(path)!r} cannot be used "
-            f"({type(error).__name__}: {error}); check the path"
-        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unusable_description(path, error) from error
 
 
-def require_data(root: Path, folder: Path) -> None:
-    """Check that the data of a run are where they were.
+def _unusable_description(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"`run` must be a folder that `roi-progressive train` wrote; {str(path)!r} cannot be used: "
+        f"{fault_of(error)}; take another copy of it"
+    )
+
+
+# -- the saved epoch ---------------------------------------------------------------------------------------------------
+
+
+def _pointer(folder: Path) -> Path:
+    """The file that names the epoch whose networks a run holds."""
+    return folder / "networks" / "latest.json"
+
+
+def point_at(folder: Path, epoch: int) -> None:
+    """Write down whose networks a run holds, once all files of that epoch are there.
 
     Raises:
-        DataError: They are not.
+        DataError: It cannot be written.
     """
-    if not root.is_dir():
-        raise DataError(
-            f"`data` of the run must still be there; {str(root)!r} is not; "
-            f"bring it back, or correct `data` in {str(folder / 'run.json')!r}"
-        )
-
-
-def history(run: str | Path) -> list[dict[str, Any]]:
-    """The epochs of a run: number, stage, and mean losses by name."""
-    path, epochs = Path(run) / "history.jsonl", list[dict[str, Any]]()
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            epochs.append(json.loads(line))
-        except ValueError:  # the process was killed while it wrote; everything after is of epochs not saved
-            break
-    return epochs
+    write_json(_pointer(folder), {"epoch": epoch})
 
 
 def saved_epoch(folder: Path) -> int | None:
-    """The epoch whose networks a run holds, or ``None`` before the first is saved."""
-    try:
-        return int(json.loads((folder / "networks" / "latest.json").read_text(encoding="utf-8"))["epoch"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def required_epoch(folder: Path) -> int:
-    """The epoch whose networks a run holds.
+    """The epoch whose networks a run holds, or ``None`` before the first is saved.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: The file that names it is damaged.
     """
+    path = _pointer(folder)
+    try:
+        epoch = read_json(path)["epoch"]
+        if not isinstance(epoch, int) or isinstance(epoch, bool):
+            raise TypeError(f"the epoch is {epoch!r}")
+        return epoch
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"`run` must hold a saved epoch; {str(path)!r}, which names it, is damaged: "
+            f'{fault_of(error)}; take another copy of it, or write {{"epoch": N}} into it, where N is the epoch in '
+            f"the names of the files beside it"
+        ) from error
+
+
+def _required_epoch(folder: Path) -> int:
     epoch = saved_epoch(folder)
     if epoch is None:
         raise CheckpointError(
@@ -98,24 +211,50 @@ def required_epoch(folder: Path) -> int:
     return epoch
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder to write into.
+# -- the history -------------------------------------------------------------------------------------------------------
+
+
+def history_file(folder: Path) -> Path:
+    """Where a run keeps one line an epoch."""
+    return folder / "history.jsonl"
+
+
+def history(run: str | Path) -> list[dict[str, Any]]:
+    """The epochs of a run: number, stage, and mean losses by name; a line that was cut off is left out.
 
     Raises:
-        DataError: It cannot be made.
+        DataError: A line is damaged.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    path = history_file(Path(run))
+    lines = read_json_lines(path) if path.is_file() else []
+    for line in lines:
+        if not isinstance(line, dict) or not isinstance(line.get("epoch"), int):
+            raise DataError(f"`run` must hold what was written; {str(path)!r} has a line that is no epoch's: {line!r}")
+    return lines
+
+
+def truncate_history(folder: Path, epoch: int) -> None:
+    """Drop the epochs that will be trained again.
+
+    Raises:
+        DataError: A line is damaged, one of an epoch that stays is missing, or the file cannot be written.
+    """
+    path = history_file(folder)
+    kept = [line for line in history(folder) if line["epoch"] <= epoch]
+    if path.is_file() and [line["epoch"] for line in kept] != list(range(epoch + 1 - len(kept), epoch + 1) or [epoch]):
         raise DataError(
-            f"`out` must be a folder that can be written; {str(folder)!r} cannot be made: {error.strerror}; "
-            f"choose another"
-        ) from error
+            f"`run` must hold what was written; {str(path)!r} must have a line for every epoch up to {epoch}, and "
+            f"lacks one; take another copy of it, or remove it to go on without the epochs before"
+        )
+    write_text(path, "".join(to_json(line, indent=None) + "\n" for line in kept))
+
+
+# -- what is left of others --------------------------------------------------------------------------------------------
 
 
 def remove_leftovers(folder: Path, epoch: int | None) -> None:
     """Remove what a killed process could not: half-written files, and networks of other epochs than the saved one."""
-    for path in [*folder.glob("*"), *folder.glob("networks/*")]:
+    for path in [*folder.glob("*"), *folder.glob("networks/*"), *folder.glob("samples/*")]:
         of_epoch = _NETWORKS.fullmatch(path.name) if path.parent.name == "networks" else None
         if _HALF_WRITTEN.fullmatch(path.name) or (of_epoch and int(of_epoch[1]) != epoch):
             path.unlink(missing_ok=True)
@@ -123,16 +262,20 @@ def remove_leftovers(folder: Path, epoch: int | None) -> None:
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run left, and nothing else; its pointer to its networks first."""
-    (folder / "networks" / "latest.json").unlink(missing_ok=True)
+    _pointer(folder).unlink(missing_ok=True)
     remove_leftovers(folder, None)
     for pattern in ("run.json", "history.jsonl", "networks/*.pth", "samples/epoch_*.png"):
         for path in folder.glob(pattern):
             path.unlink()
     for split in SPLITS:
-        for name in ("A2B", "B2A", "A2B_sigma", "B2A_sigma"):
-            shutil.rmtree(folder / split / name, ignore_errors=True)
+        for direction in DIRECTIONS:
+            for name in (direction, f"{direction}_sigma"):
+                shutil.rmtree(folder / split / name, ignore_errors=True)
         for name in ("table.md", "table.csv", "table.tex", "metrics.json", "reliability.png", "reliability.pdf"):
             (folder / split / name).unlink(missing_ok=True)
+
+
+# -- images ------------------------------------------------------------------------------------------------------------
 
 
 def write_image(path: Path, image: Tensor) -> None:
@@ -141,41 +284,9 @@ def write_image(path: Path, image: Tensor) -> None:
     Raises:
         DataError: It cannot be written.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path), written_whole(path) as (aside,), open(aside, "wb") as file:
         if path.suffix == ".npy":
-            np.save(path, image[0].clamp(-1, 1).float().cpu().numpy())
-            return
-        grey = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-        Image.fromarray(grey).save(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file aside and rename it; an older one stays whole until then.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    with writing(path), written_whole(path) as (aside,):
-        aside.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON without NaN or Infinity, aside and renamed."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def append_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Add one line of JSON.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    with writing(path), open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(content, allow_nan=False) + "\n")
-
-
-def truncate_history(folder: Path, epoch: int) -> None:
-    """Drop the epochs that will be trained again."""
-    kept = [json.dumps(line) + "\n" for line in history(folder) if line["epoch"] <= epoch]
-    write_text(folder / "history.jsonl", "".join(kept))
+            np.save(file, image[0].clamp(-1, 1).float().cpu().numpy())
+        else:
+            grey = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+            Image.fromarray(grey).save(file, format="PNG")

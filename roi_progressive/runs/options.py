@@ -1,12 +1,12 @@
-"""What a user may set about a training run of the bundled host; checked under the names the command line uses."""
+"""What a user may set about a training run of the bundled host, checked under the names that the command line uses."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import setting_checks as check
 from ..errors import ConfigError
 from ..host import HostOptions
 from ..runtime.devices import check_device_name, check_precision
@@ -23,6 +23,10 @@ _WHOLE = {
 class TrainOptions:
     """How the bundled CycleGAN trains.
 
+    Example:
+        >>> TrainOptions(epochs=2, decay_epochs=1).learning_rate
+        0.0002
+
     Args:
         generator: ``unet`` (the paper's) or ``resnet``.
         channels: Channels of the generators at full resolution.
@@ -32,18 +36,19 @@ class TrainOptions:
         epochs: Epochs at the full learning rate.
         decay_epochs: Epochs over which it falls to zero.
         batch_size: Images of each domain a step.
-        learning_rate: Adam's.
+        learning_rate: Learning rate of Adam, for generators and discriminators alike.
         cycle: Weight of the cycle terms.
         identity: Weight of the identity terms as a share of the cycle's; 0 saves two of six generator passes.
-        average_decay: Images are made with the moving average of the generators, of this decay a step, e.g. 0.99;
-            0 makes them with the last ones.
+        average_decay: Decay per step, e.g. 0.99, of the moving average of the generators with which images are made; 0
+            keeps no average and makes them with the generators of the last step.
         flip: Mirror half of the images.
-        seed: Seeds networks and data order.
+        seed: Seed of the networks and of the data order.
         workers: Processes that load images.
         save_every_epochs: How often networks are saved and samples drawn; the last epoch always is.
         device: ``auto`` (CUDA where there is one, then MPS, then the CPU), ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
         precision: ``fp32``, or ``bf16`` or ``fp16`` for mixed precision.
         compile: Compile the networks with ``torch.compile``.
+        deterministic: On a GPU, take only algorithms that give the same bits every time; slower.
     """
 
     generator: str = "unet"
@@ -65,30 +70,25 @@ class TrainOptions:
     device: str = "auto"
     precision: str = "fp32"
     compile: bool = False
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _WHOLE.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise ConfigError(f"`{name}` must be a whole number between {low} and {high}; got {value!r}")
+            check.whole("", name, getattr(self, name), low, high)
         for name in ("learning_rate", "cycle", "identity", "average_decay"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
-                raise ConfigError(f"`{name}` must be a number of at least 0; got {value!r}")
+            check.number("", name, getattr(self, name), 0)
         if self.average_decay >= 1:
             raise ConfigError(f"`average_decay` must be under 1; got {self.average_decay!r}; try 0.99")
-        if self.generator not in ("unet", "resnet"):
-            raise ConfigError(f"`generator` must be unet or resnet; got {self.generator!r}")
-        for name in ("flip", "compile"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"`{name}` must be true or false; got {getattr(self, name)!r}")
+        check.choice("", "generator", self.generator, ("unet", "resnet"))
+        for name in ("flip", "compile", "deterministic"):
+            check.boolean("", name, getattr(self, name))
         check_device_name(self.device)
         check_precision(self.precision)
         if self.epochs + self.decay_epochs == 0:
             raise ConfigError("`epochs` and `decay_epochs` must not both be 0; got 0 and 0; train at least 1 epoch")
 
     def host_options(self, data: Path, run: Path, **changes: Any) -> HostOptions:
-        """The host's own options for a run."""
+        """The bundled host's options for a run of ``data`` in the folder ``run``; ``changes`` are further ones."""
         return HostOptions(
             dataroot=str(data),
             checkpoints_dir=str(run),

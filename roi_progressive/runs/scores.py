@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from ..evaluation.aggregation import LESION_COUNTS, Results
+from ..evaluation.aggregation import Results
 from ..evaluation.calibration import reliability
-from ..evaluation.reliability_figure import reliability_figure
-from ..evaluation.scoring import SliceScores
+from ..evaluation.figures import reliability_figure
+from ..evaluation.metrics import LESION_COUNTS
+from ..evaluation.scoring import LABELS, SliceScores
 from ..evaluation.table import render_csv, render_latex, render_markdown
-from .folder import write_json, write_text
+from ..saving.records import fault_of, read_json, write_json
+from ..saving.whole_files import write_text
 
 IDENTICAL = "identical pixels"
 RELIABILITY_FILES = ("reliability.png", "reliability.pdf")
 FILES = ("table.md", "table.csv", "table.tex", "metrics.json")
-_LABELS = ("name", "patient", "phase", "direction", "region_px")
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class RunScores:
     """Scores of generated images and of what they are compared with.
 
     Args:
-        results: The rows of the table by arm, what was evaluated first.
-        slices: Of every arm that was scored here, one entry a slice and direction.
+        results: The rows of the table by arm; the evaluated arm comes first.
+        slices: One entry for each slice and direction, by arm, of the arms that were scored here.
         images: The folder of generated images by direction.
         region: The region of interest.
-        notes: What a reader of the table must know besides.
+        notes: Remarks that stand below the table.
     """
 
     results: Mapping[str, Results]
@@ -85,9 +85,9 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
 def _reliability(slices: Sequence[SliceScores], region: str) -> dict[str, dict[str, list[dict[str, float]]]]:
     """The reliability diagram's points by direction, and over the image or the region; empty without a sigma."""
     known: dict[str, list[npt.NDArray[np.float64]]] = {}
-    for one in slices:
-        if "calibration" in one:
-            known.setdefault(one["direction"], []).append(one["calibration"])
+    for scored in slices:
+        if "calibration" in scored:
+            known.setdefault(scored["direction"], []).append(scored["calibration"])
     return {
         direction: {name: reliability(bins) for name, bins in zip(("image", region), np.sum(of, axis=0), strict=True)}
         for direction, of in known.items()
@@ -105,25 +105,9 @@ def _pictures(folder: Path, curves: Mapping[str, Any]) -> tuple[Path, ...]:
     return ()
 
 
-def require_new(folder: str | Path, force: bool) -> None:
-    """Check that :func:`write_scores` may write there.
-
-    Raises:
-        DataError: ``folder`` is a file, or holds files and ``force`` is false.
-    """
-    path = Path(folder)
-    if path.exists() and not path.is_dir():
-        raise DataError(f"`out` must be a new or empty folder; {str(folder)!r} is a file; choose another")
-    if path.is_dir() and any(path.iterdir()) and not force:
-        raise DataError(
-            f"`out` must be a new or empty folder; {str(folder)!r} holds files; choose another, or replace its "
-            f"table and metrics.json with --force"
-        )
-
-
 def plain_scores(slices: Sequence[SliceScores]) -> list[dict[str, Any]]:
     """Slices as JSON wants them: no feature vectors, infinite values as ``null`` with a reason."""
-    return [_plain(one) for one in slices]
+    return [_plain(scored) for scored in slices]
 
 
 def read_slices(path: str | Path) -> list[SliceScores]:
@@ -133,7 +117,7 @@ def read_slices(path: str | Path) -> list[SliceScores]:
         path: A ``metrics.json``, its folder, or a run whose test slices were evaluated.
 
     Raises:
-        DataError: There is none, or it is another file.
+        DataError: There is none, it is damaged, or it is another file.
     """
     places = (Path(path), Path(path) / "metrics.json", Path(path) / "test" / "metrics.json")
     file = next((place for place in places if place.is_file()), None)
@@ -143,19 +127,20 @@ def read_slices(path: str | Path) -> list[SliceScores]:
             f"none; evaluate the other one first"
         )
     try:
-        return [_scored(entry) for entry in json.loads(file.read_text(encoding="utf-8"))["slices"]]
+        return [_scored(entry) for entry in read_json(file)["slices"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"`compare` must be a folder or metrics.json that `roi-progressive evaluate` wrote; {str(file)!r} cannot "
-            f"be used ({type(error).__name__}: {error}); evaluate the other one again"
+            f"be used: {fault_of(error)}; evaluate the other one again"
         ) from error
 
 
-def _plain(one: SliceScores) -> dict[str, Any]:
-    scores = {name: value if value is None or math.isfinite(value) else None for name, value in one["scores"].items()}
-    reasons = dict(one["reasons"])
-    reasons.update({name: IDENTICAL for name, v in one["scores"].items() if v is not None and not math.isfinite(v)})
-    labels = {key: one[key] for key in (*_LABELS, *LESION_COUNTS) if key in one}  # type: ignore[literal-required]
+def _plain(scored: SliceScores) -> dict[str, Any]:
+    given = scored["scores"]
+    scores = {name: value if value is None or math.isfinite(value) else None for name, value in given.items()}
+    reasons = dict(scored["reasons"])
+    reasons.update({name: IDENTICAL for name, v in given.items() if v is not None and not math.isfinite(v)})
+    labels = {key: scored[key] for key in (*LABELS, *LESION_COUNTS) if key in scored}  # type: ignore[literal-required]
     return {**labels, **scores, "reasons": reasons}
 
 
@@ -164,7 +149,7 @@ def _scored(entry: Mapping[str, Any]) -> SliceScores:
     scores = {
         name: math.inf if reasons.get(name) == IDENTICAL else None if value is None else float(value)
         for name, value in entry.items()
-        if name not in (*_LABELS, *LESION_COUNTS, "reasons")
+        if name not in (*LABELS, *LESION_COUNTS, "reasons")
     }
     counts = {key: int(entry[key]) for key in LESION_COUNTS if key in entry}
     return {

@@ -5,24 +5,40 @@ A new run's folder is written to after its first step only, so that a mistake le
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..config import Config
-from ..runtime.distributed import from_every_process, is_main_process, n_processes
-from ..errors import DataError, ShapeError
-from ..host import CycleGANModel, create_dataset, create_model
 from ..check.data_check import check_folder, check_size, read_everything
-from .average import AveragedGenerators
-from .folder import append_json, clear, make_folder, read_run, remove_leftovers, require_data, required_epoch, saved_epoch, truncate_history, write_image, write_json
-from .run_optimizers import load_optimizers, optimizers_file, save_optimizers
+from ..config import Config
+from ..errors import CheckpointError, DataError, ShapeError, first_line
+from ..host import CycleGANModel, create_dataset, create_model
+from ..runtime.devices import choose_device, describe_device, deterministic
+from ..runtime.distributed import from_every_process, is_main_process, n_processes
+from ..saving.checkpoint import checkpoint_name, load_checkpoint, save_checkpoint
+from ..saving.records import append_json
+from ..saving.state_checks import adam_state
+from ..saving.whole_files import make_folder, require_new_or_empty
 from ..training.session import Session, attach
+from .average import AveragedGenerators
+from .folder import (
+    Run,
+    add_device,
+    clear,
+    history_file,
+    point_at,
+    remove_leftovers,
+    saved_epoch,
+    truncate_history,
+    write_description,
+    write_image,
+)
 from .options import TrainOptions
 
 __all__ = ["INERT", "Report", "TrainOptions", "resume", "train"]
@@ -46,23 +62,22 @@ def train(
 
     Args:
         data: Folder with ``trainA``, ``trainB`` and, for every region, ``trainA_<region>``, ``trainB_<region>``.
-        out: The run's folder; must be new or empty.
-        options: The host's.
-        config: The regions'; ``None`` trains the plain host.
-        plugins: For the session.
-        force: Train into a folder that holds something; an earlier run in it is removed after the first step.
-        report: Told of every step.
+        out: The run's folder; it must be new or empty.
+        options: How the host trains; the defaults where ``None``.
+        config: How the session guides it; ``None`` trains the host without guidance.
+        plugins: Plugins of the session, besides those installed.
+        force: Train into a folder that holds files; an earlier run in it is removed after the first step.
+        report: Called after every step.
 
     Raises:
-        DataError: ``data`` is unusable, or ``out`` holds something and ``force`` is not set.
+        ConfigError: This machine has no such device as the options name.
+        DataError: ``data`` cannot be used, or ``out`` holds files and ``force`` is not set.
         MaskError: Masks are missing, unreadable or of another size than their images.
     """
     options, settings = options or TrainOptions(), _kept(config or INERT, exact=n_processes() == 1)
+    device = choose_device(options.device)
     folder, root = Path(out), Path(data).resolve()
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not force)):
-        raise DataError(
-            f"`out` must be a new or empty folder; {str(out)!r} is not; choose another, or use --force or --resume"
-        )
+    require_new_or_empty(folder, force=force, remedy="use --force or --resume")
     check_folder(root)
     host_options = options.host_options(root, folder, force=force)
     model = create_model(host_options)
@@ -71,14 +86,13 @@ def train(
     with attach(model, dataset, settings, plugins=plugins) as session:
         size_px = read_everything(dataset)
         check_size(size_px, settings.regions)
-        described = {"data": str(root), "options": asdict(options), "config": settings.to_mapping()}
 
         def begin() -> None:
             if not is_main_process():
                 return
             make_folder(folder)
             clear(folder)
-            write_json(folder / "run.json", {"format": 1, "size_px": list(size_px), **described})
+            write_description(folder, root, options, settings, size_px, describe_device(device))
 
         try:
             _loop(model, dataset, session, options, folder, report, begin)
@@ -89,37 +103,44 @@ def train(
             ) from error
 
 
-def resume(out: str | Path, *, plugins: Iterable[Any] = (), report: Report | None = None) -> None:
-    """Continue a run from its last saved epoch; the result is the uninterrupted run's.
+def resume(
+    out: str | Path, *, device: str | None = None, plugins: Iterable[Any] = (), report: Report | None = None
+) -> None:
+    """Continue a run from its last saved epoch; the result is that of the uninterrupted run.
 
-    Where several processes train or trained it, networks, optimizers and stage go on, by any number of processes;
-    pools and random streams, of which each has its own, start anew.
+    Where several processes train or trained it, networks, optimizers and stage continue, with any number of processes;
+    pools and random streams, of which each process has its own, start anew.
+
+    Args:
+        out: The run's folder.
+        device: Where to train from here on; as the run was told when it began, by default.
+        plugins: Plugins of the session, besides those installed.
+        report: Called after every step.
 
     Raises:
-        DataError: ``out`` is no run, or its data are gone.
+        ConfigError: This machine has no such device.
+        DataError: ``out`` is no run, its data are gone, or a record in it is damaged.
         CheckpointError: There is no saved epoch, or a file of it is missing or damaged.
     """
-    folder = Path(out)
-    root, options, settings = read_run(folder)
-    epoch = required_epoch(folder)
-    exact = n_processes() == 1 and not optimizers_file(folder / "networks", epoch).exists()
-    require_data(root, folder)
-    host_options = options.host_options(root, folder, continue_train=True, epoch=str(epoch), epoch_count=epoch + 1)
-    if epoch >= options.epochs + options.decay_epochs:
+    run = Run.open(out, device=device)
+    if run.epoch >= run.last_epoch:
         if is_main_process():
-            remove_leftovers(folder, epoch)
+            remove_leftovers(run.folder, run.epoch)
         return
+    exact = n_processes() == 1 and not optimizers_file(run.networks, run.epoch).exists()
+    host_options = run.host_options(continue_train=True, epoch=str(run.epoch), epoch_count=run.epoch + 1)
     model = create_model(host_options)
     dataset = create_dataset(host_options)
     model.setup(host_options)
-    with attach(model, dataset, _kept(settings, exact=exact), plugins=plugins) as session:
+    with attach(model, dataset, _kept(run.config, exact=exact), plugins=plugins) as session:
         if not exact:
-            load_optimizers(model, folder / "networks", epoch)
+            load_optimizers(model, run.networks, run.epoch)
         read_everything(dataset)
         if is_main_process():
-            truncate_history(folder, epoch)
-            remove_leftovers(folder, epoch)
-        _loop(model, dataset, session, options, folder, report)
+            truncate_history(run.folder, run.epoch)
+            remove_leftovers(run.folder, run.epoch)
+            add_device(run.folder, run.epoch + 1, describe_device(choose_device(run.options.device)))
+        _loop(model, dataset, session, run.options, run.folder, report)
 
 
 def _loop(
@@ -130,6 +151,19 @@ def _loop(
     folder: Path,
     report: Report | None,
     begin: Callable[[], None] = lambda: None,
+) -> None:
+    with deterministic(options.deterministic):
+        _train_epochs(model, dataset, session, options, folder, report, begin)
+
+
+def _train_epochs(
+    model: CycleGANModel,
+    dataset: Any,
+    session: Session,
+    options: TrainOptions,
+    folder: Path,
+    report: Report | None,
+    begin: Callable[[], None],
 ) -> None:
     last = options.epochs + options.decay_epochs
     steps = len(dataset.dataloader)
@@ -154,7 +188,7 @@ def _loop(
         losses = {name: loss if math.isfinite(loss) else None for name, loss in means.items()}
         if not is_main_process():
             continue
-        append_json(folder / "history.jsonl", {"epoch": epoch, "stage": stage.number, "losses": losses})
+        append_json(history_file(folder), {"epoch": epoch, "stage": stage.number, "losses": losses})
         if epoch % options.save_every_epochs == 0 or epoch == last:
             _save(model, session, averages, folder, epoch)
 
@@ -222,7 +256,7 @@ def _save(
     if averages is not None:
         averages.save(folder / "networks", epoch)
     _draw_sample(model, folder / "samples" / f"epoch_{epoch:04d}.png")
-    write_json(folder / "networks" / "latest.json", {"epoch": epoch})
+    point_at(folder, epoch)
     if before is not None and before != epoch:
         for path in (folder / "networks").glob(f"{before}_*.pth"):
             path.unlink()
@@ -233,3 +267,62 @@ def _draw_sample(model: CycleGANModel, path: Path) -> None:
     names = ("real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B")
     strip = torch.cat([getattr(model, name)[0].detach() for name in names], dim=-1)
     write_image(path, strip)
+
+
+# -- the moments of the host's optimizers in a run of several processes ------------------------------------------------
+#
+# They are the same in all processes, whatever their number. A run of one process keeps them in our checkpoint
+# (`resume = "exact"`), with its pools and random streams; those are each process's own, and there is one file.
+
+
+def optimizers_file(networks: Path, epoch: int) -> Path:
+    """Where the moments of an epoch lie."""
+    return networks / f"{epoch}_optimizers.pth"
+
+
+def save_optimizers(model: CycleGANModel, networks: Path, epoch: int) -> None:
+    """Write the moments, and the shapes of the parameters they belong to.
+
+    Raises:
+        CheckpointError: They cannot be written.
+    """
+    state = {
+        "moments": [optimizer.state_dict()["state"] for optimizer in model.optimizers],
+        "shapes": [_shapes(optimizer) for optimizer in model.optimizers],
+    }
+    save_checkpoint(optimizers_file(networks, epoch), state)
+
+
+def load_optimizers(model: CycleGANModel, networks: Path, epoch: int) -> None:
+    """Restore the moments, also those of a run of one process; rates and groups stay as they are.
+
+    No optimizer changes unless all moments fit.
+
+    Raises:
+        CheckpointError: They are missing, damaged or of other networks.
+    """
+    path = optimizers_file(networks, epoch)
+    if not path.is_file():
+        path = networks / checkpoint_name(epoch)
+    state = load_checkpoint(path)
+    try:
+        held = state["moments"] if "moments" in state else state["host"]["moments"]
+        if "shapes" in state and state["shapes"] != [_shapes(optimizer) for optimizer in model.optimizers]:
+            raise ValueError("the parameters are of other numbers or shapes")
+        for optimizer, moments in zip(model.optimizers, held, strict=True):
+            adam_state(moments, _parameters(optimizer))
+        for optimizer, moments in zip(model.optimizers, held, strict=True):
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"`run` must hold the moments of its own optimizers; those in {str(path)!r} do not fit: "
+            f"{first_line(error)}; take another copy of the run"
+        ) from error
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _shapes(optimizer: torch.optim.Optimizer) -> list[list[int]]:
+    return [list(parameter.shape) for parameter in _parameters(optimizer)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -139,6 +140,30 @@ def grad_scaler(device: torch.device, precision: str) -> Any:
     except RuntimeError:
         pass  # told below
     raise ConfigError(f"`precision` must be fp32 or bf16 on {device}; got fp16, for which torch has no scaler there")
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Only algorithms whose results do not differ from one run to the next, inside the block; slower on a GPU.
+
+    On one machine, with one torch, a run on a GPU then gives the same bits again, and goes on bit for bit when it is
+    resumed. On the CPU that is so anyway.
+
+    Args:
+        wanted: ``False`` changes nothing.
+    """
+    if not wanted:
+        yield
+        return
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def wait_for(device: torch.device) -> None:

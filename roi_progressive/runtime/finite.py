@@ -1,7 +1,12 @@
-"""Numbers that are not finite: found on the device, told later, counted, and an end put to a run that has no others."""
+"""Numbers and their limits: mixed precision, and what is infinite or NaN.
+
+Our terms are computed in single precision whatever the host computes in. Numbers that are not finite are found on the
+device and read when they have arrived; steps that held some are left out and counted, and ten in a row end the run.
+"""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -12,34 +17,74 @@ from ..errors import DivergenceError
 
 MOST_IN_A_ROW = 10
 
+HALF = (torch.float16, torch.bfloat16)
+
+
+def is_mixed(image: Tensor) -> bool:
+    """Whether the host that made an image computes in half precision, so that numbers may overflow."""
+    return image.dtype in HALF or _autocasts(image.device.type)
+
+
+def single_precision(image: Tensor) -> torch.autocast:
+    """A context in which autocast is off on the image's device.
+
+    Our loss is differentiated before the host's scale is known, and in half precision its gradient would be off by
+    several per cent.
+    """
+    return torch.autocast(image.device.type, enabled=False)
+
+
+def _autocasts(device_type: str) -> bool:
+    try:
+        return torch.is_autocast_enabled(device_type)
+    except TypeError:  # before torch 2.4
+        return torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()
+
+
+@torch.no_grad()
+def largest(tensors: Iterable[Tensor]) -> Tensor | None:
+    """The largest absolute value of all tensors, or something larger; infinite or NaN where one of their numbers is.
+
+    Three operations, whatever the number of tensors.
+
+    Returns:
+        A scalar on the tensors' device; ``None`` where there is no number.
+    """
+    given = [tensor for tensor in tensors if tensor.numel() and tensor.is_floating_point()]
+    # What torch's own clip_grad_norm_ calls; it needs no map of bools, and of a NaN it makes a NaN.
+    norms = torch._foreach_norm(given, math.inf) if given else ()
+    return torch.stack(norms).sum() if len(norms) > 1 else next(iter(norms), None)
+
 
 def finite(tensors: Iterable[Tensor]) -> Tensor:
     """Whether no number is infinite or NaN, as a bool tensor on the tensors' device; nobody waits for it."""
-    # A sum is finite only if all its terms are, and needs no map of bools of the tensor's size.
-    sums = [tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
-    return torch.isfinite(torch.stack(sums)).all() if sums else torch.tensor(True)
+    found = largest(tensors)
+    return torch.tensor(True) if found is None else found < math.inf
 
 
-def drop_where_not(sound: Tensor, parameters: Iterable[nn.Parameter]) -> None:
-    """Take the gradients away where ``sound`` is false, so that an optimizer leaves their parameters alone.
+def is_read_late(flag: Tensor) -> bool:
+    """Whether a flag lies on a device, so that reading it now would wait."""
+    return flag.device.type != "cpu"
 
-    On a GPU, where asking would wait for it, they become zeros there instead: what was learnt before still moves the
-    parameters a little.
-    """
-    if _waits(sound):
+
+def zero_where_not(is_finite: Tensor | bool, tensor: Tensor) -> Tensor:
+    """The tensor itself, or zeros where ``is_finite`` is false."""
+    if isinstance(is_finite, Tensor):
+        if is_read_late(is_finite):
+            return torch.where(is_finite, tensor, 0.0)
+        is_finite = bool(is_finite)
+    return tensor if is_finite else torch.zeros_like(tensor)
+
+
+def drop_where_not(is_finite: Tensor, parameters: Iterable[nn.Parameter]) -> None:
+    """Take the gradients away where ``is_finite`` is false; on a device, where asking would wait, they become zeros."""
+    if is_read_late(is_finite):
         for parameter in parameters:
             if parameter.grad is not None:
-                parameter.grad = torch.where(sound, parameter.grad, 0.0)
-    elif not sound:
+                parameter.grad = torch.where(is_finite, parameter.grad, 0.0)
+    elif not is_finite:
         for parameter in parameters:
             parameter.grad = None
-
-
-def zero_where_not(sound: Tensor, tensor: Tensor) -> Tensor:
-    """The tensor itself, or zeros where ``sound`` is false."""
-    if _waits(sound):
-        return torch.where(sound, tensor, 0.0)
-    return tensor if sound else torch.zeros_like(tensor)
 
 
 def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
@@ -47,27 +92,25 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
     return next((name for name, tensor in named if not finite([tensor])), None)
 
 
-def _waits(flag: Tensor) -> bool:
-    """Whether reading a flag would wait for a device."""
-    return flag.device.type != "cpu"
-
-
-class LateBool:
-    """A bool of a device, on its way to the CPU: reading it waits for what came before it, not for what came after."""
+class LateNumber:
+    """A number of a device, on its way to the CPU: reading it waits for what came before it, not for what came after."""
 
     def __init__(self, value: Tensor) -> None:
         self._value = value
         self._arrived: torch.cuda.Event | None = None
         if value.is_cuda:
-            self._value = torch.empty((), dtype=torch.bool, pin_memory=True)
+            self._value = torch.empty((), dtype=value.dtype, pin_memory=True)
             self._value.copy_(value, non_blocking=True)
             self._arrived = torch.cuda.Event()
             self._arrived.record()
 
-    def __bool__(self) -> bool:
+    def __float__(self) -> float:
         if self._arrived is not None:
             self._arrived.synchronize()
-        return bool(self._value)
+        return float(self._value)
+
+    def __bool__(self) -> bool:
+        return bool(float(self))
 
 
 class DroppedSteps:
@@ -80,7 +123,7 @@ class DroppedSteps:
     def __init__(self) -> None:
         self.total = 0
         self._in_a_row = 0
-        self._known: set[str] = set()
+        self._warned_of: set[str] = set()
 
     def made(self) -> None:
         """A step was made."""
@@ -105,8 +148,8 @@ class DroppedSteps:
                 f"the last {MOST_IN_A_ROW} steps; look at these images, lower the learning rate, or go on from an "
                 f"earlier checkpoint"
             )
-        new = set(files) - self._known
-        self._known |= new
+        new = set(files) - self._warned_of
+        self._warned_of |= new
         # Where no file is known: at the first, second, fourth, eighth, ...
         if new or (not files and self.total & (self.total - 1) == 0):
             warnings.warn(

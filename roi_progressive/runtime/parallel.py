@@ -36,7 +36,7 @@ def run_parallel(tasks: Mapping[str, Task], processes: int, report: Callable[[st
     running: dict[Connection, tuple[str, SpawnProcess]] = {}
     at: dict[str, str] = {}
 
-    def hear(name: str, share: float, text: str) -> None:
+    def note(name: str, share: float, text: str) -> None:
         at[name] = text
         report(name, share, text)
 
@@ -49,7 +49,7 @@ def run_parallel(tasks: Mapping[str, Task], processes: int, report: Callable[[st
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
                 name, process = running[ready]
-                if _hear(ready, name, process, hear, at):
+                if _took_last_message(ready, name, process, note, at):
                     del running[ready]
     finally:
         for channel, (_, process) in running.items():
@@ -68,7 +68,7 @@ def _start(task: Task) -> tuple[Connection, SpawnProcess]:
     return ours, process
 
 
-def _hear(
+def _took_last_message(
     channel: Connection,
     name: str,
     process: SpawnProcess,
@@ -95,7 +95,7 @@ def _hear(
 
 
 def _work(task: Task, channel: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C too, and ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too, and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         task(lambda share, text: channel.send((share, text)))
@@ -136,9 +136,9 @@ def _interrupts_later() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set signals, or gets any
         yield
         return
-    heard: list[int] = []
+    interrupts: list[int] = []
     # A handler for what other threads let through, and a mask because a new process inherits that and no handler.
-    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    handler = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     masked = hasattr(signal, "pthread_sigmask")
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
     try:
@@ -147,5 +147,5 @@ def _interrupts_later() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
         if masked:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if heard:
+    if interrupts:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Random streams: ours run beside the host's and never move them (promise 1)."""
+"""Random streams: ours run beside the host's and never move them ("Inert is invisible")."""
 
 from __future__ import annotations
 
@@ -12,12 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..saving.state_checks import number, python_dice, whole
+from ..saving.state_checks import number, python_stream, whole
 
 
 @dataclass(frozen=True)
 class RandomState:
-    """A snapshot of every random stream a training script draws from: Python, NumPy, torch on CPU and CUDA."""
+    """A snapshot of every random stream a training script draws from: Python, NumPy, torch on CPU and CUDA.
+
+    Example:
+        >>> import torch
+        >>> from roi_progressive import RandomState
+        >>> before = RandomState.now()
+        >>> first = torch.rand(3)
+        >>> before.restore()
+        >>> torch.equal(torch.rand(3), first)
+        True
+    """
 
     python: tuple[Any, ...]
     numpy: dict[str, Any]
@@ -67,7 +77,7 @@ class RandomState:
         """
         numpy_state = plain["numpy"]
         state = cls(
-            python=python_dice(plain["python"]),
+            python=python_stream(plain["python"]),
             numpy={
                 "bit_generator": numpy_state["bit_generator"],
                 "state": {

@@ -1,12 +1,12 @@
 """Values of a saved state, looked at when the file is read: a wrong one would fail steps later, or not at all.
 
-Each check raises ``TypeError`` or ``ValueError``, which ``checkpoint.fitting`` tells in one line.
+Each check raises ``TypeError`` or ``ValueError``, which ``checkpoint.fitting`` turns into one line.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ def tensor(name: str, value: Any, ndim: int) -> Tensor:
     return value
 
 
-def python_dice(plain: Mapping[str, Any]) -> tuple[Any, ...]:
+def python_stream(plain: Mapping[str, Any]) -> tuple[Any, ...]:
     """The state of a ``random.Random`` whose words are kept as a tensor."""
     gauss = None if plain["gauss"] is None else number("gauss", plain["gauss"])
     state = (plain["version"], tuple(plain["words"].tolist()), gauss)
@@ -63,17 +63,37 @@ def adam(saved: Mapping[str, Any]) -> None:
     if order != list(range(len(order))):  # torch would give the moments to other parameters
         raise ValueError("the parameters of an optimizer are out of order")
     for moments in saved["state"].values():
-        for name in MOMENTS:
-            if not isinstance(moments[name], Tensor) or not moments[name].is_floating_point():
-                raise TypeError(f"{name} of an optimizer is no tensor of floating point")
-        if not float(moments["step"]) >= 0:
-            raise ValueError(f"step of an optimizer is {float(moments['step'])}")
+        _moments(moments)
+
+
+def adam_state(saved: Mapping[Any, Mapping[str, Any]], parameters: Sequence[Tensor]) -> None:
+    """The ``state`` in the ``state_dict`` of an Adam over these parameters: moments of their shapes.
+
+    Torch takes those of any other network, and fails at the first step, or learns from them.
+    """
+    for place, moments in saved.items():
+        if whole("a parameter's place", place) not in range(len(parameters)):
+            raise ValueError(f"the optimizer moves {len(parameters)} parameters, and the moments are of number {place}")
+        _moments(moments)
+        for name in ("exp_avg", "exp_avg_sq"):
+            if moments[name].shape != parameters[place].shape:
+                found, expected = list(moments[name].shape), list(parameters[place].shape)
+                raise ValueError(f"{name} of parameter {place} is of shape {found}, the parameter of {expected}")
+
+
+def _moments(moments: Mapping[str, Any]) -> None:
+    """The moments of one parameter."""
+    for name in MOMENTS:
+        if not isinstance(moments[name], Tensor) or not moments[name].is_floating_point():
+            raise TypeError(f"{name} of an optimizer is no tensor of floating point")
+    if not float(moments["step"]) >= 0:
+        raise ValueError(f"step of an optimizer is {float(moments['step'])}")
 
 
 def _kind(setting: Any) -> Any:
     """What tells settings of an optimizer apart: switches, numbers, or the kinds of several."""
     if isinstance(setting, (tuple, list)):
-        return [_kind(one) for one in setting]
+        return [_kind(part) for part in setting]
     if setting is None or isinstance(setting, bool):
         return "switch"
     if isinstance(setting, int) and abs(setting) >= 2**63:

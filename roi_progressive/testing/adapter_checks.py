@@ -21,14 +21,13 @@ from ..plugins import masks as mask_files
 from ..plugins.adapter import Translation
 from ..plugins.hookspecs import hookimpl
 from ..plugins.manager import Plugins
-from ..plugins.recognition import adapter_for
 from ..runtime.rng import RandomState
+from ..saving.names import DIRECTIONS
 from ..training.session import Session, attach
 from .states import attributes_of, differing, n_hooks_of, read, same, state_of, written
 
 MakeHost = Callable[[], tuple[Any, Iterable[Any]]]
 Step = Callable[[Any, Any], None]
-_DIRECTIONS = ("A2B", "B2A")
 _NEVER = 10**6
 
 
@@ -63,6 +62,13 @@ def check_adapter(
         PluginError: The adapter does not do what the session relies on; one line names every finding.
         ConfigError: ``config`` names no region.
         RoiProgressiveError: ``attach`` refuses the host.
+
+    Example:
+        >>> from roi_progressive.testing import ToyHost, check_adapter, phantom_config
+        >>> def make_host():
+        ...     host = ToyHost()
+        ...     return host, list(host.batches(3))
+        >>> check_adapter(make_host, config=phantom_config())
     """
     small = RegionConfig("tumor", scales=1, windows_px=(32, 64, 128, 256, 512), base_channels=4)
     if config is not None and not config.regions:
@@ -84,11 +90,11 @@ class _Recorder:
     """A plugin that looks at every translation."""
 
     def __init__(self) -> None:
-        self.seen: list[Translation] = []
+        self.translations: list[Translation] = []
 
     @hookimpl
     def roi_generator_losses(self, translation: Translation) -> None:
-        self.seen.append(translation)
+        self.translations.append(translation)
 
 
 class _Trial:
@@ -114,10 +120,10 @@ class _Trial:
     def answers(self) -> Iterator[str]:
         """What the adapter says of its host, before anything is trained."""
         host, loader = self._make_host()
-        adapter = adapter_for(host, self._active, Plugins(self._plugins, defaults=[mask_files]))
+        adapter = Plugins(self._plugins, defaults=[mask_files]).adapter_for(host, self._active)
         self.name = adapter.name
         generators = adapter.generators()
-        if not generators or any(name not in _DIRECTIONS for name in generators):
+        if not generators or any(name not in DIRECTIONS for name in generators):
             yield f"`generators` must name A2B, B2A or both; got {sorted(generators)}"
         if not all(isinstance(network, nn.Module) for network in generators.values()):
             yield "`generators` must give torch modules"
@@ -160,17 +166,17 @@ class _Trial:
         """With an active term masks fit their images, our gradient arrives, and the generators feel it."""
         alone, recorder = self._trained_alone(), _Recorder()
         host, loader = self._make_host()
-        with warnings.catch_warnings(record=True) as said, self._seeded():
+        with warnings.catch_warnings(record=True) as warned, self._seeded():
             warnings.simplefilter("always")
             with self._attached(host, loader, self._active, (*self._plugins, recorder)) as session:
                 session.start_epoch(1)
                 self._train(host, loader)
                 losses, state = session.losses(), state_of(host)
-        if not recorder.seen:
+        if not recorder.translations:
             yield "`install` must call step_started, translated and step_finished; no translation came"
             return
-        yield from dict.fromkeys(finding for seen in recorder.seen for finding in _faults(seen))
-        if any("never collected" in str(warning.message) for warning in said):
+        yield from dict.fromkeys(finding for made in recorder.translations for finding in _faults(made))
+        if any("never collected" in str(warning.message) for warning in warned):
             yield "`translations` must give the very tensors the host's backward reaches; our gradient got lost"
         if not any(name.startswith("D_") for name in losses):
             yield "`install` must call masks_arrived with every batch; the last step's held no region"
@@ -180,7 +186,7 @@ class _Trial:
     def host_state(self) -> Iterator[str]:
         """What ``resume = "exact"`` stores is plain, and loading it back changes nothing."""
         host, loader = self._make_host()
-        adapter = adapter_for(host, self._active, Plugins(self._plugins, defaults=[mask_files]))
+        adapter = Plugins(self._plugins, defaults=[mask_files]).adapter_for(host, self._active)
         with self._seeded():
             self._train(host, loader)
         before, file = state_of(host), written(adapter.host_state())
@@ -218,18 +224,18 @@ class _Trial:
             yield session
 
 
-def _faults(seen: Translation) -> Iterator[str]:
-    where = f"the translation {seen.direction}"
-    if seen.direction not in _DIRECTIONS:
+def _faults(made: Translation) -> Iterator[str]:
+    where = f"the translation {made.direction}"
+    if made.direction not in DIRECTIONS:
         yield f"{where} must be A2B or B2A"
-    images = {"source": seen.source, "fake": seen.fake, "real": seen.real}
-    images |= {name: image for name in ("reconstruction", "identity") if (image := getattr(seen, name)) is not None}
+    images = {"source": made.source, "fake": made.fake, "real": made.real}
+    images |= {name: image for name in ("reconstruction", "identity") if (image := getattr(made, name)) is not None}
     for name, image in images.items():
-        if image.ndim != 4 or image.shape[0] != seen.fake.shape[0] or image.shape[2:] != seen.fake.shape[2:]:
+        if image.ndim != 4 or image.shape[0] != made.fake.shape[0] or image.shape[2:] != made.fake.shape[2:]:
             yield f"`{name}` of {where} must be [N, C, H, W] like `fake`; got {list(image.shape)}"
         elif image.detach().abs().max() > 1.01:
             yield f"`{name}` of {where} must lie in [-1, 1]"
-    for name, image, masks in (("masks", seen.source, seen.masks), ("real_masks", seen.real, seen.real_masks)):
+    for name, image, masks in (("masks", made.source, made.masks), ("real_masks", made.real, made.real_masks)):
         for region, mask in masks.items():
             if mask.mask.shape[2:] != image.shape[2:] or mask.mask.shape[0] != image.shape[0]:
                 yield f"`{name}` of {where}, {region}, must have their images' size; got {list(mask.mask.shape)}"

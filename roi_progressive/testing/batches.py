@@ -11,6 +11,7 @@ from torch import Tensor
 from ..config import Config, GGDConfig, RegionConfig
 from ..data.phantom import REGIONS, phantom_patient
 from ..errors import ConfigError
+from ..saving.names import DOMAINS
 
 
 def phantom_batch(n: int = 2, *, size_px: int = 32, seed: int = 0, paired: bool = False) -> dict[str, Any]:
@@ -28,12 +29,18 @@ def phantom_batch(n: int = 2, *, size_px: int = 32, seed: int = 0, paired: bool 
 
     Raises:
         ConfigError: A number is out of range.
+
+    Example:
+        >>> from roi_progressive.testing import phantom_batch
+        >>> batch = phantom_batch(n=3)
+        >>> batch["A"].shape, batch["A_tumor"].flatten(1).any(dim=1)
+        (torch.Size([3, 1, 32, 32]), tensor([True, True, True]))
     """
     if n < 1:
         raise ConfigError(f"`n` must be at least 1; got {n}; give the number of images a domain")
     patients = [phantom_patient((seed, place), slices=n, size_px=size_px) for place in (0, 0 if paired else 1)]
     batch: dict[str, Any] = {}
-    for domain, patient, images in zip("AB", patients, (patients[0].ct, patients[1].mr), strict=True):
+    for domain, patient, images in zip(DOMAINS, patients, (patients[0].ct, patients[1].mr), strict=True):
         batch[domain] = _tensor(images)
         batch |= {f"{domain}_{region}": _tensor(patient.masks[region]) for region in REGIONS}
         batch[f"{domain}_paths"] = [f"phantom{domain}/{seed}_{place}.png" for place in range(n)]
@@ -45,6 +52,11 @@ def phantom_config(**changes: Any) -> Config:
 
     Args:
         **changes: Arguments of ``Config`` to change.
+
+    Example:
+        >>> from roi_progressive.testing import phantom_config
+        >>> [region.name for region in phantom_config(ggd=None).regions]
+        ['tumor']
     """
     tumor = RegionConfig(
         "tumor", scales=1, stage=1, windows_px=(16, 32), base_channels=2, layers=1, batch_key="{domain}_tumor"

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..config import RegionConfig
-from ..errors import ConfigError, PluginError
+from ..config import ROI_MODES, Config, RegionConfig
+from ..errors import ConfigError, PluginError, one_line
+from ..method.bank import DiscriminatorBank
 from ..method.discriminators import DiscriminatorFactory
+from ..method.regions import RegionMask
 from ..runtime.rng import RandomState
-from .bank_check import three_steps_in_the_bank
-from .discriminator_trial import Failure, Trial, in_words, logits_of
 from .states import read, written
 
 REGION = RegionConfig("tumor", scales=2, windows_px=(32, 48))
+_N_STEPS = 3
 
 
 def check_discriminator(
@@ -38,23 +40,116 @@ def check_discriminator(
     Raises:
         PluginError: A check failed; one line says for each what was expected, what came, and why it matters.
         ConfigError: ``channels`` names none.
+
+    Example:
+        >>> from roi_progressive import PatchDiscriminator
+        >>> from roi_progressive.testing import check_discriminator
+        >>> check_discriminator(lambda region, in_channels, smallest_px: PatchDiscriminator(in_channels, 4, layers=1))
     """
     if not channels or min(channels) < 1:
         raise ConfigError(f"`channels` must hold numbers of at least 1; got {channels!r}; leave it out for (1, 3)")
     trial, findings = Trial(factory, region, tuple(channels)), list[str]()
     before = RandomState.now()
     try:
-        with in_words(findings, shapes):
+        with _reporting(findings, shapes):
             shapes(trial)
         # What has no map of logits would fail every other check for that reason alone.
         for check in () if findings else CHECKS:
-            with in_words(findings, check):
+            with _reporting(findings, check):
                 check(trial)
     finally:
         before.restore()
     if findings:
         counted = f"{len(findings)} of {len(CHECKS) + 1}"
         raise PluginError(f"`factory` builds a discriminator that fails {counted} checks: {' | '.join(findings)}")
+
+
+class Failure(Exception):
+    """What was expected, what came, and why it matters; one line."""
+
+    def __init__(self, expected: str, came: str, why: str) -> None:
+        super().__init__(f"expected {expected}; got {came}; it matters because {why}")
+
+
+class Trial:
+    """What every check is given.
+
+    Args:
+        factory: As the hook ``roi_discriminator`` would be asked.
+        region: The region it is asked for.
+        channels: The numbers of input channels to try.
+    """
+
+    def __init__(self, factory: DiscriminatorFactory, region: RegionConfig, channels: tuple[int, ...]) -> None:
+        self.factory = factory
+        self.region = region
+        self.channels = channels
+
+    @property
+    def side_px(self) -> int:
+        """The smallest window at full size, on which most checks run."""
+        return self.region.windows_px[0]
+
+    def network(self, channels: int | None = None, smallest_px: int | None = None, *, seed: int = 0) -> nn.Module:
+        """A network, the same for the same seed, in training mode."""
+        torch.manual_seed(seed)
+        made = self.factory(
+            self.region,
+            self.channels[0] if channels is None else channels,
+            self.side_px if smallest_px is None else smallest_px,
+        )
+        if not isinstance(made, nn.Module):
+            raise Failure("a torch.nn.Module", type(made).__name__, "the bank trains what the factory makes")
+        return made.train()
+
+    def twin(self, network: nn.Module, *, seed: int = 0) -> nn.Module:
+        """Another network in the state of this one; built anew, since not every module can be copied."""
+        other = self.network(seed=seed)
+        other.load_state_dict(network.state_dict())
+        return other.to(next((value.dtype for value in network.parameters()), torch.float32))
+
+    def windows(self, n: int = 2, *, channels: int | None = None, height: int = 0, width: int = 0) -> Tensor:
+        """Windows ``[n, C, height, width]`` in [-1, 1], always the same; square where no side is given."""
+        shape = (n, channels or self.channels[0], height or self.side_px, width or height or self.side_px)
+        return torch.rand(shape, generator=torch.Generator().manual_seed(n)) * 2 - 1
+
+
+def logits_of(network: nn.Module, windows: Tensor) -> Tensor:
+    """The network's answer, if it is a finite, non-empty map of logits."""
+    logits: Tensor = network(windows)
+    n = len(windows)
+    if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[:2] != (n, 1) or not logits.numel():
+        came = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise Failure(
+            f"logits [N, 1, h, w], here N = {n}, for windows {list(windows.shape)}",
+            str(came),
+            "each logit is weighted by how much of the region it sees",
+        )
+    if not torch.isfinite(logits).all():
+        raise Failure(
+            f"finite logits for windows {list(windows.shape)} in [-1, 1]",
+            "NaN or infinity",
+            "one of them reaches every weight of the host's generator",
+        )
+    return logits
+
+
+@contextmanager
+def _reporting(findings: list[str], check: Callable[..., None]) -> Iterator[None]:
+    """Collect what a check finds under its name; whatever else is raised inside a network is a finding too."""
+    name = check.__name__
+    try:
+        yield
+    except Failure as failure:
+        findings.append(f"{name}: {failure}")
+    except Exception as error:
+        text = one_line(error)[:200]
+        findings.append(
+            f"{name}: expected no error; got {type(error).__name__}: {text}; it matters because it ends the training"
+        )
+
+
+# -- the checks; each is reported under its function's name ------------------------------------------------------------
 
 
 def shapes(trial: Trial) -> None:
@@ -79,7 +174,7 @@ def minimum_size(trial: Trial) -> None:
         raise Failure(wanted, repr(stated), why)
     logits_of(network, trial.windows(height=stated))
     if stated > 1:
-        with contextlib.suppress(ValueError, RuntimeError):
+        with suppress(ValueError, RuntimeError):
             network(trial.windows(height=stated - 1))
             raise Failure(f"an error for windows of {stated - 1} px, below `min_size_px`", "an answer", why)
 
@@ -90,10 +185,10 @@ def gradient(trial: Trial) -> None:
     ((logits_of(network, windows) - 1) ** 2).mean().backward()
     if windows.grad is None or not _moves(windows.grad):
         raise Failure(
-            "a finite gradient on the windows", _told(windows.grad), "it is all that the generator learns from"
+            "a finite gradient on the windows", _in_words(windows.grad), "it is all that the generator learns from"
         )
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
-    idle = [f"`{name}` {_told(grad)}" for name, grad in gradients.items() if grad is None or not _moves(grad)]
+    idle = [f"`{name}` {_in_words(grad)}" for name, grad in gradients.items() if grad is None or not _moves(grad)]
     if idle:
         raise Failure(
             "a finite gradient on every parameter",
@@ -104,12 +199,12 @@ def gradient(trial: Trial) -> None:
 
 def determinism(trial: Trial) -> None:
     """Two networks in one state give the same logits bit for bit, wherever the random streams stand."""
-    one = trial.network()
-    other, windows = trial.twin(one), trial.windows()
+    network = trial.network()
+    twin, windows = trial.twin(network), trial.windows()
     torch.manual_seed(1)
-    first = logits_of(one, windows)
+    logits = logits_of(network, windows)
     torch.manual_seed(2)
-    if not torch.equal(first, logits_of(other, windows)):
+    if not torch.equal(logits, logits_of(twin, windows)):
         raise Failure(
             "the same logits for the same state and windows",
             "others, so it draws random numbers",
@@ -166,7 +261,7 @@ def autocast(trial: Trial) -> None:
         logits = logits_of(network, windows)
     logits.float().square().mean().backward()
     if windows.grad is None or not _moves(windows.grad):
-        raise Failure("a finite gradient on the windows", _told(windows.grad), "hosts train in mixed precision")
+        raise Failure("a finite gradient on the windows", _in_words(windows.grad), "hosts train in mixed precision")
 
 
 def empty_region(trial: Trial) -> None:
@@ -182,6 +277,59 @@ def empty_region(trial: Trial) -> None:
             f"NaN or infinity on {', '.join(broken)}",
             "outside a small region everything is painted black; guard a division by the spread with an epsilon",
         )
+
+
+def three_steps_in_the_bank(trial: Trial) -> None:
+    """In each region mode: three steps with finite losses move every parameter, and none moves without the region."""
+    for mode in ROI_MODES:
+        region = dataclasses.replace(trial.region, roi_mode=mode, stage=1)
+        torch.manual_seed(0)
+        bank = DiscriminatorBank(Config(regions=(region,), ggd=None), {"A2B": trial.channels[0]}, trial.factory)
+        _train(bank, trial, mode)
+
+
+def _train(bank: DiscriminatorBank, trial: Trial, mode: str) -> None:
+    (region,) = bank.config.regions
+    side = trial.side_px + 16
+    inside = torch.zeros(3, 1, side, side)
+    inside[:2, :, side // 2 - 6 : side // 2 + 4, side // 2 - 4 : side // 2 + 4] = 1
+    masks, empty = RegionMask.from_tensor(inside), RegionMask.from_tensor(inside * 0)
+    before = _copy_of(bank)
+    optimizer = torch.optim.Adam(bank.parameters(), lr=1e-3)
+    for step in range(_N_STEPS):
+        fake, real = trial.windows(3, height=side).requires_grad_(), trial.windows(3, height=side).flip(0)
+        for whose, loss in (
+            ("generator's", bank.generator_loss("A2B", region.name, fake, masks)),
+            ("discriminator's", bank.discriminator_loss("A2B", region.name, fake, masks, real, masks)),
+        ):
+            _backward(loss, f"a finite {whose} loss in step {step + 1} with roi_mode = {mode!r}", bank)
+        optimizer.step()
+        if fake.grad is None or not torch.isfinite(fake.grad).all() or not fake.grad[:2].any() or fake.grad[2].any():
+            raise Failure(
+                f"a gradient on the images with the region and none on the one without, roi_mode = {mode!r}",
+                "another",
+                "a region's term may touch its region only",
+            )
+    unmoved = [name for name, value in bank.named_parameters() if torch.equal(value, before[name])]
+    if unmoved:
+        raise Failure(
+            f"every parameter to have moved after {_N_STEPS} steps, roi_mode = {mode!r}",
+            ", ".join(f"`{name.split('.scales.', 1)[-1]}` stood still" for name in unmoved),
+            "a part that never learns misleads whoever tunes it",
+        )
+    if bank.generator_loss("A2B", region.name, fake, empty) is not None:
+        raise Failure("no loss for a batch without the region", "one", "no region must mean no change")
+
+
+def _backward(loss: Tensor | None, expected: str, bank: nn.Module) -> None:
+    if loss is None or not torch.isfinite(loss):
+        raise Failure(expected, "none" if loss is None else str(float(loss)), "one NaN ends the host's training")
+    bank.zero_grad()
+    loss.backward()
+
+
+def _copy_of(bank: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in bank.named_parameters()}
 
 
 CHECKS: tuple[Callable[[Trial], None], ...] = (
@@ -201,7 +349,7 @@ def _moves(gradient: Tensor) -> bool:
     return bool(torch.isfinite(gradient).all() and gradient.any())
 
 
-def _told(gradient: Tensor | None) -> str:
+def _in_words(gradient: Tensor | None) -> str:
     if gradient is None:
         return "none"
     return "all zero" if torch.isfinite(gradient).all() else "NaN or infinity"

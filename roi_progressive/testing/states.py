@@ -25,10 +25,10 @@ def attributes_of(thing: Any) -> dict[str, Any]:
     return dict(vars(thing)) if hasattr(thing, "__dict__") else {}
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
-    """The names that only one of them has, or that stand for another object."""
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    """The names that only one of the two has, or that stand for another object in each."""
     missing = object()
-    return {name for name in {*one, *other} if one.get(name, missing) is not other.get(name, missing)}
+    return {name for name in {*before, *after} if before.get(name, missing) is not after.get(name, missing)}
 
 
 def n_hooks_of(host: Any) -> int:
@@ -52,12 +52,12 @@ def read(file: io.BytesIO) -> Any:
     return torch.load(file, weights_only=True)
 
 
-def same(one: Any, other: Any) -> bool:
+def same(first: Any, second: Any) -> bool:
     """Whether two nested states are equal bit for bit."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
-    return bool(one == other)
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return list(first) == list(second) and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
+        return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
+    return bool(first == second)

@@ -25,6 +25,14 @@ class ToyHost:
         channels: Width of every network.
         seed: Of the weights; the random streams are left where they stood.
         n_epochs: What it says of the length of its run.
+
+    Example:
+        >>> from roi_progressive.testing import ToyHost
+        >>> host = ToyHost()
+        >>> for batch in host.batches(2):
+        ...     host.step(batch)
+        >>> host.fake_B.shape
+        torch.Size([2, 1, 32, 32])
     """
 
     def __init__(self, folder: str | Path = ".", *, channels: int = 4, seed: int = 0, n_epochs: int = 3) -> None:

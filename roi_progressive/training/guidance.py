@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ..config import Config
 from ..plugins.adapter import Adapter, Translation
 from ..plugins.manager import Plugins
-from ..runtime.finite import DroppedSteps, LateBool, first_not_finite
+from ..runtime.finite import DroppedSteps, LateNumber, first_not_finite
 from ..runtime.rng import ForkedStream
 from ..saving.checkpoint import fitting
+from ..saving.state_checks import adam
 from .learner import Learner
 from .objective import masks_in
 from .tap import Injection, leaf, surrogate
@@ -48,8 +49,8 @@ class Guidance:
         self._pending: Mapping[str, Any] | None = None
         self._translations: list[Translation] = []
         self._injections: list[Injection] = []
-        self._sound: list[LateBool] = []
-        self._discriminators_sound: LateBool | None = None
+        self._contributions_were_finite: list[LateNumber] = []
+        self._discriminators_were_finite: LateNumber | None = None
         self.losses: dict[str, Tensor] = {}
         self.dropped = DroppedSteps()
 
@@ -79,7 +80,7 @@ class Guidance:
             return translations[0].fake.new_zeros(()) if translations else torch.zeros(())
         contribution = self._built(translations).contribution(translations, weights)
         self.losses.update(contribution.losses)
-        self._sound.append(LateBool(contribution.sound))
+        self._contributions_were_finite.append(LateNumber(contribution.is_finite))
         self._translations += [_for_discriminators(translation) for translation in translations]
         injections = [
             Injection(
@@ -100,7 +101,7 @@ class Guidance:
         """A direction came twice: its step was never finished, or the host's forward ran a second time."""
         self._drop_injections(warn=from_script)
         self._translations = []
-        self._sound = []
+        self._contributions_were_finite = []
         if from_script and self._config.regions:
             warnings.warn(
                 "discriminator_step() was not called since the last generator_loss(...), so that the region "
@@ -125,28 +126,32 @@ class Guidance:
         arrived_broken = [injection for injection in self._injections if not injection.was_finite()]
         # A GradScaler meets overflows as a matter of course, and leaves such steps out without a word.
         overflowed = any(injection.is_mixed for injection in arrived_broken)
-        broken = None if all(self._sound) else "a reconstructed image or a loss or gradient of ours"
+        broken = None if all(self._contributions_were_finite) else "a reconstructed image or a loss or gradient of ours"
         if broken is None and arrived_broken and not overflowed:
             broken = f"the host's gradient for {arrived_broken[0].name}"
         self._drop_injections()
-        shown, learner, losses = self._translations, self._learner, None
-        if shown and learner is not None:
-            losses = learner.discriminator_step(shown, weights, overflowed=overflowed, sound=broken is None)
+        translations, learner, losses = self._translations, self._learner, None
+        if translations and learner is not None:
+            losses = learner.discriminator_step(translations, weights, overflowed=overflowed, is_finite=broken is None)
         self.losses.update(losses or {})
         self.abandon()
-        if shown and learner is not None:
-            self._count(shown, learner, broken, files)
+        if translations and learner is not None:
+            self._count(translations, learner, broken, files)
         return losses is not None
 
     def _count(
-        self, shown: Sequence[Translation], learner: Learner, broken: str | None, files: Callable[[], Sequence[str]]
+        self,
+        translations: Sequence[Translation],
+        learner: Learner,
+        broken: str | None,
+        files: Callable[[], Sequence[str]],
     ) -> None:
         """Whether the step counts as left out; the discriminators' gradient is known a step later only."""
-        before = self._discriminators_sound
-        self._discriminators_sound = LateBool(learner.were_finite) if broken is None else None
+        before = self._discriminators_were_finite
+        self._discriminators_were_finite = LateNumber(learner.were_finite) if broken is None else None
         if broken is not None:
             self.losses = {name: torch.full_like(loss, torch.nan) for name, loss in self.losses.items()}
-            self.dropped.dropped(*_cause(shown, broken, files()))
+            self.dropped.dropped(*_cause(translations, broken, files()))
         elif before is not None and not before:
             self.dropped.dropped("the gradient of our discriminators in the step before")
         else:
@@ -156,7 +161,7 @@ class Guidance:
         """Forget the step at hand: nothing of it is collected, learnt or recorded any more."""
         self._drop_injections(warn=False)
         self._translations = []
-        self._sound = []
+        self._contributions_were_finite = []
         for head in (self._heads or {}).values():
             head.stop_recording()
 
@@ -195,6 +200,7 @@ class Guidance:
         Raises:
             CheckpointError: The state belongs to other networks.
         """
+        _check_optimizers(state["learner"])
         self._pending = {"learner": state["learner"], "stream": state["stream"]}
         if state["learner"] is None:
             self._start_over()
@@ -235,6 +241,15 @@ class Guidance:
         for head in (self._heads or {}).values():
             head.remove()
         self._heads = None
+
+
+def _check_optimizers(learner: Mapping[str, Any] | None) -> None:
+    """Look at saved optimizers: torch takes whatever it is given, and fails at the first step."""
+    if learner is None:
+        return
+    for saved in (learner["bank_optimizer"], *learner["head_optimizers"].values()):
+        if saved is not None:
+            adam(saved)
 
 
 def _for_discriminators(translation: Translation) -> Translation:

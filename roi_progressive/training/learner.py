@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,18 +11,21 @@ from torch import Tensor, nn
 
 from ..config import Config, RegionConfig
 from ..errors import CheckpointError, one_line
-from ..method.discriminators import DiscriminatorBank, patch_discriminator_for
-from ..method.foreign_networks import built_by
+from ..method.bank import DiscriminatorBank, Shown
+from ..method.discriminators import DiscriminatorFactory, patch_discriminator_for
+from ..method.foreign_networks import ForeignNetwork
 from ..plugins.adapter import Adapter, Translation
 from ..plugins.manager import Plugins
-from ..runtime.distributed import average_gradients
-from ..runtime.finite import drop_where_not, finite
-from ..runtime.precision import is_mixed, single_precision
+from ..runtime.distributed import average_gradients, n_processes
+from ..runtime.finite import drop_where_not, finite, is_mixed, is_read_late, single_precision
 from ..runtime.rng import ForkedStream
-from .objective import REVERSE, Contribution, GeneratorObjective, masks_of
-from .shares import Shares
+from ..saving.names import REVERSE
+from .objective import Contribution, GeneratorObjective, Shares, masks_of
 from .tap import leaf
 from .uncertainty import GGDWrapper
+
+HOW = ("fused", "foreach", "capturable")
+"""Settings of an optimizer that say how a step is made, and not which."""
 
 
 class Learner:
@@ -79,7 +82,8 @@ class Learner:
             list(self._head_optimizers.values()),
             contribution.reached,
             factor * self._adapter.learning_rates()["generator"],
-            check=self._mixed,
+            contribution.is_finite,
+            mixed=self._mixed,
         )
         return contribution
 
@@ -103,7 +107,7 @@ class Learner:
 
     def _adam(self, network: nn.Module) -> torch.optim.Adam | None:
         parameters = list(network.parameters())
-        return torch.optim.Adam(parameters, lr=0.0, betas=self._adapter.betas()) if parameters else None
+        return _adam(parameters, self._adapter.betas()) if parameters else None
 
     def discriminator_step(
         self,
@@ -111,51 +115,55 @@ class Learner:
         weights: Mapping[str, float],
         *,
         overflowed: bool = False,
-        sound: bool = True,
+        is_finite: bool = True,
     ) -> dict[str, Tensor] | None:
-        """Move the region discriminators one step; those whose region no image holds stay as they are (promise 6).
+        """Move the region discriminators one step; those whose region no image holds stay as they are ("No region, no
+        change").
 
         Args:
             translations: One a direction.
             weights: Stage weight of every active term.
             overflowed: Whether the host's numbers did, so that its own step is left out and ours must be, on all
                 processes alike.
-            sound: Whether this process has numbers to learn from; the others' are learnt from without it.
+            is_finite: Whether this process's numbers are, so that there is something to learn from; what the other
+                processes have is learnt without it.
 
         Returns:
             Their losses, detached, by name; ``None`` where nothing of this process was learnt from.
         """
-        losses: dict[str, Tensor] = {}
         active = [region.name for region in self._config.regions if region.name in weights and region.weight > 0]
-        shown = [(translation, region) for translation in translations for region in active]
+        judged = [(translation, region) for translation in translations for region in active]
         moving = [
             parameter
-            for translation, region in shown
-            if self._shares.anywhere(region, translation.direction)
+            for translation, region in judged
+            if self._shares.held_anywhere(region, translation.direction)
             for parameter in self.bank.networks[f"{translation.direction}_{region}"].parameters()
         ]
-        if overflowed:  # tells the other processes
-            for parameter in moving:
+        found = None
+        if overflowed:
+            if n_processes() == 1:
+                return None
+            for parameter in moving:  # tells the other processes
                 parameter.grad = torch.full_like(parameter, torch.nan)
-        elif sound:
+        elif is_finite:
             with self._stream.active(), single_precision(translations[0].fake):
-                for translation, region in shown:
-                    loss = self._discriminator_loss(translation, region)
-                    if loss is not None:
-                        losses[f"D_{region}_{translation.direction}"] = loss
-                if losses:
-                    torch.stack(list(losses.values())).sum().backward()
-            self.were_finite = finite(parameter.grad for parameter in moving if parameter.grad is not None)
-            if not self._mixed:  # there, `_step` asks all processes
-                drop_where_not(self.were_finite, moving)
+                found = self.bank.discriminator_losses([self._shown(*pair) for pair in judged]) if judged else None
+                if found is not None:
+                    found.values.sum().backward()
+        self.were_finite = finite(parameter.grad for parameter in moving if parameter.grad is not None)
         optimizers = [] if self._bank_optimizer is None else [self._bank_optimizer]
         rate = self._adapter.learning_rates()["discriminator"]
-        moved = _step(optimizers, moving, rate, check=self._mixed)
-        return {name: loss.detach() for name, loss in losses.items()} if moved and sound else None
+        moved = _step(optimizers, moving, rate, self.were_finite, mixed=self._mixed)
+        if not moved or not is_finite:
+            return None
+        keys = {
+            f"{translation.direction}_{region}": f"D_{region}_{translation.direction}" for translation, region in judged
+        }
+        return {} if found is None else dict(zip((keys[key] for key in found.keys), found.values.detach(), strict=True))
 
-    def _discriminator_loss(self, translation: Translation, region: str) -> Tensor | None:
+    def _shown(self, translation: Translation, region: str) -> Shown:
         direction = translation.direction
-        return self.bank.discriminator_loss(
+        return Shown(
             direction,
             region,
             translation.fake,
@@ -205,7 +213,10 @@ class Learner:
 def _restore(optimizer: torch.optim.Adam, saved: Mapping[str, Any]) -> None:
     """Continue with saved moments; ``ValueError`` where they belong to parameters of another shape."""
     # An optimizer goes on with the very tensors it is given, and looks at them in its next step only.
-    optimizer.load_state_dict(copy.deepcopy(dict(saved)))
+    given = copy.deepcopy(dict(saved))
+    for group, own in zip(given["param_groups"], optimizer.param_groups, strict=False):
+        group.update({how: own[how] for how in HOW if how in own})  # how a step is made is this machine's affair
+    optimizer.load_state_dict(given)
     for parameter, moments in optimizer.state.items():
         for name in ("exp_avg", "exp_avg_sq"):
             if moments[name].shape != parameter.shape:
@@ -221,22 +232,33 @@ def _channels(generators: Iterable[str], first: Sequence[Translation]) -> dict[s
     return {direction: channels[direction] for direction in REVERSE if direction in training}
 
 
-def _factory(plugins: Plugins) -> Callable[[RegionConfig, int, int], nn.Module]:
-    def build(region: RegionConfig, in_channels: int, smallest_px: int) -> nn.Module:
+def _factory(plugins: Plugins) -> DiscriminatorFactory:
+    def build(region: RegionConfig, in_channels: int, smallest_px: int) -> nn.Module | ForeignNetwork:
         plugin, network = plugins.first(
             "roi_discriminator", region=region, in_channels=in_channels, smallest_px=smallest_px
         )
         if plugin is None:
             return patch_discriminator_for(region, in_channels, smallest_px)
-        built_by(network, plugin)
-        built: nn.Module = network
-        return built
+        return ForeignNetwork(network, plugin)
 
     return build
 
 
+def _adam(parameters: Sequence[nn.Parameter], betas: tuple[float, float]) -> torch.optim.Adam:
+    """Adam that moves all parameters in one operation, where this torch has one for their device."""
+    try:
+        return torch.optim.Adam(parameters, lr=0.0, betas=betas, fused=True)
+    except RuntimeError:  # e.g. torch before 2.4 on the CPU
+        return torch.optim.Adam(parameters, lr=0.0, betas=betas)
+
+
 def _step(
-    optimizers: Sequence[torch.optim.Adam], moving: Sequence[nn.Parameter], learning_rate: float, *, check: bool
+    optimizers: Sequence[torch.optim.Adam],
+    moving: Sequence[nn.Parameter],
+    learning_rate: float,
+    is_finite: Tensor,
+    *,
+    mixed: bool,
 ) -> bool:
     """One step at the host's rate; parameters without a gradient, and their moments, stay untouched.
 
@@ -244,17 +266,39 @@ def _step(
         optimizers: Of one kind of our networks.
         moving: Those of their parameters that have a gradient on some process.
         learning_rate: The host's.
-        check: Leave the step out, on all processes alike, where a gradient is not finite.
+        is_finite: Whether this process's gradients are, on the parameters' device. Where not, this process gives none;
+            where no process gives any, the step is left out.
+        mixed: Leave the step out on all processes alike where the gradient of one is not finite: that is how a
+            GradScaler finds its scale.
 
     Returns:
-        Whether the step was made.
+        Whether the step was made, as far as can be told without waiting for a device.
     """
-    average_gradients(moving)
-    made = not check or bool(finite(parameter.grad for parameter in moving if parameter.grad is not None))
+    if n_processes() > 1:
+        if not mixed:
+            drop_where_not(is_finite, moving)
+        average_gradients(moving)
+        is_finite = finite(parameter.grad for parameter in moving if parameter.grad is not None)
+    late = is_read_late(is_finite)
+    made = late or bool(is_finite)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        if made:
+        if late:
+            _step_if(is_finite, optimizer)
+        elif made:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return made
+    return made or not mixed
+
+
+def _step_if(is_finite: Tensor, optimizer: torch.optim.Adam) -> None:
+    """A step that is left out where ``is_finite`` turns out false on the device; nobody waits to hear of it."""
+    if optimizer.param_groups[0].get("fused"):
+        optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]  # torch's GradScaler does the same
+        optimizer.step()
+        del optimizer.found_inf  # type: ignore[attr-defined]
+        return
+    # Without that, what was learnt before still moves the parameters a little.
+    drop_where_not(is_finite, [parameter for group in optimizer.param_groups for parameter in group["params"]])
+    optimizer.step()

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import ConfigError, MaskError
-from ..method.discriminators import DiscriminatorBank
+from ..method.bank import DiscriminatorBank, Shown
 from ..method.regions import RegionMask
 from ..plugins.adapter import Translation
 from ..plugins.manager import Plugins
-from ..runtime.finite import drop_where_not, finite, zero_where_not
-from .shares import Shares
+from ..runtime.distributed import n_processes, sums_over_processes
+from ..runtime.finite import finite, is_read_late, largest, zero_where_not
+from ..runtime.uploads import upload
+from ..saving.names import REVERSE
 from .tap import leaf as leaf_of
 from .uncertainty import GGDWrapper
-
-REVERSE = {"A2B": "B2A", "B2A": "A2B"}
+from .uncertainty import terms as ggd_terms
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,15 @@ class Contribution:
     Args:
         value: The weighted sum of all terms, detached.
         gradients: To inject.
-        sound: Whether images, masks, losses and gradients are finite, on the images' device. Where they are not,
-            value and gradients are zero, and the heads' parameters without gradient.
+        is_finite: Whether images, masks, losses and gradients are finite, on the images' device. Where they are not,
+            value and gradients are zero; those left on the heads' parameters are as they came.
         losses: Each term unweighted, detached, by name.
         reached: The parameters of the heads that the terms lead to: on every process the same, since uncertainty does
             not depend on regions.
     """
 
     value: Tensor
-    sound: Tensor
+    is_finite: Tensor
     gradients: list[Gradient] = field(default_factory=list)
     losses: dict[str, Tensor] = field(default_factory=dict)
     reached: list[nn.Parameter] = field(default_factory=list)
@@ -65,23 +67,87 @@ class _Leaves:
     """Detached copies of the host's tensors, one each, on which our terms are computed.
 
     Args:
-        sound: Whether the images are finite; zeros take their place where not, lest a plugin's network take up NaN in
-            its running statistics.
+        largest_of_images: Where a plugin sees the images, their largest number: zeros take the images' place where it is
+            not finite, lest a plugin's network take up NaN in its running statistics.
     """
 
-    def __init__(self, sound: Tensor) -> None:
-        self._sound = sound
+    def __init__(self, largest_of_images: Tensor | None) -> None:
+        flag = None if largest_of_images is None else largest_of_images < math.inf
+        self._are_finite: Tensor | bool = True if flag is None else flag if is_read_late(flag) else bool(flag)
         self.pairs: list[tuple[Tensor, Tensor, str, bool]] = []
 
     def of(self, tensor: Tensor, name: str) -> Tensor:
         for known, leaf, _, _ in self.pairs:
             if known is tensor:
                 return leaf
-        return self.add(tensor, leaf_of(zero_where_not(self._sound, tensor.detach())), name, is_image=True)
+        return self.add(tensor, leaf_of(zero_where_not(self._are_finite, tensor.detach())), name, is_image=True)
 
     def add(self, tensor: Tensor, leaf: Tensor, name: str, *, is_image: bool) -> Tensor:
         self.pairs.append((tensor, leaf, name, is_image))
         return leaf
+
+
+class Shares:
+    """What one process's means weigh among those of all, term by term; 1 where there is one process.
+
+    A host's gradients are averaged over the processes afterwards (DDP), and so are ours. A mean over n of the N windows
+    that all P processes hold together must therefore weigh n P / N: one tumour here and three there count 1 : 3.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, tuple[int, int]] = {}
+
+    def count(self, translations: Sequence[Translation], config: Config) -> None:
+        """Count a step's windows and pixels over all processes, in one small exchange.
+
+        Args:
+            translations: The same directions on every process.
+            config: Tells the regions.
+        """
+        own: dict[str, int] = {}
+        for translation in translations:
+            direction = translation.direction
+            own[f"ggd_{direction}"] = translation.fake.numel()
+            for region in config.regions:
+                own[f"fake_{direction}_{region.name}"] = _n_windows(translation.masks.get(region.name))
+                own[f"real_{direction}_{region.name}"] = _n_windows(translation.real_masks.get(region.name))
+        for (name, count), total in zip(own.items(), sums_over_processes(list(own.values())), strict=True):
+            self._counts[name] = count, total
+
+    def ggd(self, direction: str) -> float:
+        """Weight of a mean over the pixels of this process's generated images."""
+        return self._of(f"ggd_{direction}")
+
+    def fake(self, region: str, direction: str) -> float:
+        """Weight of a mean over this process's generated windows of a region."""
+        return self._of(f"fake_{direction}_{region}")
+
+    def of_windows(self) -> dict[str, float]:
+        """Weights of the means over generated and real windows: ``fake_A2B_tumor``, ``real_A2B_tumor``, ..."""
+        return {name: self._of(name) for name in self._counts if not name.startswith("ggd_")}
+
+    def held_anywhere(self, region: str, direction: str) -> bool:
+        """Whether any process holds a window of the region, generated or real."""
+        return any(self._counts.get(f"{kind}_{direction}_{region}", (0, 0))[1] for kind in ("fake", "real"))
+
+    def _of(self, name: str) -> float:
+        count, total = self._counts.get(name, (1, n_processes()))
+        return count * n_processes() / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """Terms of one kind.
+
+    Args:
+        names: With their direction, ``G_tumor_A2B``, ...
+        weights: In the sum of all.
+        values: ``[len(names)]``.
+    """
+
+    names: tuple[str, ...]
+    weights: tuple[float, ...]
+    values: Tensor
 
 
 class GeneratorObjective:
@@ -115,60 +181,93 @@ class GeneratorObjective:
         Returns:
             What to inject; nothing at all where no term applies. Gradients of the heads' parameters are left on them.
         """
-        sound = finite(_images_of(translations)) & all(mask.is_finite for mask in masks_in(translations))
-        leaves, losses, terms = _Leaves(sound), dict[str, Tensor](), list[Tensor]()
         shares = shares or Shares()
-        for translation in translations:
-            for name, (loss, weight) in self._terms(translation, weights, leaves, shares).items():
-                losses[name] = loss.detach()
-                if weight > 0:
-                    terms.append(weight * loss)
+        images = largest(_images_of(translations))
+        leaves = _Leaves(images if self._shown_to_plugins else None)
+        terms = [
+            *self._region_terms(translations, weights, leaves, shares),
+            *self._ggd_terms(translations, weights, leaves, shares),
+        ]
+        taken = {name for term in terms for name in term.names}
+        terms += self._extra_terms(translations, leaves, taken)
+        losses = {name: loss for term in terms for name, loss in zip(term.names, term.values.detach(), strict=True)}
+        losses = {name: losses[name] for name in sorted(losses, key=_as_shown(translations, self._config))}
+        masks_are_finite = all(mask.is_finite for mask in masks_in(translations))
         if not terms:
-            return Contribution(translations[0].fake.new_zeros(()), sound, losses=losses)
-        total = reduce(torch.add, terms)
+            return Contribution(translations[0].fake.new_zeros(()), _are_finite([images], masks_are_finite))
+        total = _weighted_sum(terms)
         if not total.requires_grad:  # a plugin's constant, where the region it speaks of is absent
-            return Contribution(zero_where_not(sound, total), sound & finite([total]), losses=losses)
+            is_finite = _are_finite([images, total], masks_are_finite)
+            return Contribution(zero_where_not(is_finite, total), is_finite, losses=losses)
         heads = [head.head for head in self._heads.values() if head.head is not None]
         head_parameters = [p for head in heads for p in head.parameters() if p.requires_grad]
         inputs = [leaf for _, leaf, _, _ in leaves.pairs]
         found = torch.autograd.grad(total, [*inputs, *head_parameters], allow_unused=True)
-        sound = sound & finite([total, *(gradient for gradient in found if gradient is not None)])
+        is_finite = _are_finite([images, total, *found], masks_are_finite)
         for parameter, gradient in zip(head_parameters, found[len(inputs) :], strict=True):
             parameter.grad = gradient
         reached = [parameter for parameter in head_parameters if parameter.grad is not None]
-        drop_where_not(sound, reached)
+        # On the CPU it is read once, elsewhere not at all.
+        known = is_finite if is_read_late(is_finite) else bool(is_finite)
         gradients = [
-            Gradient(tensor, zero_where_not(sound, gradient), name, is_image)
+            Gradient(tensor, zero_where_not(known, gradient), name, is_image)
             for (tensor, _, name, is_image), gradient in zip(leaves.pairs, found, strict=False)
             # A frozen generator's image takes no gradient, and neither do features that are the source itself.
             if gradient is not None and tensor.requires_grad
         ]
-        return Contribution(zero_where_not(sound, total.detach()), sound, gradients, losses, reached)
+        return Contribution(zero_where_not(known, total.detach()), is_finite, gradients, losses, reached)
 
-    def _terms(
-        self, translation: Translation, weights: Mapping[str, float], leaves: _Leaves, shares: Shares
-    ) -> dict[str, tuple[Tensor, float]]:
-        direction = translation.direction
-        terms: dict[str, tuple[Tensor, float]] = {}
-        for region in self._config.regions:
-            if region.name not in weights or region.weight == 0:
-                continue
-            fake = leaves.of(translation.fake, f"the generated image of {direction}")
-            masks = masks_of(translation.masks, region.name, f"the source images of {direction}")
-            loss = self._bank.generator_loss(direction, region.name, fake, masks)
-            if loss is not None:
-                weight = weights[region.name] * region.weight * shares.fake(region.name, direction)
-                terms[f"G_{region.name}_{direction}"] = (loss, weight)
+    @property
+    def _shown_to_plugins(self) -> bool:
+        """Whether a plugin's network or term sees the images."""
+        return self._bank.has_foreign_networks or bool(self._plugins.names("roi_generator_losses"))
+
+    def _region_terms(
+        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
+    ) -> Iterator[_Terms]:
+        shown, factors = [], {}
+        for translation in translations:
+            direction = translation.direction
+            for region in self._config.regions:
+                weight = weights.get(region.name, 0.0) * region.weight
+                if weight == 0:
+                    continue
+                fake = leaves.of(translation.fake, f"the generated image of {direction}")
+                masks = masks_of(translation.masks, region.name, f"the source images of {direction}")
+                of = Shown(direction, region.name, fake, masks)
+                shown.append(of)
+                factors[of.key] = (f"G_{region.name}_{direction}", weight * shares.fake(region.name, direction))
+        found = self._bank.generator_losses(shown) if shown else None
+        if found is not None:
+            names, of_each = zip(*(factors[key] for key in found.keys), strict=True)
+            yield _Terms(names, of_each, found.values)
+
+    def _ggd_terms(
+        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
+    ) -> Iterator[_Terms]:
         ggd = self._config.ggd
-        if ggd is not None and "ggd" in weights and ggd.weight > 0:
-            weight = weights["ggd"] * ggd.weight * shares.ggd(direction)
-            terms[f"ggd_{direction}"] = (self._ggd(translation, ggd.target, leaves), weight)
-        taken = {term.removesuffix(f"_{direction}") for term in terms}
-        for name, loss in self._extra(translation, leaves, taken).items():
-            terms[f"{name}_{direction}"] = (loss, 1.0)
-        return terms
+        weight = 0.0 if ggd is None else weights.get("ggd", 0.0) * ggd.weight
+        if ggd is None or weight == 0:
+            return
+        asked, made = [], []
+        for translation in translations:
+            output, truth, made_by, kind = self._residual_of(translation, ggd.target)
+            leaf = leaves.of(output, f"the {kind} image of {translation.direction}")
+            asked.append((self._heads[made_by], output, leaf - truth.detach(), leaf))
+            made.append((output, made_by))
+        found = ggd_terms(asked)
+        for (output, made_by), term in zip(made, found, strict=True):
+            if term.features is not output:
+                leaves.add(term.features, term.leaf, f"the features of generator {made_by}", is_image=False)
+        directions = [translation.direction for translation in translations]
+        yield _Terms(
+            tuple(f"ggd_{direction}" for direction in directions),
+            tuple(weight * shares.ggd(direction) for direction in directions),
+            torch.stack([term.loss for term in found]),
+        )
 
-    def _ggd(self, translation: Translation, configured: str, leaves: _Leaves) -> Tensor:
+    def _residual_of(self, translation: Translation, configured: str) -> tuple[Tensor, Tensor, str, str]:
+        """Image, its truth, which generator made it, and of which kind it is."""
         direction = translation.direction
         target = self._target(translation) if configured == "auto" else configured
         output, truth, made_by = {
@@ -184,12 +283,7 @@ class GeneratorObjective:
                 f"`ggd.target` is {configured!r} and needs {missing} for {direction}; the host gave none; "
                 f"choose another target or set ggd = false"
             )
-        name = {"paired": "generated", "cycle": "reconstructed", "identity": "identity"}[target]
-        leaf = leaves.of(output, f"the {name} image of {direction}")
-        term = self._heads[made_by].term(output, leaf - truth.detach(), leaf)
-        if term.features is not output:
-            leaves.add(term.features, term.leaf, f"the features of generator {made_by}", is_image=False)
-        return term.loss
+        return output, truth, made_by, {"paired": "generated", "cycle": "reconstructed"}.get(target, target)
 
     def _target(self, translation: Translation) -> str:
         """What ``auto`` stands for: the data decide."""
@@ -198,9 +292,17 @@ class GeneratorObjective:
         cycled = translation.reconstruction is not None and REVERSE[translation.direction] in self._heads
         return "cycle" if cycled else "identity"
 
-    def _extra(self, translation: Translation, leaves: _Leaves, taken: set[str]) -> dict[str, Tensor]:
+    def _extra_terms(self, translations: Sequence[Translation], leaves: _Leaves, taken: set[str]) -> Iterator[_Terms]:
         if not self._plugins.names("roi_generator_losses"):
-            return {}
+            return
+        for translation in translations:
+            suffix = f"_{translation.direction}"
+            own = {name.removesuffix(suffix) for name in taken if name.endswith(suffix)}
+            found = self._extra(translation, leaves, own)
+            for name, loss in found.items():
+                yield _Terms((name + suffix,), (1.0,), loss.reshape(1))
+
+    def _extra(self, translation: Translation, leaves: _Leaves, taken: set[str]) -> dict[str, Tensor]:
         direction = translation.direction
 
         def cut_off(image: Tensor | None, kind: str) -> Tensor | None:
@@ -215,9 +317,36 @@ class GeneratorObjective:
         return self._plugins.merged("roi_generator_losses", taken, translation=seen)
 
 
+def _weighted_sum(terms: Sequence[_Terms]) -> Tensor:
+    """Of all terms; in the widest of their types, on the device of the first."""
+    values = [term.values for term in terms]
+    every = values[0] if len(values) == 1 else torch.cat(values)
+    weights = np.array([weight for term in terms for weight in term.weights])
+    (there,) = upload([weights if every.dtype == torch.float64 else weights.astype(np.float32)], every.device)
+    return (every * there).sum()
+
+
+def _are_finite(tensors: Sequence[Tensor | None], masks_are_finite: bool) -> Tensor:
+    is_finite = finite(tensor for tensor in tensors if tensor is not None)
+    return is_finite if masks_are_finite else torch.zeros_like(is_finite)
+
+
+def _as_shown(translations: Sequence[Translation], config: Config) -> Callable[[str], tuple[int, int]]:
+    """The order of the terms' names: a direction's regions, uncertainty and whatever plugins add, then the next one's."""
+    directions = [translation.direction for translation in translations]
+    ours = [*(f"G_{region.name}" for region in config.regions), "ggd"]
+
+    def place(name: str) -> tuple[int, int]:
+        term, _, direction = name.rpartition("_")
+        return directions.index(direction), ours.index(term) if term in ours else len(ours)
+
+    return place
+
+
 def _images_of(translations: Sequence[Translation]) -> list[Tensor]:
+    """Each once: one direction's source is the other's real image."""
     images = [image for t in translations for image in (t.source, t.fake, t.real, t.reconstruction, t.identity)]
-    return [image for image in images if image is not None]
+    return list({id(image): image for image in images if image is not None}.values())
 
 
 def masks_in(translations: Sequence[Translation]) -> list[RegionMask]:
@@ -237,3 +366,7 @@ def masks_of(masks: Mapping[str, RegionMask], region: str, whose: str) -> Region
             f"give the data set to `attach`, or the masks to `generator_loss`"
         )
     return masks[region]
+
+
+def _n_windows(masks: RegionMask | None) -> int:
+    return 0 if masks is None else sum(box is not None for box in masks.boxes)

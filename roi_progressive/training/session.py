@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..errors import ConfigError, MaskError
+from ..errors import CheckpointError, ConfigError, MaskError
 from ..method.regions import RegionMask
-from ..method.stages import Stage, StageController
+from ..method.stages import EpochMeans, Stage, StageController
 from ..plugins import masks as mask_files
-from ..plugins import plugin_answers
-from ..plugins.adapter import Adapter, Translation
+from ..plugins.adapter import Adapter, DomainMasks, Translation, Uncertainty
 from ..plugins.manager import Plugins
 from ..plugins.patching import Patches
-from ..plugins.recognition import adapter_for
-from ..saving.checkpoint import load_checkpoint
-from .session_state import SessionState
-from .uncertainty import Uncertainty
+from ..runtime.distributed import is_main_process, n_processes
+from ..runtime.rng import RandomState
+from ..saving.checkpoint import check_config, checkpoint_name, fitting, load_checkpoint, save_checkpoint
+from ..saving.state_checks import whole
+from .guidance import Guidance
 
 _MARK = "_roi_progressive_attached"
 
@@ -52,10 +54,24 @@ def attach(
         MaskError: Masks are missing, or cannot follow the images of ``dataset``.
         CheckpointError: The host continues a run, and our file of it is missing or damaged.
         PluginError: A plugin cannot be registered.
+
+    Example:
+        >>> import roi_progressive
+        >>> from roi_progressive.testing import ToyHost, phantom_config
+        >>> host = ToyHost()
+        >>> with roi_progressive.attach(host, config=phantom_config()) as session:
+        ...     for epoch in range(1, 3):
+        ...         stage = session.start_epoch(epoch)
+        ...         for batch in host.batches():
+        ...             host.step(batch)
+        >>> print(stage)
+        stage 1 (whole + tumor + ggd)
+        >>> sorted(session.losses())
+        ['D_tumor_A2B', 'D_tumor_B2A', 'G_tumor_A2B', 'G_tumor_B2A', 'ggd_A2B', 'ggd_B2A']
     """
     settings = _as_config(config)
     manager = Plugins(plugins, defaults=[mask_files])
-    adapter = adapter_for(host, settings, manager)
+    adapter = manager.adapter_for(host, settings)
     length = n_epochs if n_epochs is not None else adapter.n_epochs()
     if length is None:
         raise ConfigError("`n_epochs` must be given for this host; got none; give the length of the run in epochs")
@@ -76,15 +92,52 @@ def _as_config(config: Config | Mapping[str, Any] | str | Path | None) -> Config
     return Config.from_toml(config) if isinstance(config, (str, Path)) else Config.from_mapping(config)
 
 
-class Session(SessionState):
+class Session:
     """A host under guidance. Made by ``attach``; a context manager that closes itself.
 
     Scripts call ``start_epoch``, ``generator_loss`` and ``discriminator_step``; hosts with an adapter only
-    ``start_epoch``.
+    ``start_epoch``. What adapters and plugins may call is ``GuidedSession``.
+
+    Attributes:
+        config: The session's configuration.
+
+    Example:
+        A script of one generator, with its own loss and two calls of ours in every step:
+
+        >>> import torch
+        >>> import roi_progressive
+        >>> from roi_progressive.testing import phantom_batch, phantom_config
+        >>> generator = torch.nn.Conv2d(1, 1, 3, padding=1)
+        >>> optimizer = torch.optim.Adam(generator.parameters())
+        >>> session = roi_progressive.attach({"A2B": generator}, config=phantom_config(ggd=None), n_epochs=1)
+        >>> _ = session.start_epoch(0)
+        >>> batch = phantom_batch()
+        >>> fake_B = generator(batch["A"])
+        >>> loss = fake_B.abs().mean() + session.generator_loss(
+        ...     real_A=batch["A"], fake_B=fake_B, real_B=batch["B"],
+        ...     masks_A={"tumor": batch["A_tumor"]}, masks_B={"tumor": batch["B_tumor"]},
+        ... )
+        >>> loss.backward()
+        >>> optimizer.step()
+        >>> session.discriminator_step()
+        >>> sorted(session.losses())
+        ['D_tumor_A2B', 'G_tumor_A2B']
+        >>> session.close()
     """
 
     def __init__(self, adapter: Adapter, config: Config, plugins: Plugins, n_epochs: int) -> None:
-        super().__init__(adapter, config, plugins, n_epochs)
+        self.config = config
+        self._adapter = adapter
+        self._plugins = plugins
+        self._stages = StageController(config, n_epochs, plugins.stages(config, n_epochs))
+        self._guidance = Guidance(config, adapter, plugins)
+        self._epoch_means = EpochMeans()
+        self._arrived: tuple[Mapping[str, Any], torch.device | str] | None = None
+        self._batch_in_step: Mapping[str, Any] | None = None
+        self._masks: DomainMasks = {"A": {}, "B": {}}
+        self._in_step = False
+        self._n_steps = 0
+        self._host_random: RandomState | None = None
         self._patches = Patches()
         self._closed = False
 
@@ -111,9 +164,7 @@ class Session(SessionState):
                 f"{type(dataset).__name__}; give the loader that is trained on, or bring the masks in the batch "
                 f"(`batch_key`; for scripts: `generator_loss`)"
             )
-        masked = mask_files.masked_dataset(
-            layout, regions, lambda path, names: plugin_answers.mask_files(self._plugins, path, names)
-        )
+        masked = mask_files.masked_dataset(layout, regions, self._plugins.mask_files)
         self._patches.set(layout.loader, "dataset", masked)
 
     # -- the two calls of a user's script -------------------------------------------------------------------------
@@ -127,7 +178,9 @@ class Session(SessionState):
         Raises:
             ConfigError: The epoch lies before the one the run already stood at.
         """
-        self._restore_host_random()
+        if self._host_random is not None:  # came with a loaded state, for the start of its next epoch
+            self._host_random.restore()
+            self._host_random = None
         before = self._stages.stage if self._stages.epoch is not None else None
         if self.config.stages.trigger == "plateau":
             self._stages.observe(self._epoch_means.take())
@@ -191,9 +244,33 @@ class Session(SessionState):
         a, b = _region_masks(masks_A, real_A), _region_masks(masks_B, real_B)
         translations = []
         if fake_B is not None:
-            translations.append(Translation("A2B", real_A, fake_B, real_B, rec_A, idt_B, a, b, paired))
+            translations.append(
+                Translation(
+                    "A2B",
+                    source=real_A,
+                    fake=fake_B,
+                    real=real_B,
+                    reconstruction=rec_A,
+                    identity=idt_B,
+                    masks=a,
+                    real_masks=b,
+                    paired=paired,
+                )
+            )
         if fake_A is not None:
-            translations.append(Translation("B2A", real_B, fake_A, real_A, rec_B, idt_A, b, a, paired))
+            translations.append(
+                Translation(
+                    "B2A",
+                    source=real_B,
+                    fake=fake_A,
+                    real=real_A,
+                    reconstruction=rec_B,
+                    identity=idt_A,
+                    masks=b,
+                    real_masks=a,
+                    paired=paired,
+                )
+            )
         return self._guidance.contribute(translations, self._weights(), host_scale=False)
 
     def discriminator_step(self) -> None:
@@ -223,6 +300,11 @@ class Session(SessionState):
         return dict(self._guidance.losses)
 
     @property
+    def n_processes(self) -> int:
+        """How many processes train the host together (``torch.distributed``); 1 where one trains alone."""
+        return n_processes()
+
+    @property
     def dropped_steps(self) -> int:
         """Steps left out so far because an image, a mask or a gradient was infinite or NaN; each was warned of."""
         return self._guidance.dropped.total
@@ -250,10 +332,123 @@ class Session(SessionState):
             raise ConfigError(f"`direction` must be one of {', '.join(heads)}; got {direction!r}")
         return heads[direction].uncertainty(source)
 
+    # -- the host's steps, as an adapter reports them (`GuidedSession`) ---------------------------------------------
+
+    def masks_arrived(self, batch: Mapping[str, Any], device: torch.device | str) -> None:
+        """The host takes a batch: keep it until a training step asks for its masks (a batch to validate needs none).
+
+        Args:
+            batch: The host's, with our masks in it.
+            device: Where the host has put the images.
+        """
+        self._arrived = batch, device
+
+    def step_started(self) -> None:
+        """The host's training step begins: its forwards count from here on.
+
+        Raises:
+            MaskError: The batch at hand carries no masks.
+        """
+        if self._arrived is not None:
+            batch, device = self._arrived
+            self._masks = mask_files.masks_in_batch(batch, self.config.regions, device)
+            self._arrived, self._batch_in_step = None, batch
+        self._in_step = True
+        self._guidance.start()
+
+    def translated(self) -> None:
+        """The host's forward is done, its backward to come: lay our gradient on the generated images."""
+        if self._in_step and torch.is_grad_enabled():
+            self._guidance.contribute(self._adapter.translations(self._masks), self._weights(), host_scale=True)
+
+    def step_finished(self) -> None:
+        """The host's step is done: move our discriminators."""
+        self._in_step = False
+        was_guided = self._guidance.finish(self._weights(), self._broken_files)
+        self._batch_in_step = None
+        if was_guided:
+            self._n_steps += 1
+            if self.config.stages.trigger == "plateau":
+                self._epoch_means.add(self._guidance.losses)
+            self._plugins.call("roi_step_finished", step=self._n_steps, losses=dict(self._guidance.losses))
+
+    def step_abandoned(self) -> None:
+        """The host's step failed: forget it, so that a loop that goes on starts the next one afresh."""
+        self._in_step, self._batch_in_step = False, None
+        self._guidance.abandon()
+
+    def _broken_files(self) -> list[str]:
+        """The batch's image files that hold numbers that are not finite; waits for the device."""
+        batch = self._batch_in_step
+        known = () if batch is None else self._adapter.image_files(batch)
+        return [path for path, image in known if not torch.isfinite(image).all()]
+
+    def _weights(self) -> dict[str, float]:
+        return {term: weight for term, weight in self._stages.weights().items() if weight > 0}
+
+    # -- what outlives the session: its state as plain values -----------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write our checkpoint; an older file stays whole until the new one is complete.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        save_checkpoint(Path(path), self.state_dict())
+        self._plugins.call("roi_checkpoint_saved", path=Path(path))
+
+    def save_epoch(self, folder: str | Path, epoch: int | str) -> None:
+        """Write our checkpoint beside the host's files of an epoch, as ``checkpoint_name`` calls it; of several
+        processes the first one writes.
+
+        Args:
+            folder: The host's own.
+            epoch: In the host's own count, or its own word, such as ``latest``.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        if is_main_process():
+            self.save(Path(folder) / checkpoint_name(epoch))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything of ours, and with ``resume = "exact"`` the host's moments, pools and random streams."""
+        exact = self.config.resume == "exact"
+        return {
+            "config": json.dumps(self.config.to_mapping()),
+            "guidance": self._guidance.state_dict(),
+            "stages": self._stages.state_dict(),
+            "epoch_means": self._epoch_means.state_dict(),
+            "steps": self._n_steps,
+            "host": self._adapter.host_state() if exact else None,
+            "host_random": RandomState.now().to_plain() if exact else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken; networks not yet built are restored at the first step.
+
+        Raises:
+            CheckpointError: The state belongs to other regions, or lacks what ``resume = "exact"`` needs.
+        """
+        with fitting():
+            check_config(Config.from_mapping(json.loads(state["config"])), self.config)
+            if self.config.resume == "exact" and state["host"] is None:
+                raise CheckpointError(
+                    '`resume` is "exact", but the checkpoint was saved without it and lacks the host\'s state; '
+                    'continue with resume = "networks"'
+                )
+            self._stages.load_state_dict(state["stages"])
+            self._epoch_means.load_state_dict(state["epoch_means"])
+            self._n_steps = whole("steps", state["steps"])
+            self._guidance.load_state_dict(state["guidance"])
+            if self.config.resume == "exact":
+                self._adapter.load_host_state(state["host"])
+                self._host_random = RandomState.from_plain(state["host_random"])
+
     # -- the end --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take every patch and hook off the host again (promise 2); a second call does nothing."""
+        """Take every patch and hook off the host again ("Detach leaves no trace"); a second call does nothing."""
         self._closed = True
         self._guidance.close()
         self._patches.undo()

@@ -7,6 +7,7 @@ sum rule this is exactly the gradient of the summed loss, in the one pass the ho
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..runtime.finite import LateBool, finite
-from ..runtime.precision import is_mixed
+from ..runtime.finite import LateNumber, is_mixed, largest
 
 
 def leaf(tensor: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class Injection:
         self.name = name
         self.fired = False
         self.is_mixed = is_mixed(tensor)
-        self._finite: LateBool | None = None
+        self._largest: LateNumber | None = None
         self.scale: Tensor | None = None
         self._gradient: Tensor | None = gradient
         self._balance = balance
@@ -63,17 +63,21 @@ class Injection:
         if self.fired or scale is None or self._gradient is None:
             return None
         self.fired = True
-        ours = (self._gradient * scale).to(host_gradient.dtype)
-        self._gradient = None
-        if self._balance is not None:
-            ours = ours * balance_factor(ours, host_gradient, self._balance)
-        summed = host_gradient + ours
-        self._finite = LateBool(finite([summed]))
+        ours, self._gradient = self._gradient, None
+        if self._balance is None and ours.dtype == host_gradient.dtype:
+            summed = _plus(host_gradient, ours, scale)
+        else:
+            ours = (ours * scale).to(host_gradient.dtype)
+            if self._balance is not None:
+                ours = ours * balance_factor(ours, host_gradient, self._balance)
+            summed = host_gradient + ours
+        found = largest([summed])
+        self._largest = None if found is None else LateNumber(found)
         return summed
 
     def was_finite(self) -> bool:
         """Whether the gradient that arrived was, with ours under its scale; also where none has arrived."""
-        return self._finite is None or bool(self._finite)
+        return self._largest is None or math.isfinite(float(self._largest))
 
     def finish(self, *, warn: bool = True) -> None:
         """Take the hook away; ``warn`` where the host's backward never came by."""
@@ -86,6 +90,11 @@ class Injection:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+
+def _plus(host: Tensor, ours: Tensor, scale: Tensor | float) -> Tensor:
+    """``host + scale * ours`` in one operation."""
+    return torch.addcmul(host, ours, scale) if isinstance(scale, Tensor) else torch.add(host, ours, alpha=scale)
 
 
 def balance_factor(ours: Tensor, host: Tensor, share: float) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,25 +13,10 @@ from torch import Tensor, nn
 from ..config import GGDConfig
 from ..errors import ShapeError
 from ..method.ggd import GGDHead, ggd_nll, ggd_variance
+from ..plugins.adapter import Uncertainty
 from ..runtime.rng import ForkedStream, RandomState
 from .features import FeatureCapture, image_of, samples_within
 from .tap import leaf as leaf_of
-
-
-class Uncertainty(NamedTuple):
-    """What a generator says of an image; each ``[N, C, H, W]``.
-
-    Attributes:
-        image: The generated image, in [-1, 1].
-        scale: α of every pixel, in the image's units.
-        shape: β of every pixel (2 Gaussian, 1 Laplace).
-        sigma: The standard deviation the two stand for, in the image's units.
-    """
-
-    image: Tensor
-    scale: Tensor
-    shape: Tensor
-    sigma: Tensor
 
 
 class GGDTerm(NamedTuple):
@@ -89,13 +74,8 @@ class GGDWrapper:
             residual: Predicted minus true image; a leaf, or made from one.
             leaf: The leaf that ``residual`` was made from; the head reads it where the image is all it has.
         """
-        features = self._features(output)
-        cut_off = leaf if leaf is not None and features is output else leaf_of(features)
-        # A host may translate both domains in one call, and go on with parts of what it got.
-        rows = slice(None) if features is output else samples_within(output, len(features))
-        scale, shape = self._maps(cut_off[rows], output.shape)
-        loss = ggd_nll(residual, scale, shape, epsilon=self.config.epsilon)
-        return GGDTerm(loss, features, cut_off)
+        (term,) = terms([(self, output, residual, leaf)])
+        return term
 
     @torch.no_grad()
     def uncertainty(self, source: Tensor) -> Uncertainty:
@@ -113,7 +93,8 @@ class GGDWrapper:
         try:
             with listening:
                 image = self._image(source)
-                scale, shape = self._maps(leaf_of(self._features(image)), image.shape)
+                features = leaf_of(self._features(image))
+                scale, shape = (_fit(of, image.shape) for of in self._built_head(features, image.shape)(features))
         finally:
             random_state.restore()
             for buffer, before in statistics:
@@ -169,16 +150,46 @@ class GGDWrapper:
         found = None if self._capture is None else self._capture.features_of(output)
         return output if found is None else found
 
-    def _maps(self, features: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    def _built_head(self, features: Tensor, shape: torch.Size) -> GGDHead:
         if self.head is None:
             self.head = self._head_for(features, shape[1])
-        scale, beta = self.head(features)
-        return _fit(scale, shape), _fit(beta, shape)
+        return self.head
 
     def remove(self) -> None:
         """Take all hooks off the generator."""
         if self._capture is not None:
             self._capture.remove()
+
+
+def terms(of: Sequence[tuple[GGDWrapper, Tensor, Tensor, Tensor | None]]) -> list[GGDTerm]:
+    """``GGDWrapper.term`` of several wrappers and outputs; what has the same shapes and bounds is computed together.
+
+    Args:
+        of: A wrapper, and the arguments of its ``term``.
+    """
+    cut_offs: list[tuple[Tensor, Tensor]] = []
+    together: dict[Any, list[tuple[int, GGDHead, Tensor, Tensor]]] = {}
+    residuals = [residual for _, _, residual, _ in of]
+    for place, (wrapper, output, _, leaf) in enumerate(of):
+        features = wrapper._features(output)
+        cut_off = leaf if leaf is not None and features is output else leaf_of(features)
+        cut_offs.append((features, cut_off))
+        # A host may translate both domains in one call, and go on with parts of what it got.
+        rows = slice(None) if features is output else samples_within(output, len(features))
+        head = wrapper._built_head(cut_off, output.shape)
+        scale, shape = head.logits(cut_off[rows])
+        alike = (head.min_scale, head.shape_range, wrapper.config.epsilon, scale.shape, scale.dtype, output.shape)
+        together.setdefault(alike, []).append((place, head, scale, shape))
+    losses: dict[int, Tensor] = {}
+    for (_, _, epsilon, *_, size), found in together.items():
+        logits = torch.cat([scale for _, _, scale, _ in found] + [shape for _, _, _, shape in found])
+        scales, shapes = _fit(found[0][1].bounded(logits), size).chunk(2)
+        residual = torch.cat([residuals[place] for place, *_ in found]) if len(found) > 1 else residuals[found[0][0]]
+        each = ggd_nll(residual, scales, shapes, reduction="none", epsilon=epsilon).view(len(found), -1)
+        # mean()'s own backward fills a whole tensor
+        for (place, *_), loss in zip(found, (each.sum(dim=1) / each.shape[1]).unbind(), strict=True):
+            losses[place] = loss
+    return [GGDTerm(losses[place], *cut_off) for place, cut_off in enumerate(cut_offs)]
 
 
 def _fit(maps: Tensor, shape: torch.Size) -> Tensor:

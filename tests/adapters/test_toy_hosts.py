@@ -277,7 +277,7 @@ def test_a_model_that_only_translates_needs_no_masks_and_shows_sigma(build_toy: 
 
 def test_exact_is_refused_where_several_processes_train(build_toy: Any, tiny: Any, monkeypatch: Any) -> None:
     model, loader = build_toy("pix2pix")
-    monkeypatch.setattr("roi_progressive.adapters.dialect.n_processes", lambda: 2)
+    monkeypatch.setattr("roi_progressive.training.session.n_processes", lambda: 2)
     with pytest.raises(ConfigError, match="single process"):
         attach(model, loader, tiny(resume="exact"))
 

@@ -9,7 +9,6 @@ directions.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,12 @@ from PIL import Image
 from roi_progressive.data.phantom.anatomy import BoolArray, Canvas, paint_patient
 from roi_progressive.data.phantom.tissue import LESION_TYPES, PHANTOM_VERSION, PHASES, FloatArray
 from roi_progressive.errors import ConfigError, DataError
-from roi_progressive.saving.whole_files import writing
+from roi_progressive.saving.names import DOMAINS, SPLITS
+from roi_progressive.saving.records import read_json, write_json
+from roi_progressive.saving.whole_files import require_new_or_empty, writing
 
 REGIONS = ("liver", "tumor")
 NOISE_GREY_LEVELS = 2.5
-_SPLITS = ("train", "val", "test")
 _OWN_FILE = re.compile(r"p\d{3,}_(ART|PV|NC)_\d{3}\.png")
 
 
@@ -56,7 +56,7 @@ class _Plan:
     patient: str
     number: int
     split: str
-    domains: str
+    domains: tuple[str, ...]
     phase: str
     lesion: str
 
@@ -122,7 +122,7 @@ def make_phantom(
         progress: Show a progress bar.
 
     Returns:
-        The manifest, as written.
+        The manifest, as ``manifest.json`` holds it.
 
     Raises:
         ConfigError: A number is out of range.
@@ -152,16 +152,15 @@ def make_phantom(
         "seed": seed,
         "slices": entries,
     }
-    with writing(folder):
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "manifest.json", manifest)
     return manifest
 
 
 def _plans(n_patients: dict[str, int]) -> Iterator[_Plan]:
     number = 0
-    for split in _SPLITS:
+    for split in SPLITS:
         for k in range(n_patients[split]):
-            domains, turn = ("AB"[k % 2], k // 2) if split == "train" else ("AB", k)
+            domains, turn = ((DOMAINS[k % 2],), k // 2) if split == "train" else (DOMAINS, k)
             lesion = LESION_TYPES[(turn + turn // 3) % 3]
             yield _Plan(f"p{number:03d}", number, split, domains, PHASES[turn % 3], lesion)
             number += 1
@@ -200,19 +199,14 @@ def _write_png(path: Path, image: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
 
 def _folders() -> list[str]:
     return [
-        f"{split}{domain}{tail}" for split in _SPLITS for domain in "AB" for tail in ("", *(f"_{r}" for r in REGIONS))
+        f"{split}{domain}{tail}" for split in SPLITS for domain in DOMAINS for tail in ("", *(f"_{r}" for r in REGIONS))
     ]
 
 
 def _make_room(folder: Path, force: bool) -> None:
     """Create the folders; with ``force``, first remove what a phantom has written there."""
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"`out` must be a folder; {str(folder)!r} is a file; name another place")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not force:
-            raise DataError(
-                f"`out` must be empty or new; {str(folder)!r} is not; name another folder or pass force=True"
-            )
+    require_new_or_empty(folder, force=force, remedy="pass force=True")
+    if folder.is_dir():
         _refuse_foreign(folder / "manifest.json")
         for name in _folders():
             for path in (folder / name).glob("*.png"):
@@ -228,7 +222,7 @@ def _refuse_foreign(manifest: Path) -> None:
     if not manifest.exists():
         return
     try:
-        kind = json.loads(manifest.read_text(encoding="utf-8")).get("kind")
+        kind = read_json(manifest).get("kind")
     except (OSError, ValueError, AttributeError):
         kind = None
     if kind != "phantom":

@@ -16,14 +16,16 @@ from PIL import Image
 from roi_progressive.check.data_check import read_everything
 from roi_progressive.config import Config, GGDConfig, RegionConfig
 from roi_progressive.errors import CheckpointError, ConfigError, DataError, MaskError
-from roi_progressive.host import CycleGANModel, HostOptions, create_dataset
+from roi_progressive.host import CycleGANModel, HostOptions, create_dataset, create_model
 from roi_progressive.runs import train as run_module
-from roi_progressive.runs.folder import history, read_run, saved_epoch
-from roi_progressive.runs.train import TrainOptions, resume, train
+from roi_progressive.runs.folder import Run, history, saved_epoch
+from roi_progressive.runs.train import TrainOptions, load_optimizers, optimizers_file, resume, save_optimizers, train
 from roi_progressive.runtime.rng import RandomState
+from roi_progressive.saving.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LAST = 6
+ONE_LINE = r"\A`[^\n]+\Z"
 GUIDED = Config(
     regions=(
         RegionConfig("liver", scales=1, windows_px=(24, 32), base_channels=2),
@@ -117,9 +119,9 @@ def test_the_folder_says_what_was_asked_for(small_data: Path, straight: dict[str
     assert described["format"] == 1 and described["size_px"] == [32, 32]
     assert described["data"] == str(small_data.resolve())
     assert described["options"] == asdict(options)
-    root, read, config = read_run(straight["guided"])
-    assert (root, read) == (small_data.resolve(), options)
-    assert config.regions == GUIDED.regions and config.ggd == GUIDED.ggd and config.resume == "exact"
+    run = Run.open(straight["guided"])
+    assert (run.data, run.options, run.epoch, run.last_epoch) == (small_data.resolve(), options, LAST, LAST)
+    assert run.config.regions == GUIDED.regions and run.config.ggd == GUIDED.ggd and run.config.resume == "exact"
 
 
 def test_the_history_has_one_line_an_epoch_with_stage_and_losses(straight: dict[str, Path]) -> None:
@@ -302,3 +304,85 @@ def test_a_loss_that_is_no_number_is_null_in_the_history(
     train(small_data, tmp_path / "run", TrainOptions(**small_networks, epochs=1, decay_epochs=0))
     assert history(tmp_path / "run")[0]["losses"]["G_A"] is None
     assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text()
+
+
+# -- the optimizers of a run of several processes ----------------------------------------------------------------------
+
+
+def _model(folder: Path, **changes: Any) -> CycleGANModel:
+    tiny = {"ngf": 2, "unet_depth": 2, "ndf": 2, "n_layers_D": 1, "seed": 0}
+    model = create_model(HostOptions(dataroot=str(folder), **{**tiny, **changes}))
+    for optimizer in model.optimizers:
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    return model
+
+
+def _moments(model: CycleGANModel) -> list[dict[int, dict[str, torch.Tensor]]]:
+    return [optimizer.state_dict()["state"] for optimizer in model.optimizers]
+
+
+def test_moments_are_restored_to_the_bit(tmp_path: Path, differing: Any, copied: Any) -> None:
+    model = _model(tmp_path)
+    saved = copied(_moments(model))
+    save_optimizers(model, tmp_path, 1)
+    other = _model(tmp_path, seed=1)
+    assert differing(saved, _moments(other)) != []
+    load_optimizers(other, tmp_path, 1)
+    assert differing(saved, _moments(other)) == []
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ngf": 3}, {"unet_depth": 3}, {"n_layers_D": 2}, {"netG": "resnet", "n_blocks": 1}]
+)
+def test_moments_of_another_network_are_refused_and_change_nothing(
+    tmp_path: Path, changes: dict[str, Any], differing: Any, copied: Any
+) -> None:
+    save_optimizers(_model(tmp_path, **changes), tmp_path, 1)
+    model = _model(tmp_path)
+    before = copied(_moments(model))
+    with pytest.raises(CheckpointError, match=ONE_LINE) as caught:
+        load_optimizers(model, tmp_path, 1)
+    assert "must hold the moments of its own optimizers" in str(caught.value)
+    assert str(optimizers_file(tmp_path, 1)) in str(caught.value)
+    assert differing(before, _moments(model)) == []
+
+
+@pytest.mark.parametrize("changes", [{"ngf": 3}, {"unet_depth": 3}, {"n_layers_D": 2}])
+def test_moments_in_an_older_file_are_told_by_their_own_shapes(tmp_path: Path, changes: dict[str, Any]) -> None:
+    save_checkpoint(optimizers_file(tmp_path, 1), {"moments": _moments(_model(tmp_path, **changes))})
+    with pytest.raises(CheckpointError, match="must hold the moments of its own optimizers"):
+        load_optimizers(_model(tmp_path), tmp_path, 1)
+
+
+def _spoil(change: Any, tmp_path: Path) -> None:
+    model = _model(tmp_path)
+    save_optimizers(model, tmp_path, 1)
+    state = load_checkpoint(optimizers_file(tmp_path, 1))
+    change(state)
+    save_checkpoint(optimizers_file(tmp_path, 1), state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update(moments=None),
+        lambda state: state["moments"].pop(),
+        lambda state: state["moments"][0][0].pop("exp_avg"),
+        lambda state: state["moments"][0][0].update(step="x"),
+        lambda state: state["moments"][0][0].update(step=torch.tensor(-1.0)),
+        lambda state: state["moments"][0].update({999: state["moments"][0][0]}),
+        lambda state: state["moments"][0].update({"x": state["moments"][0][0]}),
+        lambda state: state.pop("moments"),
+    ],
+)
+def test_what_is_no_moments_is_one_line(tmp_path: Path, change: Any) -> None:
+    _spoil(change, tmp_path)
+    with pytest.raises(CheckpointError, match=ONE_LINE):
+        load_optimizers(_model(tmp_path), tmp_path, 1)
+
+
+def test_missing_moments_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=ONE_LINE):
+        load_optimizers(_model(tmp_path), tmp_path, 1)

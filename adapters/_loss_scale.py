@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from roi_progressive.plugins.patching import Patches
+from roi_progressive import Patches
 
 LOSS_METHODS = ("backward_G", "compute_G_loss")
 """Methods that leave the generators' loss in ``loss_G``; some forks call backward themselves, later and scaled."""

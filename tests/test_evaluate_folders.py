@@ -123,7 +123,7 @@ def test_every_row_and_slice_is_what_scikit_image_and_counting_give(
     assert (rows["PV"]["n_slices"], rows["PV"]["n_region_slices"], rows["PV"]["n_without_region"]) == (6, 5, 1)
     assert rows["mean"]["lpips"] is None and "no weights" in rows["mean"]["reasons"]["lpips"]
     shown = capsys.readouterr().out
-    assert "generated" in shown and "TPSNR" in shown and "MAE" not in shown
+    assert "generated" in shown and "TPSNR" in shown and "MAE HU" not in shown
     assert {path.name for path in (folders / "out").iterdir()} == {
         "table.md",
         "table.csv",

@@ -24,6 +24,7 @@ from roi_progressive.plugins.hookspecs import hookimpl
 from roi_progressive.runs.evaluate import REFERENCES, default_region, evaluate_folders, evaluate_run, with_certainty
 from roi_progressive.runs.scores import FILES, read_slices, write_scores
 from roi_progressive.runs.train import TrainOptions, train
+from roi_progressive.saving.records import read_json, write_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio")
@@ -51,8 +52,8 @@ def made(small_networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
 def own(made: Path, tmp_path: Path) -> Path:
     """The same, to spoil."""
     folder = Path(shutil.copytree(made, tmp_path / "own"))
-    text = (folder / "run" / "run.json").read_text().replace(str(made.resolve()), str(folder.resolve()))
-    (folder / "run" / "run.json").write_text(text)
+    described = read_json(folder / "run" / "run.json")
+    write_json(folder / "run" / "run.json", {**described, "data": str(folder.resolve() / "data")})
     return folder
 
 
@@ -209,8 +210,7 @@ def test_the_region_asked_for_is_the_one_measured(made: Path) -> None:
 def test_the_default_region_is_the_tumour_or_the_datas_last(own: Path) -> None:
     data = own / "data"
     assert default_region(data) == "tumor"
-    manifest = json.loads((data / "manifest.json").read_text())
-    (data / "manifest.json").write_text(json.dumps({**manifest, "regions": ["liver", "cyst"]}))
+    write_json(data / "manifest.json", {**read_json(data / "manifest.json"), "regions": ["liver", "cyst"]})
     assert default_region(data) == "cyst"
     (data / "manifest.json").unlink()
     assert default_region(data) == "tumor"
@@ -226,12 +226,12 @@ def test_the_default_region_is_the_tumour_or_the_datas_last(own: Path) -> None:
 @pytest.mark.parametrize("suffix", ["", ".png"])
 def test_patient_and_phase_are_read_from_a_manifest_with_or_without_endings(suffix: str, own: Path) -> None:
     path = own / "data" / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = read_json(path)
     for entry in manifest["slices"]:
         entry["name"] = entry["name"].removesuffix(".png") + suffix
         entry["patient"] = f"Patient {entry['patient']}"  # not what the file is called
         entry["phase"] = {"ART": "late"}.get(entry["phase"], entry["phase"])
-    path.write_text(json.dumps(manifest))
+    write_json(path, manifest)
     scores = evaluate_run(own / "run", references=())
     assert {one["patient"] for one in scores.slices["model"]} == {"Patient p002", "Patient p003", "Patient p004"}
     assert set(scores.results["model"]["A2B"]) == {"late", "PV", "NC", "mean"}

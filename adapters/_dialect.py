@@ -12,15 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from roi_progressive import Adapter, Config, ConfigError, Session
-from roi_progressive.plugins.adapter import DatasetLayout
-from roi_progressive.plugins.patching import Patches
-from roi_progressive.runtime.distributed import is_main_process, n_processes
-from roi_progressive.saving.checkpoint import checkpoint_name
+from roi_progressive import Adapter, Config, ConfigError, DatasetLayout, GuidedSession, Patches, checkpoint_name
 
-from .host_log import report_losses, show_sigma
-from .host_state import load_moments, load_pools, moments_of, pools_of
-from .loss_scale import LossScale
+from ._host_log import report_losses, show_sigma
+from ._host_state import load_moments, load_pools, moments_of, pools_of
+from ._loss_scale import LossScale
 
 MODEL = ("opt", "set_input", "forward", "optimize_parameters", "save_networks")
 """What every model of the dialect has, besides its networks."""
@@ -64,21 +60,21 @@ class DialectAdapter(Adapter):
     def is_training(self) -> bool:
         return bool(self._model.isTrain)
 
-    def install(self, session: Session, patches: Patches) -> None:
+    def install(self, session: GuidedSession, patches: Patches) -> None:
         if self._config.ggd is not None:
             show_sigma(self._model, session, self.sources, patches)
         if not self.is_training():
             return
-        if self._config.resume == "exact" and n_processes() > 1:
+        if self._config.resume == "exact" and session.n_processes > 1:
             raise ConfigError(
-                f'`resume` = "exact" needs a single process; got {n_processes()}, each with its own pools and random '
-                f'streams, and one file; use resume = "networks"'
+                f'`resume` = "exact" needs a single process; got {session.n_processes}, each with its own pools and '
+                f'random streams, and one file; use resume = "networks"'
             )
         report_losses(self._model, session, self.directions, patches)
         self._loss_scale.install(patches)
         self._follow_steps(session, patches)
 
-    def _follow_steps(self, session: Session, patches: Patches) -> None:
+    def _follow_steps(self, session: GuidedSession, patches: Patches) -> None:
         model = self._model
 
         def set_input(original: Callable[..., Any], batch: Mapping[str, Any]) -> Any:
@@ -104,8 +100,7 @@ class DialectAdapter(Adapter):
 
         def save_networks(original: Callable[..., Any], epoch: int | str) -> Any:
             result = original(epoch)
-            if is_main_process():
-                session.save(Path(model.save_dir) / checkpoint_name(epoch))
+            session.save_epoch(model.save_dir, epoch)
             return result
 
         patches.wrap(model, "set_input", set_input)

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from roi_progressive import Config, Session
-from roi_progressive.plugins.patching import Patches
+from roi_progressive import Config, GuidedSession, Patches
 
 SIGMA_WHITE = 0.5
 """The standard deviation, in units of the image's range [-1, 1], that a sigma map shows white; 0 is black."""
@@ -28,7 +27,7 @@ def loss_names(config: Config, directions: Sequence[str]) -> list[str]:
     return names + ([f"roi_ggd_{direction}" for direction in directions] if ggd else [])
 
 
-def report_losses(model: Any, session: Session, directions: Sequence[str], patches: Patches) -> None:
+def report_losses(model: Any, session: GuidedSession, directions: Sequence[str], patches: Patches) -> None:
     """Add our terms to ``loss_names``; they are read when the host reads its own, and are 0 while not active.
 
     Args:
@@ -63,7 +62,9 @@ def report_losses(model: Any, session: Session, directions: Sequence[str], patch
     patches.wrap(model, "get_current_losses", get_current_losses)
 
 
-def show_sigma(model: Any, session: Session, sources: Callable[[], Mapping[str, Tensor]], patches: Patches) -> None:
+def show_sigma(
+    model: Any, session: GuidedSession, sources: Callable[[], Mapping[str, Tensor]], patches: Patches
+) -> None:
     """Add a sigma map of every direction to ``visual_names``; they are made in ``compute_visuals`` and nowhere else.
 
     Args:

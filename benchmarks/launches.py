@@ -1,0 +1,154 @@
+"""How many operations a CycleGAN's training step starts, alone and with what is added: what a step of batch 1 costs a GPU.
+
+    python benchmarks/launches.py [--hosts resnet_9blocks unet_256] [--by-operator] [--json FILE] [--quick]
+
+Counted are the aten operations that torch dispatches, forward and backward, views and optimizers left out: nearly each is
+a kernel to start, whatever it computes on. 256 x 256, one liver of about 100 x 90 px and one tumour of 40 px. Masks are
+made ready on the CPU, in numpy, where a loader's workers or the time before the step's first kernel pay for them.
+
+Then the time that is added where arithmetic weighs nothing: networks of one channel, 128 x 128, one thread; medians over
+rounds in one run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from cyclegan_step import Batch, CycleGAN, MaskedBank, Regions, phantom_batch
+from measure import Spread, launches_of, parsed, parser, table, times_side_by_side, write
+from step_cost import HOSTS, INERT, STAGE_3
+from torch import nn
+
+from roi_progressive import Config
+
+BATCHES = (4, 16)
+
+
+def _only(name: str) -> Config:
+    """Stage 3 with one term: a region, or ``ggd``."""
+    if name == "ggd":
+        ggd = dataclasses.replace(STAGE_3.ggd, stage=1) if STAGE_3.ggd is not None else None
+        return dataclasses.replace(STAGE_3, regions=(), ggd=ggd)
+    regions = tuple(region for region in STAGE_3.regions if region.name == name)
+    return dataclasses.replace(STAGE_3, regions=regions, ggd=None)
+
+
+ALONE, BANK, SESSION, STAGE = "host alone", "+ full-size masked bank", "+ inert session", "+ stage 3"
+GUIDED: dict[str, tuple[Config, int]] = {
+    SESSION: (INERT, 0),
+    STAGE: (STAGE_3, 2),
+    "+ GGD alone": (_only("ggd"), 2),
+    "+ liver alone": (_only("liver"), 2),
+    "+ tumour alone": (_only("tumor"), 2),
+}
+
+
+def step_of(name: str, build: Callable[[], nn.Module], channels: int, batch: Batch) -> Callable[[], None]:
+    """A training step of the host with what ``name`` adds; it has run twice, so that everything is built."""
+    host = CycleGAN(build, channels)
+    added = None
+    if name == BANK:
+        added = MaskedBank(channels)
+    elif name != ALONE:
+        added = Regions(host, *GUIDED[name])
+    step = partial(host.step, batch, added)
+    for _ in range(2):
+        step()
+    return step
+
+
+def counted(build: Callable[[], nn.Module], channels: int, batches: Mapping[int, Batch]) -> dict[str, Counter[str]]:
+    """Operations of one step by variant, each by operator; ``, batch N`` for what is more than one slice."""
+    found = {}
+    for n, batch in batches.items():
+        names = (ALONE, BANK, *GUIDED) if n == 1 else (ALONE, BANK, STAGE)
+        for name in names:
+            found[name if n == 1 else f"{name}, batch {n}"] = launches_of(step_of(name, build, channels, batch))
+    return found
+
+
+def beyond(found: Mapping[str, Counter[str]], name: str) -> int:
+    """What a variant starts more than the host alone with as many slices."""
+    _, comma, batch = name.partition(",")
+    return sum(found[name].values()) - sum(found[f"{ALONE}{comma}{batch}"].values())
+
+
+def added_by_operator(found: Mapping[str, Counter[str]], name: str) -> dict[str, int]:
+    """What a variant starts more than the host alone, the most frequent operator first."""
+    more = Counter(found[name])
+    more.subtract(found[ALONE])
+    return {operator: count for operator, count in more.most_common() if count}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def milliseconds(host: str, rounds: int, size_px: int) -> dict[str, Spread]:
+    """Of a step where arithmetic weighs nothing."""
+    batch = phantom_batch(size_px, 40 * size_px / 256)
+    with _one_thread():
+        steps = {name: step_of(name, partial(HOSTS[host], 1, size_px), 1, batch) for name in (ALONE, BANK, *GUIDED)}
+        times = times_side_by_side(steps, rounds)
+    return {name: Spread.of([1000 * seconds for seconds in of.wall]) for name, of in times.items()}
+
+
+def main() -> None:
+    arguments = parser(__doc__, rounds=15)
+    arguments.add_argument("--hosts", nargs="+", choices=HOSTS, default=list(HOSTS), help="default: both")
+    arguments.add_argument("--by-operator", action="store_true", help="also which operators stage 3 adds")
+    chosen = parsed(arguments)
+    size_px, light_px, batches = (64, 64, (1, 2)) if chosen.quick else (256, 128, (1, *BATCHES))
+    tumor_px = 40 * size_px / 256
+    of_batch = {n: phantom_batch(size_px, tumor_px, n=n) for n in batches}
+    figures: dict[str, Any] = {}
+    for host in chosen.hosts:
+        # The count does not depend on the networks' width.
+        found = counted(partial(HOSTS[host], 2, size_px), 2, of_batch)
+        times = milliseconds(host, chosen.rounds, light_px)
+        figures[host] = {
+            name: {
+                "launches": sum(operators.values()),
+                "added": beyond(found, name),
+                "by_operator": dict(operators.most_common()),
+                "light_ms": times.get(name),
+                "light_added_ms": times[name].median - times[ALONE].median if name in times else None,
+            }
+            for name, operators in found.items()
+        }
+        if chosen.by_operator:
+            figures[host]["added by stage 3"] = added_by_operator(found, STAGE)
+    rows = [
+        [
+            host,
+            name,
+            str(of["launches"]),
+            f"{of['added']:+d}" if of["added"] else "",
+            "" if of["light_ms"] is None else of["light_ms"].text(1),
+            "" if not of["light_added_ms"] else f"{of['light_added_ms']:+.1f}",
+        ]
+        for host, variants in figures.items()
+        for name, of in variants.items()
+        if name != "added by stage 3"
+    ]
+    print(table(["host", "variant", "launches", "added", "light step, ms", "added, ms"], rows))
+    for host in chosen.hosts if chosen.by_operator else ():
+        print(f"\n{host}, added by stage 3:")
+        print(table(["operator", "launches"], [[k, str(v)] for k, v in figures[host]["added by stage 3"].items()]))
+    write(figures, chosen.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,363 @@
+"""The bank: all region discriminators of all directions, asked together, with their pools of generated windows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..config import ADVERSARIAL_LOSSES, Config
+from ..saving.names import DIRECTIONS
+from .adversarial import Elementwise, JudgedMap, shares, term_losses
+from .discriminators import DiscriminatorFactory, PatchDiscriminator, RegionDiscriminator, patch_discriminator_for
+from .pools import PooledWindow, WindowPool
+from .regions import Bools, Floats, RegionMask, WindowGroup, Windows, cut, in_full, mask_tensor, pyramid
+from .stacked import StackedPatchGAN, is_hooked
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one direction of a step shows the discriminator of one region.
+
+    Args:
+        direction: ``A2B`` or ``B2A``.
+        region: The region's name.
+        fake: Generated images ``[N, C, H, W]`` in [-1, 1].
+        fake_masks: The masks of the images they were made from.
+        real: Real images of the target domain; the generators' losses need none.
+        real_masks: Their own masks.
+    """
+
+    direction: str
+    region: str
+    fake: Tensor
+    fake_masks: RegionMask
+    real: Tensor | None = None
+    real_masks: RegionMask | None = None
+
+    @property
+    def key(self) -> str:
+        """Of its network and its pool in the bank."""
+        return f"{self.direction}_{self.region}"
+
+
+@dataclass(frozen=True)
+class TermLosses:
+    """Losses by the key of their network, ``A2B_tumor``, ...
+
+    Args:
+        keys: Those with a window.
+        values: ``[len(keys)]``, in their order.
+    """
+
+    keys: tuple[str, ...]
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Windows of one size that are still to be cut.
+
+    Args:
+        key: Of the network that judges them.
+        region: The region's name.
+        kind: ``fake`` or ``real``.
+        image: The place of their images among all.
+        group: Where they lie.
+    """
+
+    key: str
+    region: str
+    kind: str
+    image: int
+    group: WindowGroup
+
+    def __len__(self) -> int:
+        return len(self.group.inside)
+
+    def part(self, windows: slice) -> _Placed:
+        """Some of the windows."""
+        return replace(self, group=self.group.part(windows))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Windows of one size that the networks of one region judge in one call, each its own channels.
+
+    Args:
+        keys: Of the networks.
+        masks: For each network the region in its windows, ``[n, S, S]``.
+        kinds: For each network and window whose it is: ``fake`` or ``real``.
+    """
+
+    keys: tuple[str, ...]
+    masks: list[Bools]
+    kinds: list[list[str]]
+
+
+class DiscriminatorBank(nn.Module):
+    """All region discriminators of all directions, with their pools of generated windows.
+
+    Args:
+        config: Regions, loss, background, pool size and seed.
+        in_channels: Image channels by direction: those of its generated images.
+        build: Makes the network of one scale.
+
+    Example:
+        >>> from roi_progressive import Config, RegionConfig
+        >>> tumor = RegionConfig("tumor", scales=2, windows_px=(24, 32), base_channels=8)
+        >>> bank = DiscriminatorBank(Config(regions=(tumor,)))
+        >>> fake, mask = torch.zeros(1, 1, 64, 64, requires_grad=True), torch.zeros(1, 1, 64, 64)
+        >>> bank.generator_loss("A2B", "tumor", fake, RegionMask.from_tensor(mask)) is None  # no region, no change
+        True
+        >>> mask[..., 20:30, 24:36] = 1
+        >>> loss = bank.generator_loss("A2B", "tumor", fake, RegionMask.from_tensor(mask))
+        >>> (gradient,) = torch.autograd.grad(loss, fake)
+        >>> bool((gradient[mask == 0] == 0).all())  # region terms touch the region only
+        True
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        in_channels: Mapping[str, int] | None = None,
+        build: DiscriminatorFactory = patch_discriminator_for,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.loss = ADVERSARIAL_LOSSES[config.adversarial]
+        # What a mean over generated or real windows here weighs among those of all processes, by `fake_<key>`, ...
+        self.shares: dict[str, float] = {}
+        channels = dict.fromkeys(DIRECTIONS, 1) if in_channels is None else in_channels
+        keys = [(direction, region) for direction in channels for region in config.regions]
+        self.networks = nn.ModuleDict(
+            {f"{d}_{region.name}": RegionDiscriminator(region, channels[d], build) for d, region in keys}
+        )
+        self.pools = {
+            f"{d}_{region.name}": WindowPool(config.pool_size, seed=config.seed + place)
+            for place, (d, region) in enumerate(keys)
+        }
+        self._regions = {region.name: region for region in config.regions}
+        self._stacks: dict[tuple[str, ...], list[StackedPatchGAN] | None] = {}
+
+    @property
+    def has_foreign_networks(self) -> bool:
+        """Whether a network is not of our making."""
+        scales = (scale for key in self.networks for scale in self._network(key).scales)
+        return any(type(network) is not PatchDiscriminator for network in scales)
+
+    def generator_loss(self, direction: str, region: str, fake: Tensor, masks: RegionMask) -> Tensor | None:
+        """How far the generated regions are from passing for real (paper eq. 4, 6, 8).
+
+        Args:
+            direction: ``A2B`` or ``B2A``.
+            region: The region's name.
+            fake: Generated images ``[N, C, H, W]`` in [-1, 1].
+            masks: The masks of the images they were made from.
+
+        Returns:
+            The mean over the images that hold the region; ``None`` where none does, so nothing can change.
+        """
+        found = self.generator_losses([Shown(direction, region, fake, masks)])
+        return None if found is None else found.values[0]
+
+    def generator_losses(self, shown: Sequence[Shown]) -> TermLosses | None:
+        """``generator_loss`` of several regions and directions at once; ``None`` where no image holds any region.
+
+        Windows of one size are judged together, those of both directions in one call.
+        """
+        images, placed = self._placed([(of.key, of.region, "fake", of.fake, of.fake_masks) for of in shown])
+        if not placed:
+            return None
+        judged, groups = [], []
+        for keys, parts in self._side_by_side(placed):
+            groups.append([(place.image, place.group) for place in parts])
+            masks = [place.group.inside for place in parts]
+            judged.append(_Judged(keys, masks, [["fake"] * len(mask) for mask in masks]))
+        with_pixels = zip(judged, cut(images, groups), strict=True)
+        return self._losses(list(with_pixels), {"fake": self.loss.generator}, lambda kind, key: 1.0, learn=False)
+
+    def discriminator_loss(
+        self, direction: str, region: str, fake: Tensor, fake_masks: RegionMask, real: Tensor, real_masks: RegionMask
+    ) -> Tensor | None:
+        """How well the region's discriminator tells generated from real (paper eq. 3, 5, 7).
+
+        Args:
+            direction: ``A2B`` or ``B2A``.
+            region: The region's name.
+            fake: Generated images; shown through the pool of earlier ones, each with its own mask.
+            fake_masks: The masks of the images they were made from.
+            real: Real images of the target domain.
+            real_masks: Their own masks.
+
+        Returns:
+            Half the mean over real plus half the mean over generated windows; ``None`` where neither holds the region.
+        """
+        found = self.discriminator_losses([Shown(direction, region, fake, fake_masks, real, real_masks)])
+        return None if found is None else found.values[0]
+
+    def discriminator_losses(self, shown: Sequence[Shown]) -> TermLosses | None:
+        """``discriminator_loss`` of several regions and directions at once; ``None`` where no image holds any region.
+
+        Generated and real windows of one size are judged together, those of both directions in one call.
+        """
+        wanted = [(of.key, of.region, "fake", of.fake.detach(), of.fake_masks) for of in shown]
+        wanted += [
+            (of.key, of.region, "real", of.real.detach(), of.real_masks)
+            for of in shown
+            if of.real is not None and of.real_masks is not None
+        ]
+        images, placed = self._placed(wanted)
+        if not placed:
+            return None
+        pixels = cut(images, [[(place.image, place.group)] for place in placed])
+        by_size: dict[tuple[str, tuple[int, int]], dict[str, list[tuple[PooledWindow, str]]]] = {}
+
+        def show(region: str, key: str, window: PooledWindow, kind: str) -> None:
+            sizes = by_size.setdefault((region, window.size), {})
+            sizes.setdefault(key, []).append((window, kind))
+
+        for of in shown:
+            fresh = [
+                PooledWindow(*window)
+                for place, seen in zip(placed, pixels, strict=True)
+                if place.key == of.key and place.kind == "fake"
+                for window in zip(seen, place.group.inside, strict=True)
+            ]
+            for window in self.pools[of.key].exchange(fresh):
+                show(of.region, of.key, window, "fake")
+        for place, seen in zip(placed, pixels, strict=True):
+            if place.kind == "real":
+                for pair in zip(seen, place.group.inside, strict=True):
+                    show(place.region, place.key, PooledWindow(*pair), "real")
+        judged = [
+            (_Judged(keys, *_masks_and_kinds(windows)), _stacked_pixels([[w for w, _ in of] for of in windows]))
+            for _, sizes in sorted(by_size.items(), key=lambda item: item[0][1])
+            for keys, windows in self._pairs(sizes)
+        ]
+        losses = {"fake": self.loss.fake, "real": self.loss.real}
+        return self._losses(judged, losses, lambda kind, key: 0.5 * self.shares.get(f"{kind}_{key}", 1.0), learn=True)
+
+    def _placed(self, wanted: Sequence[tuple[str, str, str, Tensor, RegionMask]]) -> tuple[list[Tensor], list[_Placed]]:
+        """The images that hold a region, each once, and where its windows lie in them."""
+        images: dict[int, tuple[int, Tensor]] = {}
+        placed = []
+        for key, region, kind, image, masks in wanted:
+            groups = masks.window_groups(image.shape, self._regions[region], self.config.background)
+            for group in groups:
+                place, _ = images.setdefault(id(image), (len(images), image))
+                placed.append(_Placed(key, region, kind, place, group))
+        return [in_full(image) for _, image in images.values()], placed
+
+    def _side_by_side(self, placed: Sequence[_Placed]) -> Iterator[tuple[tuple[str, ...], list[_Placed]]]:
+        """Windows of one region and size of several directions side by side, as many as all of them have."""
+        by_size: dict[tuple[str, tuple[int, int]], list[_Placed]] = {}
+        for place in placed:
+            by_size.setdefault((place.region, place.group.size), []).append(place)
+        for places in by_size.values():
+            keys = tuple(place.key for place in places)
+            if len(keys) > 1 and self._stack(keys) is not None:
+                least = min(len(place) for place in places)
+                yield keys, [place.part(slice(least)) for place in places]
+                places = [place.part(slice(least, None)) for place in places if len(place) > least]
+            for place in places:
+                yield (place.key,), [place]
+
+    def _pairs(
+        self, windows: Mapping[str, list[tuple[PooledWindow, str]]]
+    ) -> Iterator[tuple[tuple[str, ...], list[list[tuple[PooledWindow, str]]]]]:
+        """The same for windows that were cut already."""
+        keys, rest = tuple(windows), dict(windows)
+        if len(keys) > 1 and self._stack(keys) is not None:
+            least = min(len(of) for of in windows.values())
+            yield keys, [of[:least] for of in windows.values()]
+            rest = {key: of[least:] for key, of in windows.items() if len(of) > least}
+        for key, of in rest.items():
+            yield (key,), [of]
+
+    def _stack(self, keys: tuple[str, ...]) -> list[StackedPatchGAN] | None:
+        """The networks of one region in several directions as one a scale; ``None`` where they are not all ours alike."""
+        networks = [self._network(key) for key in keys]
+        if keys not in self._stacks:
+            by_scale = zip(*(network.scales for network in networks), strict=True)
+            found = [StackedPatchGAN.of(scale) for scale in by_scale]
+            self._stacks[keys] = None if any(one is None for one in found) else [s for s in found if s is not None]
+        stacks = self._stacks[keys]
+        # Somebody's hooks are called with what they were hooked to.
+        return None if stacks is None or any(is_hooked(network) for network in networks) else stacks
+
+    def _losses(
+        self,
+        judged: Sequence[tuple[_Judged, Tensor]],
+        losses: Mapping[str, Elementwise],
+        weight: Callable[[str, str], float],
+        *,
+        learn: bool,
+    ) -> TermLosses:
+        """Means over the windows of each kind and network, weighted and summed over the kinds."""
+        n_windows = Counter(
+            (kind, key) for of, _ in judged for key, kinds in zip(of.keys, of.kinds, strict=True) for kind in kinds
+        )
+        maps: dict[tuple[str, str], list[JudgedMap]] = {}
+        for of, pixels in judged:
+            region = self._network(of.keys[0]).region
+            per_scale = 1.0 if region.scale_reduction == "sum" else 1.0 / region.scales
+            for level, logits in enumerate(self._logits(of, pixels, learn=learn)):
+                means = logits.flatten(2).mean(dim=2, keepdim=True) if region.logits == "mean" else logits
+                n_logits = means[0, 0].numel()
+                for place, (key, mask, kinds) in enumerate(zip(of.keys, of.masks, of.kinds, strict=True)):
+                    counts = self._counts(key, level, mask, logits, n_logits)
+                    for kind in set(kinds):
+                        rows = np.array([row for row, its in enumerate(kinds) if its == kind])
+                        first = (rows[:, None] * len(of.keys) + place) * n_logits
+                        factor = weight(kind, key) * per_scale / n_windows[kind, key]
+                        found = JudgedMap(means, first + np.arange(n_logits), counts[rows] * factor)
+                        maps.setdefault((kind, key), []).append(found)
+        keys = tuple(key for key in self.networks if any((kind, key) in maps for kind in losses))
+        values = term_losses([(loss, maps.get((kind, key), [])) for kind, loss in losses.items() for key in keys])
+        return TermLosses(keys, values if len(losses) == 1 else values.view(len(losses), len(keys)).sum(dim=0))
+
+    def _logits(self, of: _Judged, pixels: Tensor, *, learn: bool) -> list[Tensor]:
+        """Logits ``[n, len(keys), h, w]``, scale by scale."""
+        stacks = self._stack(of.keys)
+        if stacks is None:
+            (key,) = of.keys
+            return [logits for logits, _ in self._network(key)(Windows(pixels, mask_tensor(of.masks[0], pixels.dtype)))]
+        levels = pyramid(pixels, len(stacks))
+        return [stack(level, learn=learn) for stack, level in zip(stacks, levels, strict=True)]
+
+    def _counts(self, key: str, level: int, mask: Bools, logits: Tensor, n_logits: int) -> Floats:
+        """What each of a window's logits counts at a scale, ``[n, n_logits]``; their sum is 1."""
+        weights = self._network(key).weights(level, mask, logits[:, :1])
+        return np.full((len(mask), n_logits), 1.0 / n_logits) if weights is None else shares(weights)
+
+    def _network(self, key: str) -> RegionDiscriminator:
+        network = self.networks[key]
+        assert isinstance(network, RegionDiscriminator)
+        return network
+
+    def pools_state_dict(self) -> dict[str, Any]:
+        """The pools' windows, masks and random streams; plain values only."""
+        return {key: pool.state_dict() for key, pool in self.pools.items()}
+
+    def load_pools_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue with the pools that ``pools_state_dict`` described."""
+        device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+        for key, pool in self.pools.items():
+            pool.load_state_dict(state[key], device)
+
+
+def _masks_and_kinds(windows: Sequence[Sequence[tuple[PooledWindow, str]]]) -> tuple[list[Bools], list[list[str]]]:
+    return [np.stack([w.mask for w, _ in of]) for of in windows], [[kind for _, kind in of] for of in windows]
+
+
+def _stacked_pixels(windows: Sequence[Sequence[PooledWindow]]) -> Tensor:
+    """``[n, C, S, S]`` from as many windows of each network, whose channels follow one another."""
+    every = [of[row].pixels for row in range(len(windows[0])) for of in windows]
+    channels, *size = every[0].shape
+    return torch.stack(every).view(len(windows[0]), len(windows) * channels, *size)

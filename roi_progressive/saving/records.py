@@ -1,0 +1,188 @@
+"""Records that one command leaves to a later one: JSON, lines of JSON, and checksums of the files of a folder.
+
+Each record carries a checksum of its own text, so that a flipped bit is an error and never another number. A record
+that an older version wrote, or a user, has none and is read all the same; whoever edits one by hand removes its entry
+``checksum``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, kind_and_line
+from .whole_files import write_text, writing
+
+KEY = "checksum"
+FOLDER_RECORD = "checksums.json"
+_UNKNOWN = "sha256:" + "0" * 64
+_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class ChangedRecordError(ValueError):
+    """A record's text is not the one its checksum was taken of."""
+
+
+def to_json(content: Mapping[str, Any], *, indent: int | None = 1, ascii_only: bool = True) -> str:
+    """A record as text, with the checksum as its last entry: the SHA-256 of the text with 64 zeros in its place.
+
+    Args:
+        content: Without NaN and infinity, and without an entry ``checksum``.
+        indent: As for ``json.dumps``; ``None`` gives one line.
+        ascii_only: Whether other characters are escaped; names of files may hold what UTF-8 cannot.
+
+    Raises:
+        ValueError: A number is NaN or infinite, or there is an entry ``checksum``.
+
+    Example:
+        >>> from_json(to_json({"epoch": 3}))
+        {'epoch': 3}
+        >>> from_json(to_json({"epoch": 3}).replace("3", "2", 1))
+        Traceback (most recent call last):
+            ...
+        roi_progressive.saving.records.ChangedRecordError: its checksum does not match; remove its entry `checksum` if \
+you edited it
+    """
+    if KEY in content:
+        raise ValueError(f"`content` must not have an entry {KEY!r}; got one; leave it to the writer")
+    text = json.dumps({**content, KEY: _UNKNOWN}, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+    before, _, after = text.rpartition(_UNKNOWN)
+    return before + _digest(text.encode()) + after
+
+
+def from_json(text: str | bytes) -> Any:
+    """The content of a record, without its checksum; any other JSON as it is.
+
+    Raises:
+        ChangedRecordError: Its checksum does not match.
+        ValueError: It is no JSON.
+    """
+    written = (text.encode() if isinstance(text, str) else text).removesuffix(b"\n")
+    content = json.loads(written)
+    if not isinstance(content, dict) or not _has_checksum(content):
+        return content
+    found = content.pop(KEY, None)
+    if not isinstance(found, str) or not _CHECKSUM.fullmatch(found) or _digest(_blanked(written, found)) != found:
+        raise ChangedRecordError(f"its checksum does not match; remove its entry `{KEY}` if you edited it")
+    return content
+
+
+def fault_of(error: Exception) -> str:
+    """What is wrong with a record, for one line: of an error of Python's own, its kind tells the most."""
+    return str(error) if isinstance(error, ChangedRecordError) else kind_and_line(error)
+
+
+def _has_checksum(content: dict[str, Any]) -> bool:
+    """Whether a record was written with a checksum, also where one bit of the entry's own name has flipped."""
+    last = next(reversed(content.values()), None)
+    return KEY in content or (isinstance(last, str) and _CHECKSUM.fullmatch(last) is not None)
+
+
+def _blanked(written: bytes, found: str) -> bytes:
+    before, _, after = written.rpartition(found.encode())
+    return before + _UNKNOWN.encode() + after
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+# -- files of JSON -----------------------------------------------------------------------------------------------------
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a record, aside and renamed.
+
+    Raises:
+        DataError: It cannot be written.
+        ValueError: As for :func:`to_json`.
+    """
+    write_text(path, to_json(content) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a record, without its checksum; any other JSON as it is.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no JSON, or its checksum does not match (``ChangedRecordError``).
+    """
+    return from_json(path.read_bytes())
+
+
+def append_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Add a record as one line, and bring it to the disk; a last line whose writer was killed makes room for it.
+
+    Raises:
+        DataError: It cannot be written.
+        ValueError: As for :func:`to_json`.
+    """
+    line = to_json(content, indent=None) + "\n"
+    with writing(path), open(path, "a+b") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The records of a file of lines; a last one without its line's end is left out, for its writer was killed.
+
+    Raises:
+        DataError: A line is damaged.
+        OSError: The file cannot be read.
+    """
+    records = []
+    *lines, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(from_json(line))
+        except ValueError as error:
+            raise DataError(
+                f"`run` must hold what was written; line {number} of {str(path)!r} is damaged: {fault_of(error)}; "
+                f"take another copy of it"
+            ) from error
+    return records
+
+
+# -- checksums of the files of a folder --------------------------------------------------------------------------------
+
+
+def write_checksums(folder: Path) -> None:
+    """Leave a record of the checksums of all files in a folder, for :func:`check_files`.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    write_json(folder / FOLDER_RECORD, {"files": {path.name: _digest(path.read_bytes()) for path in files}})
+
+
+def check_files(folder: Path) -> None:
+    """Compare the files of a folder with the record in it; what has no record, or no entry in it, passes.
+
+    Raises:
+        DataError: A file, or the record, is not what was written.
+    """
+    record = folder / FOLDER_RECORD
+    if not record.is_file():
+        return
+    try:
+        checksums = dict(read_json(record)["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{record} cannot be used: {fault_of(error)}; remove {str(folder)!r} to have it made anew"
+        ) from error
+    for name, checksum in checksums.items():
+        file = folder / name
+        if file.is_file() and _digest(file.read_bytes()) != checksum:
+            raise DataError(
+                f"{file} must be as it was written; its checksum does not match; remove {str(folder)!r} to have it "
+                f"made anew, or {FOLDER_RECORD} in it if you changed the file"
+            )

@@ -1,0 +1,193 @@
+"""One flipped bit in any file that a command reads back: one line, status 2, and nothing in the folder has changed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from roi_progressive.cli.main import main
+from roi_progressive.config import Config, GGDConfig, RegionConfig
+from roi_progressive.host import CycleGANModel
+from roi_progressive.runs.folder import Run
+from roi_progressive.runs.train import TrainOptions, optimizers_file, save_optimizers, train
+from roi_progressive.saving.records import FOLDER_RECORD, read_json, write_json
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore"),  # Pillow's, of chunks and names that nobody would write
+]
+POSITIONS = 100 if os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1" else 4  # of a file, besides first and last byte
+EPOCH = 2
+
+EVALUATE = ("evaluate", "RUN")
+COMPARE = ("evaluate", "RUN", "--compare", "RUN")
+SIGMA = ("evaluate", "RUN", "--uncertainty")
+FIGURE = ("figure", "RUN", "--sigma")
+RESUME = ("train", "--out", "RUN", "--resume")
+FOLDERS = (
+    *("evaluate", "--real", "DATA/testB", "--fake", "RUN/test/A2B", "--masks", "DATA/testA_tumor"),
+    *("--sigma", "RUN/test/A2B_sigma", "--manifest", "DATA/manifest.json", "--out", "OUT"),
+)
+NETWORKS = "run/networks"
+READ: dict[tuple[str, ...], tuple[str, ...]] = {
+    EVALUATE: (
+        "run/run.json", f"{NETWORKS}/latest.json", f"{NETWORKS}/{EPOCH}_average_G_A.pth",
+        f"{NETWORKS}/{EPOCH}_average_G_B.pth", f"{NETWORKS}/{EPOCH}_net_G_A.pth", f"{NETWORKS}/{EPOCH}_net_G_B.pth",
+        f"{NETWORKS}/{EPOCH}_roi_progressive.pth", "data/manifest.json", "data/testA/*.png", "data/testB/*.png",
+        "data/testA_tumor/*.png", "data/testB_liver/*.png", "data/trainB/*.png",
+    ),
+    COMPARE: ("run/test/metrics.json",),
+    FIGURE: (
+        "run/run.json", f"{NETWORKS}/latest.json", "data/manifest.json", "run/test/A2B/*.png", "run/test/B2A/*.png",
+        f"run/test/A2B/{FOLDER_RECORD}", "run/test/B2A_sigma/*.npy", f"run/test/B2A_sigma/{FOLDER_RECORD}",
+        "data/testA/*.png", "data/testB/*.png", "data/testB_tumor/*.png",
+    ),
+    RESUME: (
+        "run/run.json", "run/history.jsonl", f"{NETWORKS}/latest.json", f"{NETWORKS}/{EPOCH}_net_G_A.pth",
+        f"{NETWORKS}/{EPOCH}_net_D_B.pth", f"{NETWORKS}/{EPOCH}_average_G_B.pth",
+        f"{NETWORKS}/{EPOCH}_roi_progressive.pth", "data/trainA/*.png", "data/trainA_tumor/*.png",
+    ),
+    FOLDERS: (
+        "run/test/A2B/*.png", f"run/test/A2B/{FOLDER_RECORD}", "run/test/A2B_sigma/*.npy", "data/manifest.json",
+        "data/testB/*.png", "data/testA_tumor/*.png",
+    ),
+}  # fmt: skip
+CASES = [pytest.param(command, file, id=f"{command[0]} {file}") for command, files in READ.items() for file in files]
+
+
+@pytest.fixture(scope="module")
+def place(small_data: Path, small_networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set and a run of it that was stopped in its third epoch, evaluated and drawn."""
+    folder = tmp_path_factory.mktemp("flipped")
+    shutil.copytree(small_data, folder / "data")
+    region = RegionConfig("tumor", scales=1, windows_px=(24, 32), base_channels=2)
+    config = Config(regions=(region,), ggd=GGDConfig(hidden_channels=2))
+    options = TrainOptions(**small_networks, epochs=3, decay_epochs=0, batch_size=2, average_decay=0.5)
+
+    def stop(done: int, total: int, text: str) -> None:
+        if text.startswith("epoch 3"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(folder / "data", folder / "run", replace(options, save_every_epochs=1), config, report=stop)
+    for command in (SIGMA, FIGURE):
+        assert main(_typed(command, folder)) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_weights_in_torchs_cache(tmp_path: Path) -> Iterator[None]:
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(tmp_path / "hub"))
+    yield
+    torch.hub.set_dir(before)
+
+
+def _typed(command: tuple[str, ...], folder: Path) -> list[str]:
+    places = {"RUN": folder / "run", "DATA": folder / "data", "OUT": folder / "out"}
+    words = (word.partition("/") for word in command)
+    return [f"{places.get(first, first)}{slash}{rest}" for first, slash, rest in words]
+
+
+def _bytes_below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _flip(whole: bytes, position: int, bit: int) -> bytes:
+    return whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :]
+
+
+def _positions(file: Path, whole: bytes) -> list[tuple[int, int]]:
+    """The first and the last byte, and some between; of a PNG but the last four, a checksum of nothing.
+
+    A PNG's pixels end 16 bytes before its end, with their checksum behind them, which Pillow does not look at.
+    """
+    stream = random.Random(file.name)
+    is_png = file.suffix == ".png"
+    end = len(whole) - (4 if is_png else 0)
+    places = [0, end - 1, *([len(whole) - 14] if is_png else ())]
+    places += [stream.randrange(1, end - 1) for _ in range(POSITIONS)]
+    return [(place, stream.randrange(8)) for place in places]
+
+
+def _assert_refused(arguments: list[str], folder: Path, where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = _bytes_below(folder)
+    capsys.readouterr()
+    status = main(arguments)
+    shown = capsys.readouterr()
+    last = shown.err.rstrip("\n").rpartition("\n")[2].rpartition("\r")[2]
+    assert status == 2, f"{where}: status {status}: {shown}"
+    assert last.startswith("roi-progressive: error: ") and "Traceback" not in shown.err, f"{where}: {shown.err}"
+    assert shown.out == ""
+    assert _bytes_below(folder) == before, where
+
+
+@pytest.mark.parametrize(("command", "file"), CASES)
+def test_a_flipped_bit_is_one_line_and_changes_nothing(
+    command: tuple[str, ...], file: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sorted(place.glob(file))[0]
+    whole, status = path.read_bytes(), path.stat()
+    try:
+        for position, bit in _positions(path, whole):
+            path.write_bytes(_flip(whole, position, bit))
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            _assert_refused(_typed(command, place), place, f"bit {bit} of byte {position} of {file}", capsys)
+    finally:
+        path.write_bytes(whole)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_what_nobody_changed_is_taken(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else the test above could pass by refusing everything."""
+    folder = Path(shutil.copytree(place, tmp_path / "copy"))
+    write_json(folder / "run" / "run.json", {**read_json(folder / "run" / "run.json"), "data": str(folder / "data")})
+    for command in (EVALUATE, COMPARE, FIGURE, FOLDERS, RESUME):
+        assert main(_typed(command, folder)) == 0, capsys.readouterr().err
+
+
+def test_every_file_of_a_run_that_is_read_back_is_flipped_above(place: Path) -> None:
+    """A new kind of file joins the list; what is only written, for people and other programs, need not."""
+    flipped = {path for files in READ.values() for pattern in files for path in place.glob(pattern)}
+    flipped |= {path for path in place.glob("run/networks/*_net_*")}  # four alike, three of them above
+    images = {path for path in place.glob("run/test/*_sigma/*.png")}  # beside the exact values, to look at
+    images |= {path for path in place.glob("run/test/A2B_sigma/*")} | {path for path in place.glob("run/samples/*")}
+    for_people = {"table", "reliability", "figure_A2B", "figure_B2A"}
+    found = {path for path in (place / "run").rglob("*") if path.is_file() and path.stem not in for_people}
+    assert found - flipped - images - {place / "run/test/B2A" / FOLDER_RECORD} == set()
+
+
+@pytest.fixture
+def of_processes(place: Path, tmp_path: Path) -> Path:
+    """The same, as several processes leave it: with the moments of the host's optimizers in a file of their own."""
+    folder = Path(shutil.copytree(place, tmp_path / "copy"))
+    write_json(folder / "run" / "run.json", {**read_json(folder / "run" / "run.json"), "data": str(folder / "data")})
+    run = Run.open(folder / "run")
+    model = CycleGANModel(run.host_options(epoch=str(EPOCH)))
+    for optimizer in model.optimizers:
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    save_optimizers(model, run.networks, EPOCH)
+    return folder
+
+
+def test_a_flipped_bit_in_the_optimizers_is_one_line_and_changes_nothing(
+    of_processes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = optimizers_file(of_processes / "run" / "networks", EPOCH)
+    whole = path.read_bytes()
+    for position, bit in _positions(path, whole):
+        path.write_bytes(_flip(whole, position, bit))
+        where = f"bit {bit} of byte {position}"
+        _assert_refused(_typed(RESUME, of_processes), of_processes, where, capsys)
+    path.write_bytes(whole)
+    assert main(_typed(RESUME, of_processes)) == 0
