@@ -99,6 +99,12 @@ def test_fold(patients: Sequence[str]) -> Fold:
     return Fold(training.give_A, training.give_B, tuple(_shuffled(patients)[:N_TEST]))
 
 
+def tuned_and_tested(patients: Sequence[str]) -> Fold:
+    """The same with the 8 patients to tune on among those looked at: one training serves the choice and the test."""
+    tuning, test = tuning_fold(patients, 0), test_fold(patients)
+    return Fold(test.give_A, test.give_B, test.scored + tuning.scored)
+
+
 def _shuffled(patients: Sequence[str]) -> list[str]:
     order = sorted(set(patients))
     random.Random(SPLIT_SEED).shuffle(order)

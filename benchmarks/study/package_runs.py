@@ -18,6 +18,8 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,15 +32,26 @@ import numpy as np
 
 METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio", "lost", "inverted", "invented")
 
+TRIAL_STEPS = 40
+SLACK = 1.08
+"""How much longer than in the trial a step may take."""
+
 
 class _Stopped(Exception):
     """The run was only to show how long a step lasts."""
 
 
-def made(job: dict[str, Any]) -> dict[str, Any]:
-    """Train and score one run: its line."""
+def made(job: dict[str, Any], agree: Callable[[float], int] | None = None) -> dict[str, Any]:
+    """Train and score one run: its line.
+
+    Args:
+        job: What is run.
+        agree: Takes the seconds of a step and gives the number of steps that all runs of the budget can take; ``None``
+            takes as many as the job asks for.
+    """
     import torch
 
+    from roi_progressive import Config, StageConfig
     from roi_progressive.evaluation.aggregation import patient_values
     from roi_progressive.evaluation.pairs import DIRECTIONS, pairs_from_folders
     from roi_progressive.evaluation.references import constant_fill, copy_source, mean_image
@@ -77,21 +90,34 @@ def made(job: dict[str, Any]) -> dict[str, Any]:
         arm = GLIOMA_ARMS[job["arm"]]
         root, run, size_px = Path(place) / arm.data, Path(place) / "run", slices.masks.shape[1]
         n_slices = len(list((root / "trainA").iterdir()))
-        options = replace(glioma_options(seed, n_slices, job["device"], size_px, job["steps"]), **dict(arm.options))
         config = arm.config and replace(arm.config, seed=seed)
-        begun, times = time.monotonic(), list[float]()
 
-        def count(step: int, steps: int, text: str) -> None:
-            times.append(time.monotonic())
-            if step == job["stop_after"]:
-                raise _Stopped
+        def train_for(steps: int, stop_after: int = 0, config: Config | None = config) -> list[float]:
+            times = list[float]()
 
-        try:
-            with arm.context():
+            def count(step: int, steps: int, text: str) -> None:
+                times.append(time.monotonic())
+                if step == stop_after:
+                    raise _Stopped
+
+            options = replace(glioma_options(seed, n_slices, job["device"], size_px, steps), **dict(arm.options))
+            with suppress(_Stopped), arm.context():
                 train(root, run, options, config, plugins=arm.plugins(seed), force=True, report=count)
-        except _Stopped:
-            taken = np.diff(times)
-            return {**line, "seconds_a_step": round(float(np.median(taken[-40:])), 4), "steps": len(times)}
+            return times
+
+        if job["stop_after"]:
+            times = train_for(job["steps"], job["stop_after"])
+            return {**line, "seconds_a_step": round(float(np.median(np.diff(times)[-40:])), 4), "steps": len(times)}
+        steps = job["steps"]
+        if agree:
+            at_once = config and replace(
+                config,
+                regions=tuple(replace(region, stage=1) for region in config.regions),
+                stages=StageConfig(fade_fraction=0.0),
+            )
+            steps = agree(float(np.mean(np.diff(train_for(steps, TRIAL_STEPS, at_once))[5:])))
+        begun = time.monotonic()
+        times = train_for(steps)
         trained = time.monotonic()
         images = translate(run)
         scores = {d: by_patient(pairs_from_folders(root, "test", d, images[d])) for d in DIRECTIONS}
@@ -106,10 +132,16 @@ def made(job: dict[str, Any]) -> dict[str, Any]:
         }
 
 
-def _work(job: dict[str, Any], told: Any) -> None:
+def _work(job: dict[str, Any], told: Any, agreed: Any) -> None:
+    def agree(seconds_a_step: float) -> int:
+        told.put((job, seconds_a_step, "rate"))
+        while agreed.value == 0:
+            time.sleep(0.1)
+        return int(agreed.value)
+
     try:
         os.nice(5 if job["device"] == "cpu" else 0)
-        told.put((job, made(job), None))
+        told.put((job, made(job, agree if agreed is not None else None), None))
     except BaseException:
         told.put((job, None, traceback.format_exc()))
 
@@ -132,6 +164,13 @@ def main() -> int:
     parser.add_argument("--stop-after", type=int, default=0, help="steps after which only their duration is told")
     parser.add_argument("--test", action="store_true", help="score the test patients, not those to tune on")
     parser.add_argument("--name", default="package", help="of the files written")
+    parser.add_argument(
+        "--agree",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="all runs begin at once and take the steps that the budget holds, less so many seconds to score them",
+    )
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
@@ -148,15 +187,22 @@ def main() -> int:
     for run in chosen.runs:
         arm, seed, *patients = run.replace("_", " ").split(":")
         job = {"arm": arm, "seed": int(seed), "test": chosen.test, "per_domain": int(patients[0]) if patients else 0}
-        job |= {"slices": chosen.slices, "device": chosen.device, "steps": chosen.steps, "stop_after": chosen.stop_after}
+        job |= {
+            "slices": chosen.slices,
+            "device": chosen.device,
+            "steps": chosen.steps,
+            "stop_after": chosen.stop_after,
+        }
         jobs += [job] if key(job) not in done else []
     context = get_context("spawn")
     told, running = context.Queue(), dict[tuple[Any, ...], Any]()
+    agreed = context.Value("i", 0) if chosen.agree else None
+    rates, asked = list[float](), len(jobs)
     with open(results, "a", encoding="utf-8", buffering=1) as lines:
         while (jobs or running) and time.monotonic() < deadline:
             while jobs and len(running) < chosen.processes:
                 job = jobs.pop(0)
-                running[key(job)] = context.Process(target=_work, args=(job, told), daemon=True)
+                running[key(job)] = context.Process(target=_work, args=(job, told, agreed), daemon=True)
                 running[key(job)].start()
             try:
                 job, line, error = told.get(timeout=0.5)
@@ -166,13 +212,25 @@ def main() -> int:
                         note(f"{name} was ended with status {process.exitcode}")
                         del running[name]
                 continue
-            running.pop(key(job), None)
+            if error == "rate":
+                rates.append(line)
+            else:
+                running.pop(key(job), None)
+                asked -= error is not None and agreed is not None and agreed.value == 0
+            if agreed is not None and agreed.value == 0 and len(rates) >= min(asked, chosen.processes):
+                left = deadline - chosen.agree - time.monotonic()
+                agreed.value = max(1, min(chosen.steps, int(left / (SLACK * max(rates, default=1.0)))))
+                note(f"{sorted(rates)} s a step; {left:.0f} s left: {agreed.value} steps")
+            if error == "rate":
+                continue
             if line is None:
                 note(f"{key(job)} failed:\n{error}")
             else:
                 lines.write(json.dumps(line) + "\n")
-                note(f"{key(job)}: {line.get('steps')} steps of {line.get('seconds_a_step')} s, "
-                     f"{line.get('seconds_trained')} s, scored in {line.get('seconds_scored')} s")
+                note(
+                    f"{key(job)}: {line.get('steps')} steps of {line.get('seconds_a_step')} s, "
+                    f"{line.get('seconds_trained')} s, scored in {line.get('seconds_scored')} s"
+                )
     for name, process in running.items():
         process.terminate()
         note(f"{name} was not finished in time")

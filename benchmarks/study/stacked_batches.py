@@ -70,10 +70,45 @@ TUNING = [
     Stack("pixels", PIXELS, SEEDS),
 ]
 
+TEST_SEEDS = (11, 12, 13, 14)
+CLASSES = Pixels("classes", weight=2.0)
+TEST = [
+    Stack(
+        "known",
+        {
+            "plain": Knobs(),
+            "ceiling": NUMBERS["ceiling"],
+            "placebo": NEGATIVES["placebo"],
+            "context 0": NUMBERS["context 0"],
+            "context 6": NUMBERS["context 6"],
+            "rate 0.3": STRUCTURES["rate 0.3"],
+        },
+        TEST_SEEDS,
+        test=True,
+    ),
+    Stack(
+        "pixels",
+        {
+            "segment 0.5": PIXELS["segment 0.5"],
+            "segment 0.5 near": PIXELS["segment 0.5 near"],
+            "classes 2": PIXELS["classes 2"],
+            "classes 2 and rest": guided(CLASSES, REST),
+            "classes 2, mind 1": guided(CLASSES, mind=1.0),
+        },
+        TEST_SEEDS,
+        test=True,
+    ),
+]
+
 
 def _small(stack: Stack) -> Stack:
     kept = dict(list(stack.arms.items())[:2])
     return replace(stack, arms=kept, seeds=stack.seeds[:1], steps=30)
 
 
-BATCHES: dict[str, list[Stack]] = {"tuning": TUNING, "trial": [_small(stack) for stack in TUNING[:2]]}
+BATCHES: dict[str, list[Stack]] = {
+    "tuning": TUNING,
+    "test": TEST,
+    "trial": [_small(stack) for stack in TUNING[:2]],
+    "trial_of_test": [replace(stack, seeds=stack.seeds[:1], steps=8) for stack in TEST],
+}

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from roi_progressive.method.patch_geometry import patch_geometry
+from roi_progressive.method.discriminators import patch_geometry
 
 INIT_STD = 0.02
 

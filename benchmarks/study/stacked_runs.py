@@ -41,7 +41,7 @@ from study.stacked_training import DECAYS, StackedTraining, healthy_places, trai
 
 METRICS = ("tpsnr", "tssim", "psnr", "ssim", "texture_ratio", "lost", "inverted", "invented")
 TRIAL_STEPS = 12
-SECONDS_FOR_THE_END = 42.0
+SECONDS_FOR_THE_END = 27.0
 
 _slices: Gliomas | None = None
 
@@ -107,7 +107,7 @@ def _train(
         if not train_stack(training, report):
             told.put(("log", stack.name, "out of time"))
             return
-        for average in DECAYS:
+        for average in list(DECAYS)[:1] if stack.test else DECAYS:
             for slot, (chosen, fakes) in training.generated(average).items():
                 arm, seed = stack.runs[slot % training.n_runs]
                 direction = "A2B" if slot < training.n_runs else "B2A"

@@ -17,9 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from roi_progressive.method.regions import logit_weights
-
-from .glioma_data import Gliomas, test_fold, tuning_fold
+from .glioma_data import Gliomas, test_fold, tuned_and_tested, tuning_fold
 from .stacked_arms import Judge, Knobs, Pixels, Stack
 from .stacked_networks import StackedPatchGAN, StackedUNet
 
@@ -168,6 +166,13 @@ class Family:
                 means = [region_mean(x, r, network.geometry[: level + 1], len(self.slots)) for x, r in ((a, region), (b, their_region))]
                 terms.append((means[0] - means[1].detach()).abs().mean(dim=-1))
         return torch.stack(terms).mean(dim=0) * both
+
+
+def logit_weights(region: Tensor, geometry: Sequence[tuple[int, int, int]]) -> Tensor:
+    """The package's weights of logits, on the device: every convolution as the mean over its kernel."""
+    for kernel, stride, padding in geometry:
+        region = F.avg_pool2d(region, kernel, stride, padding)
+    return region
 
 
 def weighted(loss: Tensor, region: Tensor, geometry: Sequence[tuple[int, int, int]]) -> Tensor:
@@ -436,7 +441,7 @@ class StackedTraining:
         return {s: (chosen[s % self.n_runs], fakes[: len(chosen[s % self.n_runs]), s]) for s in range(2 * self.n_runs)}
 
     def _fold(self, seed: int) -> Any:
-        return test_fold(self.data.patients) if self.stack.test else tuning_fold(self.data.patients, seed)
+        return tuned_and_tested(self.data.patients) if self.stack.test else tuning_fold(self.data.patients, seed)
 
 
 class PixelFamily:
