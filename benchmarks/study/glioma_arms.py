@@ -10,6 +10,7 @@ from roi_progressive.runs.demo import ShuffledMasks
 from roi_progressive.runs.train import TrainOptions
 
 from .arms import Arm
+from .pixel_classes import PixelClasses
 from .scan_arms import PairedL1, _in_pairs
 
 STEPS = 1560
@@ -50,8 +51,12 @@ def guided(**changes: Any) -> Config:
 GLIOMA_ARMS: dict[str, Arm] = {
     "plain": Arm("the CycleGAN alone", None),
     "regions": Arm("the tumour with 6 px of context", guided()),
-    "one window": Arm("the same, every window the whole image", guided(windows_px=(64,))),
     "context 0": Arm("the tumour without context", guided(context_px=0)),
+    "pixel classes": Arm(
+        "as regions, and a network that names pixels healthy, tumour or generated",
+        guided(),
+        plugins=lambda seed: [PixelClasses(seed)],
+    ),
     "placebo": Arm("masks shuffled between images", guided(), plugins=lambda seed: [ShuffledMasks(seed)]),
     "ceiling": Arm(
         "the same networks trained on pairs of all training patients",

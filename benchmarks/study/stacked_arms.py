@@ -42,8 +42,17 @@ class Judge:
 
     def structure(self) -> tuple[Any, ...]:
         """What must be equal for two runs' judges to lie in one stack."""
-        return (self.region, self.scales, self.channels, self.layers, self.augment, self.norm, self.rate, self.r1 > 0,
-                self.matching > 0)
+        return (
+            self.region,
+            self.scales,
+            self.channels,
+            self.layers,
+            self.augment,
+            self.norm,
+            self.rate,
+            self.r1 > 0,
+            self.matching > 0,
+        )
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,9 @@ class StackedNetwork(nn.Module):
         super().__init__()
         self.seeds, self._made = list(seeds), 0
 
-    def conv(self, cin: int, cout: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True) -> StackedConv:
+    def conv(
+        self, cin: int, cout: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True
+    ) -> StackedConv:
         self._made += 1
         return StackedConv(self.seeds, self._made, cin, cout, kernel, stride, padding, bias)
 
@@ -91,9 +93,7 @@ class StackedUNet(StackedNetwork):
         widths = [base * 2 ** min(level, depth - 1) for level in range(depth + 1)]
         self.stem = _ResConv(self, 1, base)
         self.downs = nn.ModuleList(_ResConv(self, widths[k], widths[k + 1]) for k in range(depth))
-        self.ups = nn.ModuleList(
-            _ResConv(self, 2 * widths[k], widths[max(k - 1, 0)]) for k in reversed(range(depth))
-        )
+        self.ups = nn.ModuleList(_ResConv(self, 2 * widths[k], widths[max(k - 1, 0)]) for k in reversed(range(depth)))
         self.head = self.conv(base, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:

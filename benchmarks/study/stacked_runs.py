@@ -60,8 +60,14 @@ def scored(direction: str, chosen: Sequence[int], fakes: np.ndarray) -> dict[str
     def pair(index: int, fake: np.ndarray) -> ImagePair:
         images = _slices.images
         return ImagePair(
-            _slices.names[index], _slices.patients[index], "NC", direction, images[source][index],
-            images[target][index], fake, _slices.masks[index],
+            _slices.names[index],
+            _slices.patients[index],
+            "NC",
+            direction,
+            images[source][index],
+            images[target][index],
+            fake,
+            _slices.masks[index],
         )
 
     found = score([pair(index, fake) for index, fake in zip(chosen, fakes, strict=True)])
@@ -214,7 +220,12 @@ def main() -> int:
         elif kind == "made":
             arm, seed, average, direction, steps, indices, fakes = content
             label = {
-                "stack": name, "arm": arm, "seed": seed, "average": average, "direction": direction, "steps": steps,
+                "stack": name,
+                "arm": arm,
+                "seed": seed,
+                "average": average,
+                "direction": direction,
+                "steps": steps,
             }
             waiting.append((label, pool.submit(scored, direction, indices, fakes)))
         else:

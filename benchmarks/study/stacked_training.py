@@ -126,7 +126,9 @@ class Family:
         seeds = [stack.runs[run][1] + 7000 for run in runs]
         seeds = [*seeds, *(seed + 500 for seed in seeds)]
         shape = (self.judge.channels, self.judge.layers, 1, self.judge.norm)
-        self.networks = [StackedPatchGAN([s + 31 * k for s in seeds], *shape).to(device) for k in range(self.judge.scales)]
+        self.networks = [
+            StackedPatchGAN([s + 31 * k for s in seeds], *shape).to(device) for k in range(self.judge.scales)
+        ]
         self.weight = torch.tensor([judge.weight for judge in twice], device=device)
         self.context = torch.tensor([judge.context_px for judge in twice], device=device)
         self.r1 = torch.tensor([judge.r1 for judge in twice], device=device)
@@ -152,7 +154,8 @@ class Family:
     def loss(self, window: Tensor, target: float) -> Tensor:
         """Least squares toward a target, ``[slots]``: mean over scales and over the samples that hold the region."""
         per_scale = [
-            weighted((maps[-1] - target).square(), region, network.geometry) for network, maps, region in self.seen(window)
+            weighted((maps[-1] - target).square(), region, network.geometry)
+            for network, maps, region in self.seen(window)
         ]
         return mean_of_held(torch.stack(per_scale).mean(dim=0), window[:, :, 1])
 
@@ -163,7 +166,10 @@ class Family:
         both = torch.stack([of.any(dim=0) for of in held]).all(dim=0)
         for (network, ours, region), (_, theirs, their_region) in zip(self.seen(fake), self.seen(real), strict=True):
             for level, (a, b) in enumerate(zip(ours[:-1], theirs[:-1], strict=True)):
-                means = [region_mean(x, r, network.geometry[: level + 1], len(self.slots)) for x, r in ((a, region), (b, their_region))]
+                means = [
+                    region_mean(x, r, network.geometry[: level + 1], len(self.slots))
+                    for x, r in ((a, region), (b, their_region))
+                ]
                 terms.append((means[0] - means[1].detach()).abs().mean(dim=-1))
         return torch.stack(terms).mean(dim=0) * both
 
@@ -185,7 +191,9 @@ def weighted(loss: Tensor, region: Tensor, geometry: Sequence[tuple[int, int, in
 def region_mean(maps: Tensor, region: Tensor, geometry: Sequence[tuple[int, int, int]], slots: int) -> Tensor:
     """Mean features over the region of all samples: ``[slots, channels]``."""
     n = maps.shape[0]
-    weights = logit_weights(region.reshape(n * slots, 1, *region.shape[2:]), geometry).reshape(n, slots, 1, *maps.shape[2:])
+    weights = logit_weights(region.reshape(n * slots, 1, *region.shape[2:]), geometry).reshape(
+        n, slots, 1, *maps.shape[2:]
+    )
     values = maps.unflatten(1, (slots, -1)) * weights
     return values.sum(dim=(0, 3, 4)) / weights.sum(dim=(0, 3, 4)).clamp_min(1e-12)
 
@@ -199,9 +207,7 @@ def mean_of_held(loss: Tensor, region: Tensor) -> Tensor:
 def self_similarity(image: Tensor) -> Tensor:
     """MIND: how like a pixel's surroundings are to those two pixels away, four ways, ``[4, N, slots, H, W]``."""
     shifts = ((0, 2), (0, -2), (2, 0), (-2, 0))
-    distances = torch.stack(
-        [F.avg_pool2d((image - image.roll(shift, (2, 3))).square(), 3, 1, 1) for shift in shifts]
-    )
+    distances = torch.stack([F.avg_pool2d((image - image.roll(shift, (2, 3))).square(), 3, 1, 1) for shift in shifts])
     return torch.exp(-distances / (distances.mean(dim=0, keepdim=True) + 1e-2))
 
 
@@ -244,7 +250,9 @@ class StackedTraining:
         def of(name: str) -> Tensor:
             return torch.tensor([float(getattr(knob, name)) for knob in knobs] * 2, device=device)
 
-        self.cycle, self.paired_l1, self.region_cycle, self.mind = map(of, ("cycle", "paired_l1", "region_cycle", "mind"))
+        self.cycle, self.paired_l1, self.region_cycle, self.mind = map(
+            of, ("cycle", "paired_l1", "region_cycle", "mind")
+        )
         # Told once: asking a tensor within a step would wait for the GPU.
         self.asked = {name for name in ("paired_l1", "region_cycle", "mind") if any(getattr(k, name) for k in knobs)}
         self.first_step = min(knob.from_fraction for knob in knobs) * stack.steps
@@ -305,7 +313,9 @@ class StackedTraining:
         ramp = ((number + 1 - self.start) / self.fade.clamp_min(1)).clamp(0, 1)
         if "region_cycle" in self.asked:
             inside = self._flipped(self.masks[source], flip["source"]).float()
-            loss = loss + ramp * self.region_cycle * (difference * inside).sum((0, 2, 3)) / inside.sum((0, 2, 3)).clamp_min(1)
+            loss = loss + ramp * self.region_cycle * (difference * inside).sum((0, 2, 3)) / inside.sum(
+                (0, 2, 3)
+            ).clamp_min(1)
         if "mind" in self.asked:
             near = self._flipped(self.grown[self.context_place[6]][source], flip["source"]).float()
             apart = (self_similarity(fake) - self_similarity(source_images)).abs().mean(dim=0)
@@ -381,9 +391,11 @@ class StackedTraining:
         return self._flipped(region, flip), self._flipped(visible, flip)
 
     def _places(self, family: Family) -> Tensor:
-        places = [self.context_place[int(context)] for context in family.context.tolist()] if not hasattr(
-            family, "places"
-        ) else None
+        places = (
+            [self.context_place[int(context)] for context in family.context.tolist()]
+            if not hasattr(family, "places")
+            else None
+        )
         if places is not None:
             family.places = torch.tensor(places, device=self.device)  # type: ignore[attr-defined]
         found: Tensor = family.places  # type: ignore[attr-defined]
