@@ -79,11 +79,6 @@ class Fold:
         """The same with so many patients a domain."""
         return Fold(self.give_A[:per_domain], self.give_B[:per_domain], self.scored)
 
-    def shared(self) -> Fold:
-        """The same with every training patient giving both images; which belong together stays unknown."""
-        both = self.give_A + self.give_B
-        return Fold(both, both, self.scored)
-
 
 def tuning_fold(patients: Sequence[str], number: int) -> Fold:
     """The ``number``-th of six ways to part the patients that are not tested on: 40 to train, 8 to tune."""
@@ -97,12 +92,6 @@ def test_fold(patients: Sequence[str]) -> Fold:
     """The 40 patients of the first fold to train on, and the 30 that no tuning has seen."""
     training = tuning_fold(patients, 0)
     return Fold(training.give_A, training.give_B, tuple(_shuffled(patients)[:N_TEST]))
-
-
-def tuned_and_tested(patients: Sequence[str]) -> Fold:
-    """The same with the 8 patients to tune on among those looked at: one training serves the choice and the test."""
-    tuning, test = tuning_fold(patients, 0), test_fold(patients)
-    return Fold(test.give_A, test.give_B, test.scored + tuning.scored)
 
 
 def _shuffled(patients: Sequence[str]) -> list[str]:
