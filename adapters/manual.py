@@ -117,6 +117,11 @@ def _optimizers_of(generators: Iterable[nn.Module]) -> list[torch.optim.Optimize
 def _group_of(optimizer: torch.optim.Optimizer, generator: nn.Module) -> dict[str, Any]:
     """The optimizer's first group with parameters of a generator; empty where there is none."""
     # An uncertainty head is also held by our own optimizer, which an earlier session may have left alive.
-    known = {id(parameter) for name, parameter in generator.named_parameters() if "ggd_head" not in name.split(".")}
     groups: list[dict[str, Any]] = optimizer.param_groups
-    return next((group for group in groups if any(id(parameter) in known for parameter in group["params"])), {})
+    for group in groups:
+        trained = {id(parameter) for parameter in group["params"]}
+        # Asked in every step: as a rule the generator's first parameter is among them.
+        for name, parameter in generator.named_parameters():
+            if id(parameter) in trained and "ggd_head" not in name.split("."):
+                return group
+    return {}

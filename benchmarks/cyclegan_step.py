@@ -6,7 +6,7 @@ import abc
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from published_networks import patch_gan
@@ -26,6 +26,10 @@ class Batch:
     real_B: Tensor
     masks_A: Masks
     masks_B: Masks
+
+    def to(self, device: torch.device) -> Batch:
+        """Its images on a device; masks stay on the CPU, where a loader has them."""
+        return replace(self, real_A=self.real_A.to(device), real_B=self.real_B.to(device))
 
 
 def phantom_batch(size_px: int, tumor_px: float, *, n: int = 1, seed: int = 0) -> Batch:
@@ -55,11 +59,13 @@ class CycleGAN:
     Args:
         generator: Builds one.
         ndf: Channels of the PatchGANs' first layer.
+        device: Where it trains.
     """
 
-    def __init__(self, generator: Callable[[], nn.Module], ndf: int = 64) -> None:
+    def __init__(self, generator: Callable[[], nn.Module], ndf: int = 64, device: torch.device | str = "cpu") -> None:
         torch.manual_seed(0)
-        self.A2B, self.B2A, self.D_A, self.D_B = generator(), generator(), patch_gan(1, ndf), patch_gan(1, ndf)
+        networks = generator(), generator(), patch_gan(1, ndf), patch_gan(1, ndf)
+        self.A2B, self.B2A, self.D_A, self.D_B = (network.to(device) for network in networks)
         self.optimizer_G = _adam(self.A2B, self.B2A)
         self.optimizer_D = _adam(self.D_A, self.D_B)
 
@@ -131,17 +137,20 @@ class MaskedBank(Added):
     """A full-size masked bank as people write it: a 70 x 70 PatchGAN a region and direction on the whole image times
     the mask. Their terms go through the host's graph, and so through its one backward pass."""
 
-    def __init__(self, ndf: int = 64) -> None:
+    def __init__(self, ndf: int = 64, device: torch.device | str = "cpu") -> None:
         names = [f"{region}_{domain}" for region in ("liver", "tumor") for domain in "AB"]
-        self.networks = nn.ModuleDict({name: patch_gan(1, ndf) for name in names})
+        self.networks = nn.ModuleDict({name: patch_gan(1, ndf) for name in names}).to(device)
         self.optimizer = _adam(self.networks)
         self._shown: list[tuple[str, Tensor, Tensor]] = []
 
     def _generator_loss(self, batch: Batch, fake_B: Tensor, fake_A: Tensor, rec_A: Tensor, rec_B: Tensor) -> Tensor:
         _train(self.networks, learn=False)
         loss = fake_B.new_zeros(())
-        pairs = (("B", fake_B, batch.real_B, batch.masks_A, batch.masks_B),)
-        pairs += (("A", fake_A, batch.real_A, batch.masks_B, batch.masks_A),)
+        of_A, of_B = (
+            {name: mask.to(fake_B.device, non_blocking=True) for name, mask in masks.items()}
+            for masks in (batch.masks_A, batch.masks_B)
+        )
+        pairs = (("B", fake_B, batch.real_B, of_A, of_B), ("A", fake_A, batch.real_A, of_B, of_A))
         for domain, fake, real, of_fake, of_real in pairs:
             for region in ("liver", "tumor"):
                 seen = fake * of_fake[region]

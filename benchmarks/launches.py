@@ -1,13 +1,13 @@
-"""How many operations a CycleGAN's training step starts, alone and with what is added: what a step of batch 1 costs a GPU.
+"""How many operations a CycleGAN's training step starts, alone and with what is added: the price of batch 1 on a GPU.
 
     python benchmarks/launches.py [--hosts resnet_9blocks unet_256] [--by-operator] [--json FILE] [--quick]
 
-Counted are the aten operations that torch dispatches, forward and backward, views and optimizers left out: nearly each is
-a kernel to start, whatever it computes on. 256 x 256, one liver of about 100 x 90 px and one tumour of 40 px. Masks are
-made ready on the CPU, in numpy, where a loader's workers or the time before the step's first kernel pay for them.
+Counted are the aten operations that torch dispatches, forward and backward; views, mere allocations and optimizers are
+left out. Nearly each is a kernel to start, whatever it computes on. 256 x 256, one liver of about 100 x 90 px and one
+tumour of 40 px. What depends on masks alone is made in NumPy, and starts nothing.
 
-Then the time that is added where arithmetic weighs nothing: networks of one channel, 128 x 128, one thread; medians over
-rounds in one run.
+Then the time that is added where arithmetic weighs nothing: all networks of one channel, 128 x 128, one thread; medians
+over rounds in one run.
 """
 
 from __future__ import annotations
@@ -49,6 +49,13 @@ GUIDED: dict[str, tuple[Config, int]] = {
 }
 
 
+def thin(config: Config) -> Config:
+    """The same with networks of one channel."""
+    regions = tuple(dataclasses.replace(region, base_channels=1) for region in config.regions)
+    ggd = config.ggd and dataclasses.replace(config.ggd, hidden_channels=1)
+    return dataclasses.replace(config, regions=regions, ggd=ggd)
+
+
 def step_of(name: str, build: Callable[[], nn.Module], channels: int, batch: Batch) -> Callable[[], None]:
     """A training step of the host with what ``name`` adds; it has run twice, so that everything is built."""
     host = CycleGAN(build, channels)
@@ -56,7 +63,8 @@ def step_of(name: str, build: Callable[[], nn.Module], channels: int, batch: Bat
     if name == BANK:
         added = MaskedBank(channels)
     elif name != ALONE:
-        added = Regions(host, *GUIDED[name])
+        config, epoch = GUIDED[name]
+        added = Regions(host, thin(config) if channels == 1 else config, epoch)
     step = partial(host.step, batch, added)
     for _ in range(2):
         step()

@@ -7,7 +7,7 @@ import json
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+
+from roi_progressive.check.step_cost import flop_counter
 
 Step = Callable[[], object]
 
@@ -59,7 +60,29 @@ class Times:
     cpu: list[float] = field(default_factory=list)
 
 
-def times_side_by_side(variants: Mapping[str, Step], rounds: int, *, warm: bool = False) -> dict[str, Times]:
+def clock_of(device: torch.device) -> Callable[[Step], float]:
+    """What tells the seconds of a step: on a CUDA device its own events, between which the CPU may run ahead."""
+    return _seconds_between_events if device.type == "cuda" else _wall_seconds
+
+
+def _wall_seconds(step: Step) -> float:
+    begin = time.perf_counter()
+    step()
+    return time.perf_counter() - begin
+
+
+def _seconds_between_events(step: Step) -> float:
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    step()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1000
+
+
+def times_side_by_side(
+    variants: Mapping[str, Step], rounds: int, *, warm: bool = False, clock: Callable[[Step], float] = _wall_seconds
+) -> dict[str, Times]:
     """Seconds of every variant in every round; each runs once before, unmeasured, unless they are warm.
 
     The order is turned round from one round to the next, so that none always follows the same other.
@@ -69,10 +92,9 @@ def times_side_by_side(variants: Mapping[str, Step], rounds: int, *, warm: bool 
     times = {name: Times() for name in variants}
     for number in range(rounds):
         for name in sorted(variants, reverse=number % 2 == 1):
-            wall, cpu = time.perf_counter(), time.process_time()
-            variants[name]()
+            cpu = time.process_time()
+            times[name].wall.append(clock(variants[name]))
             times[name].cpu.append(time.process_time() - cpu)
-            times[name].wall.append(time.perf_counter() - wall)
     return times
 
 
@@ -82,10 +104,17 @@ def ratios(of: Sequence[float], to: Sequence[float]) -> Spread:
 
 
 def flops_of(step: Step) -> int:
-    """Floating-point operations of the convolutions and matrix products of one call, by torch's counter."""
-    with FlopCounterMode(display=False) as counter:
+    """Floating-point operations of the convolutions and matrix products of one call."""
+    with flop_counter() as counter:
         step()
     return int(counter.get_total_flops())
+
+
+_ALLOCATIONS = {
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.empty_like.default,
+    torch.ops.aten.empty_strided.default,
+}
 
 
 class _LaunchCounter(TorchDispatchMode):
@@ -97,7 +126,7 @@ class _LaunchCounter(TorchDispatchMode):
         self.paused = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not self.paused and not _is_view(func):
+        if not self.paused and func.namespace == "aten" and not _is_view(func) and func not in _ALLOCATIONS:
             self.counts[func.overloadpacket.__name__] += 1
         return func(*args, **(kwargs or {}))
 
@@ -131,12 +160,40 @@ def launches_of(step: Step) -> Counter[str]:
     return counter.counts
 
 
-def peak_bytes_of(step: Step) -> int:
-    """Most bytes of tensors that were alive at once in one call, beyond those alive before it (CPU).
+# What makes the CPU wait for a CUDA device, by the names that torch's profiler gives.
+SYNCHRONISATIONS = ("cudaDeviceSynchronize", "cudaStreamSynchronize", "cudaMemcpy", "aten::_local_scalar_dense")
+LATE_READS = ("cudaEventSynchronize",)
+"""Waits for a number that was sent off earlier."""
 
-    Taken from the allocator's own events, which do not jitter; what a convolution library allocates for itself within
-    one of its calls is not among them.
+
+def waits_among(names: Iterable[str], kinds: Sequence[str] = SYNCHRONISATIONS) -> Counter[str]:
+    """How often each kind of wait occurs among the names of a profile's events."""
+    return Counter(name for name in names if name in kinds)
+
+
+def profiled(step: Step, trace: Path | None = None) -> list[str]:
+    """The names of all events of one call; its trace is written to a file for chrome://tracing where one is named."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    with profile(activities=activities) as of_step:
+        step()
+    if trace is not None:
+        of_step.export_chrome_trace(str(trace))
+    return [event.name for event in of_step.events() or ()]
+
+
+def peak_bytes_of(step: Step, device: torch.device | None = None) -> int:
+    """Most bytes of tensors that were alive at once in one call, beyond those alive before it.
+
+    On the CPU taken from the allocator's own events, which do not jitter; what a convolution library allocates for
+    itself within one of its calls is not among them. On a CUDA device the allocator's own figure.
     """
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device)) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         step()
     roots: Any = profiled.profiler.kineto_results.experimental_event_tree()  # type: ignore[union-attr]  # set once profiled
@@ -211,10 +268,16 @@ def parsed(arguments: argparse.ArgumentParser) -> argparse.Namespace:
     return chosen
 
 
-def write(figures: Mapping[str, Any], file: Path | None) -> None:
+def name_of(device: torch.device) -> str:
+    """What a device calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def write(figures: Mapping[str, Any], file: Path | None, device: torch.device | None = None) -> None:
     """Write the figures as JSON, with the machine's side of them, where a file is named."""
     if file is None:
         return
-    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": "cpu"}
+    name = "cpu" if device is None else name_of(device)
+    machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": name}
     plain = json.dumps({"machine": machine, **figures}, indent=2, default=asdict)
     file.write_text(plain + "\n", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 Sources: resnet_9blocks, unet_256 and the 70 x 70 PatchGAN of junyanz/pytorch-CycleGAN-and-pix2pix (Zhu et al. 2017,
 Isola et al. 2017) with InstanceNorm and without dropout, as its CycleGAN trains them; the three-scale discriminator of
-pix2pixHD (Wang et al. 2018); MultiScalePatchDiscriminator of MONAI, taken from the package where it is installed.
+pix2pixHD (Wang et al. 2018); MultiScalePatchDiscriminator of MONAI comes from its package.
 """
 
 from __future__ import annotations
@@ -94,28 +94,6 @@ class Pix2PixHDDiscriminator(nn.Module):
         return maps
 
 
-class _MonaiFormula(nn.Module):
-    """MONAI's ``MultiScalePatchDiscriminator`` written out: every network sees the whole image, each one deeper by the
-    first one's layers; widths double without bound; the last convolution is 1 x 1."""
-
-    def __init__(self, channels: int, width: int, layers: int, count: int) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(self._network(channels, width, layers * (i + 1)) for i in range(count))
-
-    @staticmethod
-    def _network(channels: int, width: int, layers: int) -> nn.Sequential:
-        modules: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
-        for level in range(1, layers + 1):
-            stride = 2 if level < layers else 1
-            convolution = nn.Conv2d(width, 2 * width, 4, stride, 1, bias=False)
-            modules += [convolution, nn.InstanceNorm2d(2 * width), nn.LeakyReLU(0.2)]
-            width *= 2
-        return nn.Sequential(*modules, nn.Conv2d(width, 1, 1))
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        return [network(image) for network in self.networks]
-
-
 class _MonaiOwn(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -126,13 +104,14 @@ class _MonaiOwn(nn.Module):
         return maps
 
 
-def monai_discriminator(channels: int, width: int, layers: int, count: int) -> tuple[str, nn.Module]:
-    """MONAI's multi-scale discriminator with InstanceNorm, and where it was had from."""
+def monai_discriminator(channels: int, width: int, layers: int, count: int) -> tuple[str, nn.Module] | None:
+    """MONAI's own ``MultiScalePatchDiscriminator`` with InstanceNorm, and the package's version; ``None`` where it is not
+    installed."""
     try:
         import monai
         from monai.networks.nets import MultiScalePatchDiscriminator
     except ImportError:
-        return "MONAI, written out", _MonaiFormula(channels, width, layers, count)
+        return None
     network = MultiScalePatchDiscriminator(
         num_d=count, num_layers_d=layers, spatial_dims=2, channels=width, in_channels=channels, norm="INSTANCE"
     )

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         RoiProgressiveError,
         ShapeError,
     )
-    from .method.discriminators import DiscriminatorBank, PatchDiscriminator, RegionDiscriminator
+    from .method.bank import DiscriminatorBank
+    from .method.discriminators import PatchDiscriminator, RegionDiscriminator
     from .method.generator import UNetGenerator
     from .method.ggd import GGDHead, ggd_nll, ggd_variance
     from .method.regions import RegionMask

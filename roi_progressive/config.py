@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import setting_checks as check
-from .errors import ConfigError
+from .errors import ConfigError, UnreadableError, parsed
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -251,6 +251,8 @@ class Config:
         resume: ``networks`` restores what is ours; ``fresh`` nothing; ``exact`` the host's optimizer moments, pools and
             random streams too.
         seed: Seed of our own random streams; the host's are never touched.
+        compile: Have ``torch.compile`` make kernels of the region discriminators. Each window size is compiled for
+            itself, which takes minutes; worth it on a GPU, in long runs of few sizes.
 
     Raises:
         ConfigError: A value is wrong.
@@ -275,6 +277,7 @@ class Config:
     background: float = -1.0
     resume: str = "networks"
     seed: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.regions, tuple) or not all(isinstance(r, RegionConfig) for r in self.regions):
@@ -299,6 +302,7 @@ class Config:
         check.number("", "background", self.background, low=-1.0, high=1.0)
         check.choice("", "resume", self.resume, ("networks", "exact", "fresh"))
         check.whole("", "seed", self.seed, low=0)
+        check.boolean("", "compile", self.compile)
 
     @classmethod
     def paper(cls) -> Config:
@@ -320,14 +324,11 @@ class Config:
             ConfigError: The file cannot be read, is not TOML, or holds a wrong key or value.
         """
         try:
-            with open(path, "rb") as file:
-                mapping = tomllib.load(file)
+            mapping = parsed(_toml, Path(path).read_bytes())
         except OSError as error:
             raise ConfigError(f"`config` must be a readable TOML file; got {str(path)!r}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"`config` must be a TOML file; {str(path)!r} is not: {error}") from error
-        except RecursionError as error:
-            raise ConfigError(f"`config` must be a TOML file; {str(path)!r} nests too deep; make it flat") from error
+        except UnreadableError as error:
+            raise ConfigError(f"`config` must be a TOML file; {str(path)!r} is not: {error.line}") from error
         try:
             return cls.from_mapping(mapping)
         except ConfigError as error:
@@ -367,6 +368,10 @@ class Config:
         mapping = asdict(self)
         mapping["regions"] = list(mapping["regions"])
         return mapping
+
+
+def _toml(content: bytes) -> dict[str, Any]:
+    return tomllib.loads(content.decode("utf-8"))
 
 
 def _section(kind: type[_Section], where: str, table: Any) -> _Section:

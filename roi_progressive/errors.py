@@ -5,6 +5,11 @@ A message is one line: the argument in backticks, what was expected, what came, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_Parsed = TypeVar("_Parsed")
+
 
 class RoiProgressiveError(Exception):
     """Base of all errors raised on purpose; the command line prints it and exits with status 2."""
@@ -40,6 +45,48 @@ class DivergenceError(RoiProgressiveError, ArithmeticError):
 
 class PluginError(RoiProgressiveError, RuntimeError):
     """A plugin is misspelled, clashes with another, or returned what its hook does not allow."""
+
+
+# -- what anybody may have written -------------------------------------------------------------------------------------
+
+
+class UnreadableError(ValueError):
+    """A parser could not take some content; whoever knows the file makes an error of ours of it.
+
+    Attributes:
+        line: What the parser said, without the kind of its error, in one line.
+    """
+
+    def __init__(self, text: str, line: str = "") -> None:
+        super().__init__(text)
+        self.line = line or text
+
+
+def parsed(parse: Callable[..., _Parsed], *arguments: Any, **options: Any) -> _Parsed:
+    """What a parser of others makes of content that anybody may have written.
+
+    Parsers fail in more ways than they document: at the limit of recursion or memory, in arithmetic, in the libraries
+    below them. Each way is a fault of the content, so every kind of error is caught, but around this one call alone;
+    what runs in it is the parser, and not code of ours whose mistakes would be hidden.
+
+    Raises:
+        UnreadableError: The parser failed.
+
+    Example:
+        >>> import json
+        >>> parsed(json.loads, "[1, 2]")
+        [1, 2]
+        >>> parsed(json.loads, "[1, 2")
+        Traceback (most recent call last):
+            ...
+        roi_progressive.errors.UnreadableError: JSONDecodeError: Expecting ',' delimiter: line 1 column 7 (char 6)
+    """
+    try:
+        return parse(*arguments, **options)
+    except RoiProgressiveError:  # said already what is wrong, in one line
+        raise
+    except Exception as error:
+        raise UnreadableError(kind_and_line(error), first_line(error) or type(error).__name__) from error
 
 
 # -- what errors of others have to say, for the one line in which ours tell it -----------------------------------------

@@ -190,7 +190,7 @@ SETTINGS: list[tuple[Any, str]] = [
     ({"Regions": []}, "`Regions` is not a setting; did you mean `regions`?"),
     (
         {"a\nb": 1},
-        "`'a\\nb'` is not a setting; known keys: regions, ggd, stages, adversarial, balance, pool_size, background, resume, seed",
+        "`'a\\nb'` is not a setting; known keys: regions, ggd, stages, adversarial, balance, pool_size, background, resume, seed, compile",
     ),
     ([], "`config` must be a mapping of settings; got list; give a dict, or a TOML file"),
 ]

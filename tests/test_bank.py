@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import random
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -303,3 +306,31 @@ def test_a_random_batch_of_the_phantom_is_judged_as_by_the_plain_loop() -> None:
     found.values.sum().backward()
     sum(expected).backward()
     close(image.grad, again.grad)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_networks_give_the_same_losses_and_gradients(
+    backend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``aot_eager`` traces what ``inductor``, torch's own choice, makes kernels of."""
+    if backend == "inductor" and shutil.which("g++") is None and shutil.which("c++") is None:
+        pytest.skip("torch.compile needs a C++ compiler, and there is none on the path")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    torch._dynamo.reset()
+    regions = (RegionConfig("tumor", scales=1, windows_px=(24,), base_channels=2),)
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        bank = DiscriminatorBank(Config(regions=regions, ggd=None, pool_size=0, compile=compiled)).double()
+        images, masks = step_of("alike")
+        fakes = {name: image.requires_grad_(name.startswith("fake")) for name, image in images.items()}
+        of_generators = bank.generator_losses(shown(bank, fakes, {"tumor": masks["tumor"]}, real=False))
+        assert of_generators is not None
+        gradients = torch.autograd.grad(of_generators.values.sum(), [fakes["fake_A2B"], fakes["fake_B2A"]])
+        of_discriminators = bank.discriminator_losses(shown(bank, images, {"tumor": masks["tumor"]}))
+        assert of_discriminators is not None
+        of_discriminators.values.sum().backward()
+        found.append([of_generators.values, of_discriminators.values, *gradients, *(p.grad for p in bank.parameters())])
+    for plain, ours in zip(*found, strict=True):
+        close(ours, plain)

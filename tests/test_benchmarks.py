@@ -24,7 +24,7 @@ COMMANDS = sorted(
 
 # What makes a quick run quicker still, and what is known of its figures before they are measured.
 MORE = {
-    "step_cost": ["--tumors-px", "10"],
+    "step_cost": ["--tumors-px", "10", "--profile", "traces"],
     "scaling": ["--plot", "growth.svg"],
     "ranks": ["--runs", "1"],
     "import_time": ["--runs", "1"],
@@ -50,6 +50,13 @@ CHECKS: dict[str, list[Callable[[Any], bool]]] = {
         lambda all: all["Laplace"]["exact"]["shape"]["median"] == pytest.approx(1.0, rel=0.1),
         # The least of log Γ(1/β): digamma vanishes at 1/0.684.
         lambda all: all["Laplace"]["in circulation"]["shape"]["median"] == pytest.approx(1 / 1.4616321, rel=1e-3),
+    ],
+    "launches": [
+        lambda all: all["unet_256"]["+ inert session"]["added"] <= 10,
+        lambda all: 0 < all["unet_256"]["+ stage 3"]["added"] < all["unet_256"]["+ full-size masked bank"]["added"],
+        lambda all: all["resnet_9blocks"]["+ stage 3"]["added"] <= 450,
+        # Windows of one size: more slices start next to nothing more.
+        lambda all: all["unet_256"]["+ stage 3, batch 2"]["added"] <= 1.2 * all["unet_256"]["+ stage 3"]["added"],
     ],
     "head_calibration": [lambda all: all["others"]["exact"]["uce"]["median"] > 0],
 }
@@ -88,6 +95,90 @@ def test_memory_saved_tensors_and_operations_are_counted_as_known(monkeypatch: p
     assert measure.flops_of(two_products) == 2 * 2 * 16**3
     assert measure.saved_tensors_of(two_products) == [kilobyte, kilobyte]
     assert measure.peak_bytes_of(lambda: torch.ones(256).add(1).add(1).sum()) == pytest.approx(2 * kilobyte, abs=64)
+
+
+def test_operations_are_counted_without_views_allocations_and_optimizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    measure = __import__("measure")
+    weight = torch.ones(4, 4, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (weight.view(2, 8) * torch.empty(8).fill_(2.0)).sum().backward()
+        optimizer.step()
+
+    # Forward: fill, mul, sum. Backward: a one to start from, its mul.
+    assert measure.launches_of(step) == {"fill_": 1, "mul": 2, "sum": 1, "ones_like": 1}
+
+
+def test_a_grouped_convolution_takes_what_its_parts_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    measure = __import__("measure")
+    images, weights = torch.rand(2, 2, 3, 16, 16), torch.rand(2, 5, 3, 4, 4)
+
+    def apart() -> None:
+        for image, weight in zip(images.unbind(), weights.unbind(), strict=True):
+            pair = image.clone().requires_grad_(), weight.clone().requires_grad_()
+            torch.autograd.grad(torch.nn.functional.conv2d(*pair, stride=2, padding=1).sum(), pair)
+
+    def together() -> None:
+        pair = torch.cat(list(images), dim=1).requires_grad_(), weights.flatten(0, 1).requires_grad_()
+        torch.autograd.grad(torch.nn.functional.conv2d(*pair, stride=2, padding=1, groups=2).sum(), pair)
+
+    forward = 2 * 2 * 2 * 8 * 8 * 5 * 3 * 4 * 4
+    assert measure.flops_of(apart) == measure.flops_of(together) == 3 * forward
+
+
+class _Event:
+    """A CUDA event whose device takes 3 ms a step."""
+
+    clock = 0.0
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+        self.time, self.is_waited_for = 0.0, False
+
+    def record(self) -> None:
+        self.time = _Event.clock
+
+    def synchronize(self) -> None:
+        self.is_waited_for = True
+
+    def elapsed_time(self, end: _Event) -> float:
+        assert end.is_waited_for, "a time was asked for before the device had come so far"
+        return end.time - self.time
+
+
+def test_on_a_cuda_device_a_step_is_timed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    measure = __import__("measure")
+    monkeypatch.setattr(torch.cuda, "Event", _Event)
+
+    def step() -> None:
+        _Event.clock += 3.0
+
+    clock = measure.clock_of(torch.device("cuda"))
+    times = measure.times_side_by_side({"a": step}, 4, clock=clock)
+    assert times["a"].wall == pytest.approx([0.003] * 4)
+
+
+def test_a_cuda_device_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as ended:
+        _run("step_cost", ["--quick", "--device", "cuda"], tmp_path, monkeypatch)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("--device cuda needs a GPU, and torch finds none here")
+
+
+def test_waits_are_found_among_the_names_of_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    measure = __import__("measure")
+    names = measure.profiled(lambda: torch.ones(3).sum().item(), tmp_path / "trace.json")
+    assert measure.waits_among(names) == {"aten::_local_scalar_dense": 1}
+    assert json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
 
 
 def test_a_spread_is_median_and_quartiles(monkeypatch: pytest.MonkeyPatch) -> None:

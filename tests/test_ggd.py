@@ -373,20 +373,21 @@ def test_a_head_thrown_far_off_is_still_pulled_back(logit: float) -> None:
         assert convolution.bias.grad.item() * math.copysign(1.0, logit) > 0
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("bounds", [(1e-3, (0.2, 8.0)), (1e-6, (0.1, 20.0)), (1.0, (1.0, 2.0))])
 def test_maps_and_their_gradients_are_those_of_autograd_on_the_plain_formula(
-    bounds: tuple[float, tuple[float, float]],
+    bounds: tuple[float, tuple[float, float]], channels: int
 ) -> None:
     min_scale, (low, high) = bounds
     head = GGDHead(3, min_scale=min_scale, shape_range=(low, high)).double()
-    ours = (torch.randn(2 * 4, 1, 5, 6, dtype=torch.float64) * 3).requires_grad_()
+    ours = (torch.randn(4, 2 * channels, 5, 6, dtype=torch.float64) * 3).requires_grad_()
     plain = ours.detach().clone().requires_grad_()
 
     def bounded(logits: Tensor, width: float) -> Tensor:
         return torch.sigmoid(torch.asinh(logits * (4 / width))) * width
 
-    scale = min_scale * bounded(plain[:4], math.log(MAX_SCALE / min_scale)).exp()
-    expected = torch.cat([scale, low + bounded(plain[4:], high - low)])
+    scale = min_scale * bounded(plain[:, :channels], math.log(MAX_SCALE / min_scale)).exp()
+    expected = torch.cat([scale, low + bounded(plain[:, channels:], high - low)], dim=1)
     maps = head.bounded(ours)
     torch.testing.assert_close(maps, expected, rtol=1e-13, atol=0)
     upstream = torch.randn_like(maps)

@@ -1,4 +1,4 @@
-"""A step reads nothing of the device on the host: marked is every tensor made from images, networks or their gradients."""
+"""A step reads nothing of the device: marked is every tensor made from images, networks or their gradients."""
 
 from __future__ import annotations
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +64,36 @@ def measured(step: Callable[[], None], networks: Callable[[], Iterable[nn.Module
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     with counter, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         step()
     n_parameters = count_parameters(networks())
     return StepCost(n_parameters, counter.get_total_flops(), sum(kept.values()) + BYTES_A_PARAMETER * n_parameters)
+
+
+def flop_counter() -> FlopCounterMode:
+    """Counts the floating-point operations of convolutions and matrix products, those of grouped convolutions too.
+
+    Torch's own counter takes the weights' gradient of a grouped convolution for that of a full one.
+    """
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _of_backward})
+
+
+def _of_backward(
+    gradient: Sequence[int],
+    image: Sequence[int],
+    weight: Sequence[int],
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    wanted: Sequence[bool],
+    out_shape: Any,
+    **_: Any,
+) -> int:
+    """Each of the two gradients takes as many operations as the convolution itself."""
+    places = (image if transposed else gradient)[2:]
+    return 2 * image[0] * prod(places) * prod(weight) * sum(wanted[:2])

@@ -16,8 +16,8 @@ from ..saving.names import DIRECTIONS
 from .adversarial import Elementwise, JudgedMap, shares, term_losses
 from .discriminators import DiscriminatorFactory, PatchDiscriminator, RegionDiscriminator, patch_discriminator_for
 from .pools import PooledWindow, WindowPool
-from .regions import Bools, Floats, RegionMask, WindowGroup, Windows, cut, in_full, mask_tensor, pyramid
-from .stacked import StackedPatchGAN, is_hooked
+from .regions import Bools, Floats, RegionMask, WindowGroup, Windows, cut, in_full, mask_tensor
+from .stacked import StackedRegion
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,16 @@ class _Judged:
     Args:
         keys: Of the networks.
         masks: For each network the region in its windows, ``[n, S, S]``.
-        kinds: For each network and window whose it is: ``fake`` or ``real``.
+        n_fake: For each network how many of its windows, the first ones, are generated; the others are real.
     """
 
     keys: tuple[str, ...]
     masks: list[Bools]
-    kinds: list[list[str]]
+    n_fake: list[int]
+
+    def of_kind(self, kind: str, place: int) -> slice:
+        """The windows of one kind that a network judges."""
+        return slice(self.n_fake[place]) if kind == "fake" else slice(self.n_fake[place], len(self.masks[place]))
 
 
 class DiscriminatorBank(nn.Module):
@@ -142,14 +146,13 @@ class DiscriminatorBank(nn.Module):
             f"{d}_{region.name}": WindowPool(config.pool_size, seed=config.seed + place)
             for place, (d, region) in enumerate(keys)
         }
-        self._regions = {region.name: region for region in config.regions}
-        self._stacks: dict[tuple[str, ...], list[StackedPatchGAN] | None] = {}
-
-    @property
-    def has_foreign_networks(self) -> bool:
+        self.has_foreign_networks = any(
+            type(scale) is not PatchDiscriminator for key in self.networks for scale in self._network(key).scales
+        )
         """Whether a network is not of our making."""
-        scales = (scale for key in self.networks for scale in self._network(key).scales)
-        return any(type(network) is not PatchDiscriminator for network in scales)
+        self._regions = {region.name: region for region in config.regions}
+        self._stacks: dict[tuple[str, ...], StackedRegion | None] = {}
+        self._in_use: dict[tuple[str, ...], StackedRegion | None] = {}
 
     def generator_loss(self, direction: str, region: str, fake: Tensor, masks: RegionMask) -> Tensor | None:
         """How far the generated regions are from passing for real (paper eq. 4, 6, 8).
@@ -178,7 +181,7 @@ class DiscriminatorBank(nn.Module):
         for keys, parts in self._side_by_side(placed):
             groups.append([(place.image, place.group) for place in parts])
             masks = [place.group.inside for place in parts]
-            judged.append(_Judged(keys, masks, [["fake"] * len(mask) for mask in masks]))
+            judged.append(_Judged(keys, masks, [len(mask) for mask in masks]))
         with_pixels = zip(judged, cut(images, groups), strict=True)
         return self._losses(list(with_pixels), {"fake": self.loss.generator}, lambda kind, key: 1.0, learn=False)
 
@@ -236,7 +239,7 @@ class DiscriminatorBank(nn.Module):
                 for pair in zip(seen, place.group.inside, strict=True):
                     show(place.region, place.key, PooledWindow(*pair), "real")
         judged = [
-            (_Judged(keys, *_masks_and_kinds(windows)), _stacked_pixels([[w for w, _ in of] for of in windows]))
+            (_judged(keys, windows), _stacked_pixels([[w for w, _ in of] for of in windows]))
             for _, sizes in sorted(by_size.items(), key=lambda item: item[0][1])
             for keys, windows in self._pairs(sizes)
         ]
@@ -245,6 +248,7 @@ class DiscriminatorBank(nn.Module):
 
     def _placed(self, wanted: Sequence[tuple[str, str, str, Tensor, RegionMask]]) -> tuple[list[Tensor], list[_Placed]]:
         """The images that hold a region, each once, and where its windows lie in them."""
+        self._in_use.clear()  # a pass begins
         images: dict[int, tuple[int, Tensor]] = {}
         placed = []
         for key, region, kind, image, masks in wanted:
@@ -280,16 +284,16 @@ class DiscriminatorBank(nn.Module):
         for key, of in rest.items():
             yield (key,), [of]
 
-    def _stack(self, keys: tuple[str, ...]) -> list[StackedPatchGAN] | None:
-        """The networks of one region in several directions as one a scale; ``None`` where they are not all ours alike."""
-        networks = [self._network(key) for key in keys]
-        if keys not in self._stacks:
-            by_scale = zip(*(network.scales for network in networks), strict=True)
-            found = [StackedPatchGAN.of(scale) for scale in by_scale]
-            self._stacks[keys] = None if any(one is None for one in found) else [s for s in found if s is not None]
-        stacks = self._stacks[keys]
-        # Somebody's hooks are called with what they were hooked to.
-        return None if stacks is None or any(is_hooked(network) for network in networks) else stacks
+    def _stack(self, keys: tuple[str, ...]) -> StackedRegion | None:
+        """The networks of one region in several directions, side by side; ``None`` where they are not all ours and alike,
+        or somebody's hooks want to be called with what they were hooked to."""
+        if keys not in self._in_use:
+            if keys not in self._stacks:
+                networks = [self._network(key) for key in keys]
+                self._stacks[keys] = StackedRegion.of(networks, compiled=self.config.compile)
+            stack = self._stacks[keys]
+            self._in_use[keys] = None if stack is None or stack.is_hooked() else stack
+        return self._in_use[keys]
 
     def _losses(
         self,
@@ -300,41 +304,47 @@ class DiscriminatorBank(nn.Module):
         learn: bool,
     ) -> TermLosses:
         """Means over the windows of each kind and network, weighted and summed over the kinds."""
-        n_windows = Counter(
-            (kind, key) for of, _ in judged for key, kinds in zip(of.keys, of.kinds, strict=True) for kind in kinds
-        )
+        n_windows: Counter[tuple[str, str]] = Counter()
+        parts: list[list[tuple[int, str, str, slice]]] = []
+        for of, _ in judged:
+            named = [
+                (place, key, kind, of.of_kind(kind, place)) for place, key in enumerate(of.keys) for kind in losses
+            ]
+            parts.append([part for part in named if part[3].start != part[3].stop and part[3].stop != 0])
+            n_windows.update({(kind, key): part.stop - (part.start or 0) for _, key, kind, part in parts[-1]})
         maps: dict[tuple[str, str], list[JudgedMap]] = {}
-        for of, pixels in judged:
+        for (of, pixels), of_kinds in zip(judged, parts, strict=True):
             region = self._network(of.keys[0]).region
             per_scale = 1.0 if region.scale_reduction == "sum" else 1.0 / region.scales
             for level, logits in enumerate(self._logits(of, pixels, learn=learn)):
                 means = logits.flatten(2).mean(dim=2, keepdim=True) if region.logits == "mean" else logits
-                n_logits = means[0, 0].numel()
-                for place, (key, mask, kinds) in enumerate(zip(of.keys, of.masks, of.kinds, strict=True)):
-                    counts = self._counts(key, level, mask, logits, n_logits)
-                    for kind in set(kinds):
-                        rows = np.array([row for row, its in enumerate(kinds) if its == kind])
-                        first = (rows[:, None] * len(of.keys) + place) * n_logits
-                        factor = weight(kind, key) * per_scale / n_windows[kind, key]
-                        found = JudgedMap(means, first + np.arange(n_logits), counts[rows] * factor)
-                        maps.setdefault((kind, key), []).append(found)
+                n_logits = means.shape[2:].numel()
+                counts = self._counts(of, level, logits, n_logits) * per_scale
+                places = np.arange(means.numel()).reshape(len(means), len(of.keys), n_logits)
+                for place, key, kind, part in of_kinds:
+                    factor = weight(kind, key) / n_windows[kind, key]
+                    found = JudgedMap(means, places[part, place], counts[place, part] * factor)
+                    maps.setdefault((kind, key), []).append(found)
         keys = tuple(key for key in self.networks if any((kind, key) in maps for kind in losses))
         values = term_losses([(loss, maps.get((kind, key), [])) for kind, loss in losses.items() for key in keys])
         return TermLosses(keys, values if len(losses) == 1 else values.view(len(losses), len(keys)).sum(dim=0))
 
     def _logits(self, of: _Judged, pixels: Tensor, *, learn: bool) -> list[Tensor]:
         """Logits ``[n, len(keys), h, w]``, scale by scale."""
-        stacks = self._stack(of.keys)
-        if stacks is None:
-            (key,) = of.keys
-            return [logits for logits, _ in self._network(key)(Windows(pixels, mask_tensor(of.masks[0], pixels.dtype)))]
-        levels = pyramid(pixels, len(stacks))
-        return [stack(level, learn=learn) for stack, level in zip(stacks, levels, strict=True)]
+        stack = self._stack(of.keys)
+        if stack is not None:
+            return stack(pixels, learn=learn)
+        (key,) = of.keys
+        return [logits for logits, _ in self._network(key)(Windows(pixels, mask_tensor(of.masks[0], pixels.dtype)))]
 
-    def _counts(self, key: str, level: int, mask: Bools, logits: Tensor, n_logits: int) -> Floats:
-        """What each of a window's logits counts at a scale, ``[n, n_logits]``; their sum is 1."""
-        weights = self._network(key).weights(level, mask, logits[:, :1])
-        return np.full((len(mask), n_logits), 1.0 / n_logits) if weights is None else shares(weights)
+    def _counts(self, of: _Judged, level: int, logits: Tensor, n_logits: int) -> Floats:
+        """What each logit of a scale counts in its window, ``[len(keys), n, n_logits]``; a window's are 1 together."""
+        n = len(of.masks[0])
+        # Networks side by side have one geometry.
+        weights = self._network(of.keys[0]).weights(level, np.concatenate(of.masks), logits)
+        if weights is None:
+            return np.full((len(of.keys), n, n_logits), 1.0 / n_logits)
+        return shares(weights).reshape(len(of.keys), n, n_logits)
 
     def _network(self, key: str) -> RegionDiscriminator:
         network = self.networks[key]
@@ -352,8 +362,9 @@ class DiscriminatorBank(nn.Module):
             pool.load_state_dict(state[key], device)
 
 
-def _masks_and_kinds(windows: Sequence[Sequence[tuple[PooledWindow, str]]]) -> tuple[list[Bools], list[list[str]]]:
-    return [np.stack([w.mask for w, _ in of]) for of in windows], [[kind for _, kind in of] for of in windows]
+def _judged(keys: tuple[str, ...], windows: Sequence[Sequence[tuple[PooledWindow, str]]]) -> _Judged:
+    masks = [np.stack([w.mask for w, _ in of]) for of in windows]
+    return _Judged(keys, masks, [sum(kind == "fake" for _, kind in of) for of in windows])
 
 
 def _stacked_pixels(windows: Sequence[Sequence[PooledWindow]]) -> Tensor:

@@ -188,7 +188,7 @@ class RegionDiscriminator(nn.Module):
         Args:
             level: The scale, from 0.
             mask: The region in the windows, ``[n, S, S]``.
-            logits: ``[n, 1, h, w]``, of which only the shape is looked at.
+            logits: ``[..., h, w]``, of which only the shape is looked at.
         """
         if self.region.logits != "weighted":
             return None

@@ -65,7 +65,7 @@ def weights_by_geometry(network: nn.Module, mask: Floats, logits: Tensor, level:
     """
     try:
         weights = logit_weights(mask, network.geometry, level)  # type: ignore[arg-type]  # anything of theirs
-        wanted = (logits.shape[0], *logits.shape[2:])
+        wanted = (len(mask), *logits.shape[2:])
         gives = None if weights.shape == wanted else str([len(weights), 1, *weights.shape[1:]])
     except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:  # a kernel too large; no list of three
         gives = f"none: {one_line(error)}"[:160]

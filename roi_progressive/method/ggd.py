@@ -164,12 +164,11 @@ class GGDHead(nn.Module):
         Raises:
             ShapeError: The features have another shape.
         """
-        scale_logits, shape_logits = self.logits(features)
-        scale, shape = self.bounded(torch.cat([scale_logits, shape_logits])).chunk(2)
+        scale, shape = self.bounded(self.logits(features)).chunk(2, dim=1)
         return scale, shape
 
-    def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """What both maps are before they are bounded, shapes and types as those of ``forward``.
+    def logits(self, features: Tensor) -> Tensor:
+        """What both maps are before they are bounded: ``[N, 2 * out_channels, h, w]``, those of the scale first.
 
         Raises:
             ShapeError: The features have another shape.
@@ -180,14 +179,16 @@ class GGDHead(nn.Module):
                 f"build the head with in_channels = the features' channels"
             )
         hidden = self.trunk(features)
-        scale_logits, shape_logits = _widened(self.scale(hidden), self.shape(hidden))
-        return scale_logits, shape_logits
+        assert self.scale.bias is not None and self.shape.bias is not None
+        weight = torch.cat([self.scale.weight, self.shape.weight])  # read once, the features make both maps
+        (logits,) = _widened(functional.conv2d(hidden, weight, torch.cat([self.scale.bias, self.shape.bias])))
+        return logits
 
     def bounded(self, logits: Tensor) -> Tensor:
         """Maps from logits, of one head or of several with the same bounds.
 
         Args:
-            logits: Those of the scale maps, then as many of the shape maps, ``[2 K, ...]``.
+            logits: As ``logits`` gives them, any number of samples.
 
         Returns:
             α, then β, of the same shape.
@@ -197,41 +198,46 @@ class GGDHead(nn.Module):
 
 
 class _BoundedMaps(torch.autograd.Function):
-    """α and β from their logits: ``width * sigmoid(asinh(4 logits / width))`` lies in (0, width), has slope 1 at the middle,
-    and asinh leaves the sigmoid a gradient up to logits of a million. Both maps go through the same few operations."""
+    """α and β from their logits: a sigmoid with algebraic tails, ``width / 2 * (1 + x / (1 + sqrt(1 + x^2)))`` with
+    ``x = 4 logits / width``. It lies in (0, width) and has slope 1 at the middle. Both maps go through the same few
+    operations; ``width / 2 * (1 + tanh(asinh(x) / 2))`` is the same."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, min_scale: float, low: float, high: float) -> Tensor:
-        factors, offsets, widths, _ = _bounds(min_scale, low, high, logits.dtype, logits.device)
-        asinh_of = logits.reshape(2, -1) * factors
-        fraction = torch.asinh(asinh_of).sigmoid_()
-        maps = torch.addcmul(offsets, fraction, widths)
-        maps[0].exp_()
-        ctx.save_for_backward(asinh_of, fraction, maps[0])
-        ctx.bounds = min_scale, low, high
-        return maps.view(logits.shape)
+        factors, middles, halves, one = _bounds(min_scale, low, high, logits.shape[1] // 2, logits.dtype, logits.device)
+        x = logits * factors
+        root = torch.addcmul(one, x, x).sqrt_()
+        maps = torch.addcmul(middles, x.div_(root + 1), halves)
+        maps[:, : logits.shape[1] // 2].exp_()
+        ctx.save_for_backward(root, maps)
+        return maps
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        asinh_of, fraction, scale = ctx.saved_tensors
-        sixteenth = _bounds(*ctx.bounds, fraction.dtype, fraction.device)[3]
-        inner = torch.ops.aten.sigmoid_backward(gradient.reshape(2, -1), fraction)
-        inner[0].mul_(scale)
-        # d asinh(x) / dx = 1 / sqrt(1 + x^2); the width cancels against the factor, and leaves a 4.
-        inner.mul_(torch.addcmul(sixteenth, asinh_of, asinh_of, value=1 / 16).rsqrt_())
-        return inner.view(gradient.shape), None, None, None
+        root, maps = ctx.saved_tensors
+        channels = maps.shape[1] // 2
+        # d (x / (1 + root)) / dx = 1 / (root * (1 + root)); the width cancels against the factor, and leaves a 2.
+        inner = gradient * torch.addcmul(root, root, root).reciprocal_().mul_(2)
+        inner[:, :channels].mul_(maps[:, :channels])
+        return inner, None, None, None
 
 
 @lru_cache(maxsize=16)
 def _bounds(
-    min_scale: float, low: float, high: float, dtype: torch.dtype, device: torch.device
+    min_scale: float, low: float, high: float, channels: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Constants of ``_BoundedMaps`` on a device, where they go once: for both maps ``[2, 1]``, and a sixteenth."""
-    width_of_scale, width_of_shape = math.log(MAX_SCALE / min_scale), high - low
-    of_both = ((4 / width_of_scale, 4 / width_of_shape), (math.log(min_scale), low), (width_of_scale, width_of_shape))
-    factors, offsets, widths = (torch.tensor(pair, dtype=dtype, device=device)[:, None] for pair in of_both)
-    return factors, offsets, widths, torch.tensor(1 / 16, dtype=dtype, device=device)
+    """Constants of ``_BoundedMaps`` on a device, where they go once: three for each map's channels, and a one."""
+    of_scale, of_shape = math.log(MAX_SCALE / min_scale), high - low
+    pairs = (
+        (4 / of_scale, 4 / of_shape),
+        (math.log(min_scale) + of_scale / 2, low + of_shape / 2),
+        (of_scale / 2, of_shape / 2),
+    )
+    factors, middles, halves = (
+        torch.tensor(pair, dtype=dtype, device=device).repeat_interleave(channels)[:, None, None] for pair in pairs
+    )
+    return factors, middles, halves, torch.ones((), dtype=dtype, device=device)
 
 
 class _GGDNegativeLogLikelihood(torch.autograd.Function):

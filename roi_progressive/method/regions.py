@@ -1,7 +1,7 @@
 """From masks to what a region discriminator sees: windows, scale pyramids, logit weights.
 
-What depends on masks alone is made in NumPy, where no device has to wait for it: where the windows lie, what is painted,
-what each logit weighs. One operation then cuts all windows of a step out of its images. Region terms touch the region
+What depends on masks alone is made in NumPy, where no device has to wait for it: where the windows lie, what is
+painted, what each logit weighs. One operation then cuts all windows of a step out of its images. Region terms touch the region
 only: the gradient on the image is exactly zero outside the mask grown by ``context_px`` in every mode, since painting
 comes before any resizing.
 """
@@ -144,13 +144,15 @@ class RegionMask:
 
 def mask_boxes(inside: Bools) -> tuple[Box | None, ...]:
     """Bounding boxes of bool masks ``[N, H, W]``; ``None`` for an empty one."""
-    rows, columns = inside.any(axis=2), inside.any(axis=1)
+    rows: Bools = np.any(inside, axis=2)
+    columns: Bools = np.any(inside, axis=1)
+    held: Bools = np.any(rows, axis=1)
     first = [axis.argmax(axis=1) for axis in (rows, columns)]
     last = [axis.shape[1] - axis[:, ::-1].argmax(axis=1) for axis in (rows, columns)]
     numbers = np.stack([*first, *last], axis=1).tolist()
     return tuple(
-        (top, left, bottom, right) if held else None
-        for (top, left, bottom, right), held in zip(numbers, rows.any(axis=1), strict=True)
+        (top, left, bottom, right) if any_inside else None
+        for (top, left, bottom, right), any_inside in zip(numbers, held, strict=True)
     )
 
 
@@ -182,8 +184,9 @@ class WindowGroup:
 
     def part(self, windows: slice) -> WindowGroup:
         """Some of the windows."""
-        arrays = (self.inside, self.index, self.shows, self.hides, self.paint)
-        return WindowGroup(*(array[windows] for array in arrays))
+        return WindowGroup(
+            self.inside[windows], self.index[windows], self.shows[windows], self.hides[windows], self.paint[windows]
+        )
 
 
 def _groups(masks: RegionMask, channels: int, config: RegionConfig, background: float) -> Sequence[WindowGroup]:
@@ -407,9 +410,10 @@ def logit_weights(mask: Floats, geometry: Geometry, level: int = 0) -> Floats:
     Raises:
         ValueError: A kernel is larger than what it is laid on, or the geometry is none.
     """
-    plain = tuple((int(kernel), int(stride), int(padding)) for kernel, stride, padding in geometry)
-    rows, columns = (_means(side, level, plain) for side in mask.shape[1:])
-    weights: Floats = rows @ mask.astype(np.float64) @ columns.T
+    plain = tuple([(int(kernel), int(stride), int(padding)) for kernel, stride, padding in geometry])
+    rows = _means(mask.shape[1], level, plain)
+    columns = rows if mask.shape[1] == mask.shape[2] else _means(mask.shape[2], level, plain)
+    weights: Floats = rows @ (mask @ columns.T)
     return weights
 
 

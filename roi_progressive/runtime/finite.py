@@ -51,9 +51,10 @@ def largest(tensors: Iterable[Tensor]) -> Tensor | None:
         A scalar on the tensors' device; ``None`` where there is no number.
     """
     given = [tensor for tensor in tensors if tensor.numel() and tensor.is_floating_point()]
-    # What torch's own clip_grad_norm_ calls; it needs no map of bools, and of a NaN it makes a NaN.
-    norms = torch._foreach_norm(given, math.inf) if given else ()
-    return torch.stack(norms).sum() if len(norms) > 1 else next(iter(norms), None)
+    # The maximum norm needs no map of bools, and of a NaN it makes a NaN.
+    if len(given) < 2:
+        return next((torch.linalg.vector_norm(tensor, math.inf) for tensor in given), None)
+    return torch.stack(torch._foreach_norm(given, math.inf)).sum()  # as torch's own clip_grad_norm_ does
 
 
 def finite(tensors: Iterable[Tensor]) -> Tensor:
@@ -93,7 +94,7 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
 
 
 class LateNumber:
-    """A number of a device, on its way to the CPU: reading it waits for what came before it, not for what came after."""
+    """A number of a device on its way to the CPU: reading it waits for what came before it, not for what came after."""
 
     def __init__(self, value: Tensor) -> None:
         self._value = value

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, kind_and_line
+from ..errors import DataError, UnreadableError, kind_and_line, parsed
 from .whole_files import write_text, writing
 
 KEY = "checksum"
@@ -60,10 +61,10 @@ def from_json(text: str | bytes) -> Any:
 
     Raises:
         ChangedRecordError: Its checksum does not match.
-        ValueError: It is no JSON.
+        UnreadableError: It is no JSON, or holds a number that is not finite or a whole one of more than 64 bits.
     """
     written = (text.encode() if isinstance(text, str) else text).removesuffix(b"\n")
-    content = json.loads(written)
+    content = parsed(json.loads, written, parse_constant=_refuse, parse_float=_finite, parse_int=_of_64_bits)
     if not isinstance(content, dict) or not _has_checksum(content):
         return content
     found = content.pop(KEY, None)
@@ -74,7 +75,70 @@ def from_json(text: str | bytes) -> Any:
 
 def fault_of(error: Exception) -> str:
     """What is wrong with a record, for one line: of an error of Python's own, its kind tells the most."""
-    return str(error) if isinstance(error, ChangedRecordError) else kind_and_line(error)
+    ours = isinstance(error, (ChangedRecordError, EntryError, UnreadableError))
+    return str(error) if ours else kind_and_line(error)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def _finite(digits: str) -> float:
+    """Python takes ``1e999`` for infinity."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is no finite number")
+    return number
+
+
+def _of_64_bits(digits: str) -> int:
+    """What no float and no tensor can hold would fail wherever it is used first."""
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
+        raise ValueError(f"{digits[:20]}{'...' if digits[20:] else ''} is a whole number of more than 64 bits")
+    return int(digits)
+
+
+# -- entries -----------------------------------------------------------------------------------------------------------
+
+
+class EntryError(ValueError):
+    """An entry of a record is missing, or of another kind than it must be."""
+
+
+NUMBER = (int, float)
+_KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "a table", type(None): "null"}
+
+
+def of_kind(value: Any, what: str, *kinds: type) -> Any:
+    """A value that was read, if it is of one of these kinds; a truth value is no number.
+
+    Raises:
+        EntryError: It is of another kind.
+    """
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join(_KINDS[kind] for kind in kinds if not (kind is int and float in kinds))
+        raise EntryError(f"{what} is {_KINDS.get(type(value), type(value).__name__)}, not {wanted}")
+    return value
+
+
+def entry(record: Any, key: str, *kinds: type) -> Any:
+    """An entry of a record that was read, if it is there and of one of these kinds.
+
+    Raises:
+        EntryError: It is not, or the record is no table.
+
+    Example:
+        >>> entry({"epoch": 3}, "epoch", int)
+        3
+        >>> entry({"epoch": "3"}, "epoch", int)
+        Traceback (most recent call last):
+            ...
+        roi_progressive.saving.records.EntryError: `epoch` is a text, not a whole number
+    """
+    table = of_kind(record, "its content", dict)
+    if key not in table:
+        raise EntryError(f"it has no `{key}`")
+    return of_kind(table[key], f"`{key}`", *kinds)
 
 
 def _has_checksum(content: dict[str, Any]) -> bool:
@@ -110,7 +174,7 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no JSON, or its checksum does not match (``ChangedRecordError``).
+        ValueError: It is no JSON (``UnreadableError``), or its checksum does not match (``ChangedRecordError``).
     """
     return from_json(path.read_bytes())
 
@@ -174,8 +238,8 @@ def check_files(folder: Path) -> None:
     if not record.is_file():
         return
     try:
-        checksums = dict(read_json(record)["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        checksums = entry(read_json(record), "files", dict)
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{record} cannot be used: {fault_of(error)}; remove {str(folder)!r} to have it made anew"
         ) from error

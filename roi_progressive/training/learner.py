@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -54,12 +55,14 @@ class Learner:
     ) -> None:
         self._config = config
         self._adapter = adapter
+        self._plugins = plugins
         self._stream = stream
         self._heads = dict(heads)
         image = leaf(first[0].fake)
         with stream.active():
             bank = DiscriminatorBank(config, _channels(adapter.generators(), first), _factory(plugins))
         self.bank = bank.to(image.device, image.dtype)
+        self._parameters = {key: list(network.parameters()) for key, network in self.bank.networks.items()}
         self._bank_optimizer = self._adam(self.bank)
         # One a head: a direction that joins later brings its head, and its optimizer, then.
         self._head_optimizers: dict[str, torch.optim.Adam] = {}
@@ -75,17 +78,22 @@ class Learner:
         self._mixed = is_mixed(translations[0].fake)
         self._shares.count(translations, self._config)
         self.bank.shares.update(self._shares.of_windows())
-        with self._stream.active(), single_precision(translations[0].fake):
+        with self._drawing(), single_precision(translations[0].fake):
             contribution = self._objective.contribution(translations, weights, self._shares)
-        factor = self._config.ggd.learning_rate_factor if self._config.ggd is not None else 1.0
-        _step(
-            list(self._head_optimizers.values()),
-            contribution.reached,
-            factor * self._adapter.learning_rates()["generator"],
-            contribution.is_finite,
-            mixed=self._mixed,
-        )
+        if self._config.ggd is not None and self._head_optimizers:
+            _step(
+                list(self._head_optimizers.values()),
+                contribution.reached,
+                self._config.ggd.learning_rate_factor * self._adapter.learning_rates()["generator"],
+                contribution.is_finite,
+                mixed=self._mixed,
+            )
         return contribution
+
+    def _drawing(self) -> AbstractContextManager[None]:
+        """Our random stream, for what may draw from one: networks and terms of plugins. Ours do not."""
+        foreign = self.bank.has_foreign_networks or bool(self._plugins.names("roi_generator_losses"))
+        return self._stream.active() if foreign else nullcontext()
 
     def _build_heads(self, translation: Translation) -> None:
         direction = translation.direction
@@ -137,7 +145,7 @@ class Learner:
             parameter
             for translation, region in judged
             if self._shares.held_anywhere(region, translation.direction)
-            for parameter in self.bank.networks[f"{translation.direction}_{region}"].parameters()
+            for parameter in self._parameters[f"{translation.direction}_{region}"]
         ]
         found = None
         if overflowed:
@@ -146,7 +154,7 @@ class Learner:
             for parameter in moving:  # tells the other processes
                 parameter.grad = torch.full_like(parameter, torch.nan)
         elif is_finite:
-            with self._stream.active(), single_precision(translations[0].fake):
+            with self._drawing(), single_precision(translations[0].fake):
                 found = self.bank.discriminator_losses([self._shown(*pair) for pair in judged]) if judged else None
                 if found is not None:
                     found.values.sum().backward()

@@ -67,8 +67,8 @@ class _Leaves:
     """Detached copies of the host's tensors, one each, on which our terms are computed.
 
     Args:
-        largest_of_images: Where a plugin sees the images, their largest number: zeros take the images' place where it is
-            not finite, lest a plugin's network take up NaN in its running statistics.
+        largest_of_images: Where a plugin sees the images, their largest number: zeros take the images' place where it
+            is not finite, lest a plugin's network take up NaN in its running statistics.
     """
 
     def __init__(self, largest_of_images: Tensor | None) -> None:
@@ -96,6 +96,7 @@ class Shares:
 
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, int]] = {}
+        self._n_processes = n_processes()
 
     def count(self, translations: Sequence[Translation], config: Config) -> None:
         """Count a step's windows and pixels over all processes, in one small exchange.
@@ -113,6 +114,7 @@ class Shares:
                 own[f"real_{direction}_{region.name}"] = _n_windows(translation.real_masks.get(region.name))
         for (name, count), total in zip(own.items(), sums_over_processes(list(own.values())), strict=True):
             self._counts[name] = count, total
+        self._n_processes = n_processes()
 
     def ggd(self, direction: str) -> float:
         """Weight of a mean over the pixels of this process's generated images."""
@@ -131,8 +133,8 @@ class Shares:
         return any(self._counts.get(f"{kind}_{direction}_{region}", (0, 0))[1] for kind in ("fake", "real"))
 
     def _of(self, name: str) -> float:
-        count, total = self._counts.get(name, (1, n_processes()))
-        return count * n_processes() / total if total else 0.0
+        count, total = self._counts.get(name, (1, self._n_processes))
+        return count * self._n_processes / total if total else 0.0
 
 
 @dataclass(frozen=True)
@@ -332,7 +334,7 @@ def _are_finite(tensors: Sequence[Tensor | None], masks_are_finite: bool) -> Ten
 
 
 def _as_shown(translations: Sequence[Translation], config: Config) -> Callable[[str], tuple[int, int]]:
-    """The order of the terms' names: a direction's regions, uncertainty and whatever plugins add, then the next one's."""
+    """The order of the terms' names: a direction's regions, uncertainty and what plugins add, then the next one's."""
     directions = [translation.direction for translation in translations]
     ours = [*(f"G_{region.name}" for region in config.regions), "ggd"]
 

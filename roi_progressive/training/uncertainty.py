@@ -168,7 +168,7 @@ def terms(of: Sequence[tuple[GGDWrapper, Tensor, Tensor, Tensor | None]]) -> lis
         of: A wrapper, and the arguments of its ``term``.
     """
     cut_offs: list[tuple[Tensor, Tensor]] = []
-    together: dict[Any, list[tuple[int, GGDHead, Tensor, Tensor]]] = {}
+    together: dict[Any, list[tuple[int, GGDHead, Tensor]]] = {}
     residuals = [residual for _, _, residual, _ in of]
     for place, (wrapper, output, _, leaf) in enumerate(of):
         features = wrapper._features(output)
@@ -177,19 +177,23 @@ def terms(of: Sequence[tuple[GGDWrapper, Tensor, Tensor, Tensor | None]]) -> lis
         # A host may translate both domains in one call, and go on with parts of what it got.
         rows = slice(None) if features is output else samples_within(output, len(features))
         head = wrapper._built_head(cut_off, output.shape)
-        scale, shape = head.logits(cut_off[rows])
-        alike = (head.min_scale, head.shape_range, wrapper.config.epsilon, scale.shape, scale.dtype, output.shape)
-        together.setdefault(alike, []).append((place, head, scale, shape))
+        logits = head.logits(cut_off[rows])
+        alike = (head.min_scale, head.shape_range, wrapper.config.epsilon, logits.shape, logits.dtype, output.shape)
+        together.setdefault(alike, []).append((place, head, logits))
     losses: dict[int, Tensor] = {}
     for (_, _, epsilon, *_, size), found in together.items():
-        logits = torch.cat([scale for _, _, scale, _ in found] + [shape for _, _, _, shape in found])
-        scales, shapes = _fit(found[0][1].bounded(logits), size).chunk(2)
-        residual = torch.cat([residuals[place] for place, *_ in found]) if len(found) > 1 else residuals[found[0][0]]
+        scales, shapes = _fit(found[0][1].bounded(_joined([logits for *_, logits in found])), size).chunk(2, dim=1)
+        residual = _joined([residuals[place] for place, *_ in found])
         each = ggd_nll(residual, scales, shapes, reduction="none", epsilon=epsilon).view(len(found), -1)
         # mean()'s own backward fills a whole tensor
         for (place, *_), loss in zip(found, (each.sum(dim=1) / each.shape[1]).unbind(), strict=True):
             losses[place] = loss
     return [GGDTerm(losses[place], *cut_off) for place, cut_off in enumerate(cut_offs)]
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """The samples of all."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
 def _fit(maps: Tensor, shape: torch.Size) -> Tensor:
