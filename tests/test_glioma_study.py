@@ -186,6 +186,15 @@ def test_a_gain_pairs_seeds_and_patients(study: Any) -> None:
     assert report.Found(lines).gain("ceiling", "A2B", "tpsnr").shape == (2, 1)
 
 
+def test_the_published_tables_are_what_the_published_runs_give(study: Any) -> None:
+    report = study("glioma_report")
+    lines = [json.loads(line) for line in (FOLDER / "effect" / "glioma_runs.jsonl").read_text("utf-8").splitlines()]
+    published = (FOLDER / "EFFECT.md").read_text("utf-8").splitlines()
+    found = report.Found(lines)
+    for table in (report.asked_table(found), report.gain_table(found), report.score_table(found)):
+        assert table and [row for row in table if row not in published] == []
+
+
 # The command
 
 

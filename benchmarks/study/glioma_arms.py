@@ -58,6 +58,11 @@ GLIOMA_ARMS: dict[str, Arm] = {
         plugins=lambda seed: [PixelClasses(seed)],
     ),
     "placebo": Arm("masks shuffled between images", guided(), plugins=lambda seed: [ShuffledMasks(seed)]),
+    "pixel placebo": Arm(
+        "pixel classes, masks shuffled between images",
+        guided(),
+        plugins=lambda seed: [ShuffledMasks(seed), PixelClasses(seed)],
+    ),
     "ceiling": Arm(
         "the same networks trained on pairs of all training patients",
         None,
