@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from roi_progressive import Config, GuidedSession, Patches
 
@@ -62,8 +63,40 @@ def report_losses(model: Any, session: GuidedSession, directions: Sequence[str],
     patches.wrap(model, "get_current_losses", get_current_losses)
 
 
+def report_errors(model: Any, session: GuidedSession, patches: Patches) -> None:
+    """Add our terms to what the older dialect's ``get_current_errors`` returns."""
+    if not hasattr(model, "get_current_errors"):
+        return
+
+    def get_current_errors(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        errors = original(*args, **kwargs)
+        errors.update({f"roi_{name}": value for name, value in session.losses().items()})
+        return errors
+
+    patches.wrap(model, "get_current_errors", get_current_errors)
+
+
+def takes_image_alone(generator: nn.Module) -> bool:
+    """Whether a generator can be called with an image and nothing else; some need a time step or noise besides."""
+    while isinstance(generator, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        generator = generator.module
+    needed = [
+        parameter
+        for parameter in inspect.signature(generator.forward).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(needed) <= 1
+
+
 def show_sigma(
-    model: Any, session: GuidedSession, sources: Callable[[], Mapping[str, Tensor]], patches: Patches
+    model: Any,
+    session: GuidedSession,
+    sources: Callable[[], Mapping[str, Tensor]],
+    generators: Callable[[], Mapping[str, nn.Module]],
+    patches: Patches,
+    *,
+    is_training: bool,
 ) -> None:
     """Add a sigma map of every direction to ``visual_names``; they are made in ``compute_visuals`` and nowhere else.
 
@@ -71,14 +104,21 @@ def show_sigma(
         model: The host's; one without ``visual_names`` shows nothing.
         session: Asked for its uncertainty.
         sources: The images last translated, by direction.
+        generators: The generators by direction; one that cannot be asked by an image alone has no map.
         patches: Undone when the session closes.
+        is_training: Whether the heads are only being trained, so that at first they say nothing.
     """
     if not hasattr(model, "visual_names") or not hasattr(model, "compute_visuals"):
         return
 
     def compute_visuals(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
+        asked = generators()
+        if is_training and not any(name.startswith("ggd_") for name in session.losses()):
+            return result  # nothing has been learnt yet, or there is nothing to learn from
         for direction, source in sources().items():
+            if direction not in asked or not takes_image_alone(asked[direction]):
+                continue
             name = _MADE_BY[direction]
             if name not in model.visual_names:
                 patches.set(model, "visual_names", [*model.visual_names, name])

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, optim
 
 
@@ -54,10 +55,10 @@ def pools_of(model: Any, names: Iterable[str]) -> dict[str, Any]:
     return {name: list(pool.images) if pool.pool_size else [] for name, pool in pools.items()}
 
 
-def load_pools(model: Any, pools: Mapping[str, Any]) -> None:
-    """Restore what ``pools_of`` gave, on the model's device."""
+def load_pools(model: Any, pools: Mapping[str, Any], device: torch.device) -> None:
+    """Restore what ``pools_of`` gave, on the device of the model's images."""
     for name, saved in pools.items():
         pool = getattr(model, name)
         if pool.pool_size:
-            pool.images = [image.to(model.device) for image in saved]
+            pool.images = [image.to(device) for image in saved]
             pool.num_imgs = len(saved)

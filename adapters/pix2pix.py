@@ -1,4 +1,4 @@
-"""pix2pix in the junyanz dialect, classic and DDP, and the one generator that ``--model test`` loads."""
+"""pix2pix in the junyanz dialect, forks of it (pGAN and ResViT too), and the one generator of ``--model test``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from roi_progressive import Adapter, Config, DomainMasks, Translation, hookimpl
 
-from ._dialect import MODEL, DialectAdapter, lacking
+from .dialect import MODEL, DialectAdapter, lacking
 
 NEEDED = (*MODEL, "netG")
 TRAINING = ("netD", "criterionL1")
-OTHERS = ("netF", "netG_A", "netG_B", "lab2rgb")
+OTHERS = ("netF", "data_dependent_initialize", "netG_A", "netG_B", "lab2rgb")
 """What CUT, CycleGAN and colorization have: the first two are other adapters', the last makes no images of a domain."""
 
 
@@ -35,7 +35,8 @@ def missing(host: Any) -> list[str]:
     if getattr(host, "isTrain", True):
         others = [f"the absence of {name}" for name in OTHERS if hasattr(host, name)]
     else:  # `--model test` holds its generator under a second name
-        others = [f"the absence of {name}" for name in ("netF", "lab2rgb") if hasattr(host, name)]
+        unlike = ("netF", "data_dependent_initialize", "lab2rgb")
+        others = [f"the absence of {name}" for name in unlike if hasattr(host, name)]
         both = hasattr(host, "netG_A") and hasattr(host, "netG_B")
         others += ["the absence of netG_B"] if both else []
     return lacking(host, needed) + others
@@ -45,21 +46,22 @@ class Pix2PixAdapter(DialectAdapter):
     """One generator on aligned images: the real target is the truth of the generated one."""
 
     name = "junyanz pix2pix"
+    pools = ("fake_AB_pool",)
 
     def generators(self) -> Mapping[str, nn.Module]:
-        return {self._direction(): self._model.netG}
+        return {self._direction(): self.model.netG}
 
     def sources(self) -> Mapping[str, Tensor]:
-        model = self._model
+        model = self.model
         return {self._direction(): model.real_A if hasattr(model, "real_A") else model.real}
 
     def _direction(self) -> str:
         # `--model test --model_suffix _B` loads a CycleGAN's way back.
-        return "B2A" if getattr(self._model.opt, "model_suffix", "") == "_B" else "A2B"
+        return "B2A" if getattr(self.model.opt, "model_suffix", "") == "_B" else "A2B"
 
     def translations(self, masks: DomainMasks) -> Sequence[Translation]:
-        model = self._model
-        a, b = (masks[domain] for domain in self.batch_domains())
+        model = self.model
+        a, b = self.masks_of_model(masks)
         return (
             Translation(
                 "A2B",

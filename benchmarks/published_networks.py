@@ -105,8 +105,7 @@ class _MonaiOwn(nn.Module):
 
 
 def monai_discriminator(channels: int, width: int, layers: int, count: int) -> tuple[str, nn.Module] | None:
-    """MONAI's own ``MultiScalePatchDiscriminator`` with InstanceNorm, and the package's version; ``None`` where it is not
-    installed."""
+    """MONAI's own ``MultiScalePatchDiscriminator`` with InstanceNorm, and its version; ``None`` without MONAI."""
     try:
         import monai
         from monai.networks.nets import MultiScalePatchDiscriminator

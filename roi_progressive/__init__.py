@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .method.stages import Stage, StageController
     from .plugins.adapter import Adapter, DatasetLayout, DomainMasks, GuidedSession, Translation, Uncertainty
     from .plugins.hookspecs import hookimpl
+    from .plugins.mask_reader import MaskReader
     from .plugins.patching import Patches
     from .runtime.rng import RandomState
     from .saving.checkpoint import checkpoint_name
@@ -51,6 +52,7 @@ __all__ = [
     "GuidedSession",
     "HostNotSupportedError",
     "MaskError",
+    "MaskReader",
     "PatchDiscriminator",
     "Patches",
     "PluginError",
@@ -89,6 +91,7 @@ _MODULE_OF = {
     "GuidedSession": "plugins.adapter",
     "HostNotSupportedError": "errors",
     "MaskError": "errors",
+    "MaskReader": "plugins.mask_reader",
     "PatchDiscriminator": "method.discriminators",
     "Patches": "plugins.patching",
     "PluginError": "errors",

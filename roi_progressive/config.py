@@ -149,12 +149,12 @@ class RegionConfig:
         check.whole(where, "scales", self.scales, low=1, high=6)
         check.number(where, "weight", self.weight, low=0.0)
         if self.stage is not None:
-            check.whole(where, "stage", self.stage, low=1)
+            check.whole(where, "stage", self.stage, low=1, high=check.MOST_STAGES)
         check.choice(where, "roi_mode", self.roi_mode, tuple(ROI_MODES))
         check.windows(where, self.windows_px, self.scales)
-        check.whole(where, "margin_px", self.margin_px, low=0)
-        check.whole(where, "context_px", self.context_px, low=0)
-        check.whole(where, "base_channels", self.base_channels, low=1)
+        check.whole(where, "margin_px", self.margin_px, low=0, high=check.MOST_PX)
+        check.whole(where, "context_px", self.context_px, low=0, high=check.MOST_PX)
+        check.whole(where, "base_channels", self.base_channels, low=1, high=check.MOST_CHANNELS)
         check.whole(where, "layers", self.layers, low=1, high=6)
         check.boolean(where, "all_strided", self.all_strided)
         check.choice(where, "logits", self.logits, ("weighted", "plain", "mean"))
@@ -197,12 +197,12 @@ class GGDConfig:
     def __post_init__(self) -> None:
         check.choice("ggd", "target", self.target, GGD_TARGETS)
         check.number("ggd", "weight", self.weight, low=0.0)
-        check.whole("ggd", "stage", self.stage, low=1)
-        check.whole("ggd", "hidden_channels", self.hidden_channels, low=1)
+        check.whole("ggd", "stage", self.stage, low=1, high=check.MOST_STAGES)
+        check.whole("ggd", "hidden_channels", self.hidden_channels, low=1, high=check.MOST_CHANNELS)
         check.number("ggd", "min_scale", self.min_scale, low=1e-6, high=1.0)
         check.shape_range(self.shape_range)
         check.number("ggd", "epsilon", self.epsilon, low=0.0, high=self.min_scale)
-        check.number("ggd", "learning_rate_factor", self.learning_rate_factor, low=0.0)
+        check.number("ggd", "learning_rate_factor", self.learning_rate_factor, low=0.0, high=check.LARGEST_FACTOR)
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class StageConfig:
             check.from_epochs(self.from_epochs)
         check.number("stages", "fade_fraction", self.fade_fraction, low=0.0, high=1.0)
         check.choice("stages", "trigger", self.trigger, ("progress", "plateau"))
-        check.whole("stages", "patience_epochs", self.patience_epochs, low=1)
+        check.whole("stages", "patience_epochs", self.patience_epochs, low=1, high=check.MOST_EPOCHS)
         check.number("stages", "min_improvement", self.min_improvement, low=0.0, high=1.0)
 
 
@@ -254,8 +254,7 @@ class Config:
         compile: Have ``torch.compile`` make kernels of the region discriminators. Each window size is compiled for
             itself, which takes minutes; worth it on a GPU, in long runs of few sizes.
 
-    Raises:
-        ConfigError: A value is wrong.
+    A wrong value raises a ``ConfigError`` that names its setting.
 
     Example:
         >>> config = Config.from_mapping({"regions": [{"name": "tumor", "scales": 2}], "ggd": False})
@@ -298,7 +297,7 @@ class Config:
         check.choice("", "adversarial", self.adversarial, tuple(ADVERSARIAL_LOSSES))
         if self.balance is not None:
             check.number("", "balance", self.balance, low=1e-6)
-        check.whole("", "pool_size", self.pool_size, low=0)
+        check.whole("", "pool_size", self.pool_size, low=0, high=check.MOST_WINDOWS)
         check.number("", "background", self.background, low=-1.0, high=1.0)
         check.choice("", "resume", self.resume, ("networks", "exact", "fresh"))
         check.whole("", "seed", self.seed, low=0)

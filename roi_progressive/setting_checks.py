@@ -15,6 +15,21 @@ from typing import Any
 
 from .errors import ConfigError
 
+# -- how large a setting may be ----------------------------------------------------------------------------------------
+# Far beyond what anybody needs, and small enough that what is computed with it neither overflows nor takes forever.
+
+MOST = 2**63 - 1
+"""Of any whole number: what torch, NumPy and a checkpoint can hold."""
+MOST_STAGES = 100
+MOST_EPOCHS = 10**6
+MOST_CHANNELS = 2**14
+MOST_PX = 2**14
+MOST_WINDOWS = 10**6
+"""Kept in a pool."""
+LARGEST = 1e30
+"""Of any number: single precision can still multiply by it."""
+LARGEST_FACTOR = 1e6
+
 
 def keys(kind: type[Any], where: str, values: Mapping[str, Any]) -> None:
     """Every key is a field of the dataclass; the message names the nearest one."""
@@ -37,20 +52,24 @@ def name(value: Any) -> None:
 
 
 def whole(where: str, key: str, value: Any, low: int, high: int | None = None) -> None:
-    """A whole number between the bounds, both included."""
-    ok = isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
-    if not ok:
-        raise ConfigError(f"`{_dotted(where, key)}` must be a whole number {_between(low, high)}; got {value!r}")
+    """A whole number between the bounds, both included; ``MOST`` where no upper one is given."""
+    ok = isinstance(value, int) and not isinstance(value, bool)
+    too_large = ok and value > (MOST if high is None else high)
+    if not ok or value < low or too_large:
+        between = _between(low, MOST if too_large and high is None else high)
+        raise ConfigError(f"`{_dotted(where, key)}` must be a whole number {between}; got {_shown(value)}")
 
 
 def number(where: str, key: str, value: Any, low: float, high: float | None = None) -> None:
-    """A finite number between the bounds, both included."""
+    """A finite number between the bounds, both included; ``LARGEST`` where no upper one is given."""
     ok = isinstance(value, (int, float)) and not isinstance(value, bool)
     finite = ok and -sys.float_info.max <= value <= sys.float_info.max  # a whole number may exceed every float
+    if finite and high is None and value > LARGEST:
+        high = LARGEST
     ok = finite and low <= value and (high is None or value <= high)
     if not ok:
         kind = "a finite number" if isinstance(value, (int, float)) and not finite else "a number"
-        raise ConfigError(f"`{_dotted(where, key)}` must be {kind} {_between(low, high)}; got {value!r}")
+        raise ConfigError(f"`{_dotted(where, key)}` must be {kind} {_between(low, high)}; got {_shown(value)}")
 
 
 def choice(where: str, key: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -94,6 +113,10 @@ def windows(where: str, windows_px: Any, scales: int) -> None:
             f"`{where}.windows_px` must start at {smallest} or more, so that the coarsest of {scales} scales "
             f"keeps 6 px; got {windows_px[0]}; enlarge the first window or lower `scales`"
         )
+    if windows_px[-1] > MOST_PX:
+        raise ConfigError(
+            f"`{where}.windows_px` must end at {MOST_PX} or less; got {_shown(windows_px[-1])}; lower the last window"
+        )
 
 
 def shape_range(bounds: Any) -> None:
@@ -112,6 +135,18 @@ def from_epochs(epochs: Any) -> None:
             f"`stages.from_epochs` must be a tuple of rising whole numbers of at least 0; got {epochs!r}; "
             f"give the first epoch of stage 2, of stage 3, ..."
         )
+    if len(epochs) >= MOST_STAGES or max(epochs, default=0) > MOST_EPOCHS:
+        raise ConfigError(
+            f"`stages.from_epochs` must name less than {MOST_STAGES} epochs, none after {MOST_EPOCHS}; got "
+            f"{len(epochs)}, the last {_shown(max(epochs))}; lower them"
+        )
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; of a number of hundreds of digits, which Python may refuse to print, how many it has."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**40:
+        return f"a whole number of about {value.bit_length() * 3 // 10} digits"
+    return repr(value)
 
 
 def _dotted(where: str, key: str) -> str:

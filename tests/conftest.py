@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,19 @@ from torch import Tensor
 from roi_progressive import Config, RegionConfig, Session
 from roi_progressive.data.phantom import make_phantom
 from roi_progressive.host import CycleGANModel, HostOptions, ImageLoader, create_dataset, create_model
+
+
+def _importable(name: str) -> None:
+    """Let tests import a module of this folder, which pytest's importlib mode keeps off ``sys.path``."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+if importlib.util.find_spec("pydicom") is not None:
+    _importable("scans")
 
 settings.register_profile("nightly", max_examples=6000, deadline=None)
 if os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1":

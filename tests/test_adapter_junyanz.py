@@ -24,10 +24,13 @@ def _adapter(model: Any) -> CycleGANAdapter:
 def test_a_model_is_known_by_what_it_has_not_by_its_class(build_host: Any) -> None:
     model, _ = build_host()
     assert isinstance(roi_adapter(model, Config()), CycleGANAdapter)
-    lookalike = SimpleNamespace(**{name: object() for name in NEEDED})
+    needed = [*NEEDED, "save_networks"]
+    lookalike = SimpleNamespace(**{name: object() for name in needed})
     assert isinstance(roi_adapter(lookalike, Config()), CycleGANAdapter)
-    for name in NEEDED:
-        incomplete = SimpleNamespace(**{other: object() for other in NEEDED if other != name})
+    older = SimpleNamespace(**{name: object() for name in [*NEEDED, "save"]})
+    assert isinstance(roi_adapter(older, Config()), CycleGANAdapter)
+    for name in needed:
+        incomplete = SimpleNamespace(**{other: object() for other in needed if other != name})
         assert roi_adapter(incomplete, Config()) is None
 
 

@@ -15,7 +15,8 @@ from roi_progressive.config import Config, GGDConfig, RegionConfig
 from roi_progressive.errors import DataError
 from roi_progressive.host.dataset import ImageTransform, UnalignedDataset
 from roi_progressive.host.options import HostOptions
-from roi_progressive.plugins.masks import MaskedDataset, find_masks, roi_masks
+from roi_progressive.plugins.masks import find_masks, roi_masks
+from roi_progressive.plugins.replay import MaskedDataset
 from roi_progressive.runs.evaluate import evaluate_run
 from roi_progressive.runs.train import TrainOptions, train
 from roi_progressive.saving.records import read_json, write_json

@@ -71,6 +71,27 @@ def test_a_configuration_cannot_be_changed_after_it_was_checked(section: type[An
     assert hash(made) == hash(dataclasses.replace(made))
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        *((RegionConfig, key, 10**30) for key in ("stage", "margin_px", "context_px", "base_channels")),
+        *((RegionConfig, "weight", value) for value in (1e300, 10**400)),
+        (RegionConfig, "windows_px", (32, 10**30)),
+        *((GGDConfig, key, 10**30) for key in ("stage", "hidden_channels")),
+        (GGDConfig, "learning_rate_factor", 1e300),
+        (StageConfig, "patience_epochs", 10**30),
+        (StageConfig, "from_epochs", (10**30,)),
+        (StageConfig, "from_epochs", tuple(range(200))),
+        *((Config, key, 10**30) for key in ("pool_size", "seed")),
+        pytest.param(Config, "seed", 10**5000, id="more digits than Python writes"),
+    ],
+)
+def test_no_number_is_so_large_that_it_overflows_or_takes_forever(section: type[Any], key: str, value: Any) -> None:
+    name = {"name": "tumor"} if section is RegionConfig else {}
+    with pytest.raises(ConfigError, match=rf"\A[^\n]*`[^`]*{key}` must [^\n]+\Z"):
+        section(**name, **{key: value})
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 NOT_A_NUMBER = ["1", None, True, math.nan, math.inf, -math.inf, 1j, [1.0]]
@@ -139,6 +160,7 @@ BAD_TOP: list[tuple[str, list[Any]]] = [
     ("background", [-1.01, 1.01, *NOT_A_NUMBER]),
     ("resume", ["exactly", None]),
     ("seed", [-1, *NOT_WHOLE]),
+    ("compile", [0, 1, "yes", None]),
 ]
 
 
@@ -337,7 +359,7 @@ _configs = st.builds(
     balance=st.none() | st.floats(1e-6, 1e6, **_floats),
     background=st.floats(-1, 1),
     resume=st.sampled_from(("networks", "exact")),
-    seed=st.integers(0, 2**63),
+    seed=st.integers(0, 2**63 - 1),
 )
 
 

@@ -112,7 +112,9 @@ def test_table_and_numbers_are_written_beside_the_images(made: Path) -> None:
     assert content["rows"][3]["tpsnr"] == scores.results["model"]["A2B"]["mean"]["tpsnr"]
     assert len(content["slices"]) == len(content["reference_slices"]["copy_source"]) == 2 * 6
     assert content["slices"][0].keys() >= {"name", "patient", "phase", "direction", "region_px", *METRICS}
-    assert sorted(path.name for path in (made / "run" / "test").iterdir()) == sorted(["A2B", "B2A", *FILES])
+    assert sorted(path.name for path in (made / "run" / "test").iterdir()) == sorted(
+        ["A2B", "B2A", "written.json", *FILES]
+    )
 
 
 def test_uncertainty_is_scored_of_the_model_alone_and_drawn(small_networks: dict[str, Any], own: Path) -> None:

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from roi_progressive.data.fingerprint import fingerprint
 from roi_progressive.data.options import PrepareOptions
+from roi_progressive.data.partial_folder import fingerprint
 
 
 @pytest.fixture

@@ -191,7 +191,7 @@ def test_a_loss_of_any_mask_is_finite_and_its_gradient_zero_outside(
     loss.backward()
     assert image.grad is not None
     assert torch.isfinite(loss) and torch.isfinite(image.grad).all()
-    outside = ~grow(masks > 0, region.context_px).expand_as(image.grad)
+    outside = ~torch.from_numpy(grow((masks > 0).numpy(), region.context_px)).expand_as(image.grad)
     assert (image.grad[outside] == 0).all()
 
 

@@ -18,7 +18,7 @@ from roi_progressive import Adapter, Config, GGDConfig, Translation, hookimpl
 from roi_progressive.errors import PluginError
 from roi_progressive.method.regions import RegionMask
 from roi_progressive.plugins.manager import Plugins
-from roi_progressive.training.guidance import Guidance
+from roi_progressive.training.guidance import MOST_FORWARDS, Guidance
 
 WEIGHTS = {"tumor": 1.0}
 
@@ -28,7 +28,6 @@ class _Host(Adapter):
         torch.manual_seed(0)
         self.nets = {d: nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 1, 1)) for d in ("A2B", "B2A")}
         self.asked = 0
-        self.scale = 1.0
 
     def generators(self) -> Mapping[str, nn.Module]:
         self.asked += 1
@@ -42,9 +41,6 @@ class _Host(Adapter):
 
     def learning_rates(self) -> Mapping[str, float]:
         return {"generator": 0.01, "discriminator": 0.01}
-
-    def loss_scale(self) -> float:
-        return self.scale
 
     def made(self, direction: str = "A2B", seed: int = 1) -> Translation:
         chance = torch.Generator().manual_seed(seed)
@@ -98,11 +94,11 @@ def _guidance(host: _Host, config: Config, *plugins: Any) -> Guidance:
 def test_networks_are_built_at_the_first_active_step_only(host: _Host, tumor_config: Any) -> None:
     guidance = _guidance(host, tumor_config())
     guidance.start()
-    assert guidance.contribute([host.made()], {}, host_scale=True) == 0
+    assert guidance.contribute([host.made()], {}, in_loss=False) == 0
     assert not guidance.finish({})
     assert guidance.state_dict()["learner"] is None
     guidance.start()
-    loss = guidance.contribute([made := host.made()], WEIGHTS, host_scale=True)
+    loss = guidance.contribute([made := host.made()], WEIGHTS, in_loss=False)
     assert loss > 0
     made.fake.mean().backward()
     assert guidance.finish(WEIGHTS)
@@ -118,7 +114,7 @@ def test_our_gradient_is_the_same_through_a_hosts_backward_and_through_the_retur
     for from_script in (False, True):
         guidance.start()
         made = host.made()
-        value = guidance.contribute([made], WEIGHTS, host_scale=not from_script)
+        value = guidance.contribute([made], WEIGHTS, in_loss=from_script)
         (made.fake.square().mean() + (value if from_script else 0)).backward()
         gradients.append(host.gradient())
         guidance.abandon()
@@ -133,10 +129,9 @@ def test_a_scaled_loss_scales_ours_alike(from_script: bool, host: _Host, tumor_c
     guidance = _guidance(host, tumor_config(pool_size=0))
     gradients = []
     for scale in (1.0, 1024.0):
-        host.scale = scale
         guidance.start()
         made = host.made()
-        value = guidance.contribute([made], WEIGHTS, host_scale=not from_script)
+        value = guidance.contribute([made], WEIGHTS, in_loss=from_script)
         ((made.fake.square().mean() + (value if from_script else 0)) * scale).backward()
         gradients.append(host.gradient() / scale)
         guidance.abandon()
@@ -149,9 +144,10 @@ def test_balance_caps_ours_at_a_share_of_the_hosts(host: _Host, tumor_config: An
         guidance = _guidance(host, tumor_config(balance=balance, pool_size=0))
         guidance.start()
         made = host.made()
-        guidance.contribute([made], WEIGHTS, host_scale=True)
         seen: list[torch.Tensor] = []
         made.fake.register_hook(seen.append)
+        made = replace(made, fake=made.fake * 1.0)  # what arrives here passes on to where it is seen
+        guidance.contribute([made], WEIGHTS, in_loss=False)
         (1e-6 * made.fake.sum()).backward()
         guidance.abandon()
         alone = torch.full_like(seen[0], 1e-6)
@@ -166,7 +162,7 @@ def test_balance_caps_ours_at_a_share_of_the_hosts(host: _Host, tumor_config: An
 def test_a_gradient_nobody_collects_is_named(host: _Host, tumor_config: Any) -> None:
     guidance = _guidance(host, tumor_config())
     guidance.start()
-    guidance.contribute([host.made()], WEIGHTS, host_scale=False)
+    guidance.contribute([host.made()], WEIGHTS, in_loss=True)
     with pytest.warns(RuntimeWarning, match="generated image of A2B was never collected"):
         guidance.finish(WEIGHTS)
 
@@ -180,7 +176,7 @@ def test_directions_may_come_one_after_the_other(host: _Host, tumor_config: Any)
             guidance.start()
             both = [host.made("A2B"), host.made("B2A", seed=2)]
             groups = [[one] for one in both] if apart else [both]
-            ours = sum(guidance.contribute(group, WEIGHTS, host_scale=False) for group in groups)
+            ours = sum(guidance.contribute(group, WEIGHTS, in_loss=True) for group in groups)
             (sum(one.fake.square().mean() for one in both) + ours).backward()
             gradients.append(host.gradient())
             if apart:
@@ -192,48 +188,86 @@ def test_directions_may_come_one_after_the_other(host: _Host, tumor_config: Any)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
 
 
-def test_a_step_a_script_never_finished_is_named_and_does_not_pile_up(host: _Host, tumor_config: Any) -> None:
+def test_a_step_a_script_never_finishes_does_not_pile_up(host: _Host, tumor_config: Any) -> None:
     guidance = _guidance(host, tumor_config())
     guidance.start()
-    for step in range(3):
+    for step in range(MOST_FORWARDS + 3):
         made = host.made(seed=step)
-        ours = guidance.contribute([made], WEIGHTS, host_scale=False) if step == 0 else None
-        if ours is None:
-            with pytest.warns(RuntimeWarning, match=r"discriminator_step\(\) was not called"):
-                ours = guidance.contribute([made], WEIGHTS, host_scale=False)
+        ours = guidance.contribute([made], WEIGHTS, in_loss=True)
         (made.fake.mean() + ours).backward()
-    assert len(guidance._translations) == len(guidance._injections) == 1
+    assert len(guidance._translations) == len(guidance._injections) == MOST_FORWARDS
 
 
-def test_a_host_whose_forward_runs_twice_counts_once(host: _Host, tumor_config: Any) -> None:
+def test_a_forward_that_nobody_trains_on_adds_nothing_and_is_not_named(host: _Host, tumor_config: Any) -> None:
     guidance = _guidance(host, tumor_config(pool_size=0))
     guidance.start()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        guidance.contribute([host.made()], WEIGHTS, host_scale=True)
+        guidance.contribute([host.made()], WEIGHTS, in_loss=False)
         made = host.made()
-        guidance.contribute([made], WEIGHTS, host_scale=True)
+        guidance.contribute([made], WEIGHTS, in_loss=False)
         made.fake.mean().backward()
         twice = host.gradient()
-        guidance.abandon()
-        made = host.made()
-        guidance.contribute([made], WEIGHTS, host_scale=True)
-        made.fake.mean().backward()
+        guidance.finish(WEIGHTS)
+    guidance = _guidance(host, tumor_config(pool_size=0))
+    guidance.start()
+    made = host.made()
+    guidance.contribute([made], WEIGHTS, in_loss=False)
+    made.fake.mean().backward()
     assert torch.equal(twice, host.gradient())
+
+
+def test_the_discriminators_learn_from_all_forwards_of_a_step_as_from_one_batch(host: _Host, tumor_config: Any) -> None:
+    banks = []
+    for apart in (True, False):
+        guidance = _guidance(host, tumor_config(pool_size=0))
+        guidance.start()
+        forwards = [host.made(seed=1), host.made(seed=2)]
+        together = replace(
+            forwards[0],
+            **{name: torch.cat([getattr(t, name) for t in forwards]) for name in ("source", "fake", "real")},
+            reconstruction=None,
+            **{
+                name: {"tumor": RegionMask.joined([getattr(t, name)["tumor"] for t in forwards])}
+                for name in ("masks", "real_masks")
+            },
+        )
+        for translation in forwards if apart else [together]:
+            guidance.contribute([translation], WEIGHTS, in_loss=False)
+            translation.fake.mean().backward()
+        assert guidance.finish(WEIGHTS)
+        banks.append(guidance.networks()[-1].state_dict())
+    for one, other in zip(banks[0].values(), banks[1].values(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_forwards_of_different_sizes_are_learnt_from_one_after_the_other(host: _Host, tumor_config: Any) -> None:
+    guidance = _guidance(host, tumor_config(pool_size=0))
+    guidance.start()
+    small = host.made()
+    cut = {name: getattr(small, name)[..., :24] for name in ("source", "fake", "real")}
+    masks = {"tumor": RegionMask.from_tensor(small.masks["tumor"].mask[..., :24])}
+    narrow = replace(small, **cut, reconstruction=None, masks=masks, real_masks=masks)
+    for translation in (small, narrow):
+        guidance.contribute([translation], WEIGHTS, in_loss=False)
+        translation.fake.mean().backward(retain_graph=True)
+    assert guidance.finish(WEIGHTS)
+    optimizer = guidance.state_dict()["learner"]["bank_optimizer"]
+    assert {float(moments["step"]) for moments in optimizer["state"].values()} == {2.0}
 
 
 # --- nothing is kept --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host_scale", [True, False])
-def test_the_graph_dies_with_the_hosts_last_reference(host_scale: bool, host: _Host, tumor_config: Any) -> None:
+@pytest.mark.parametrize("in_loss", [True, False])
+def test_the_graph_dies_with_the_hosts_last_reference(in_loss: bool, host: _Host, tumor_config: Any) -> None:
     guidance = _guidance(host, tumor_config(ggd=GGDConfig(hidden_channels=2)))
     guidance.start()
     made = host.made()
     assert made.reconstruction is not None
     seen = [weakref.ref(made.fake), weakref.ref(made.reconstruction)]
-    value = guidance.contribute([made], {"tumor": 1.0, "ggd": 1.0}, host_scale=host_scale)
-    (made.reconstruction.mean() + value * (not host_scale)).backward()
+    value = guidance.contribute([made], {"tumor": 1.0, "ggd": 1.0}, in_loss=in_loss)
+    (made.reconstruction.mean() + value * in_loss).backward()
     guidance.finish(WEIGHTS)
     del made, value
     gc.collect()
@@ -243,8 +277,8 @@ def test_the_graph_dies_with_the_hosts_last_reference(host_scale: bool, host: _H
 def test_what_waits_for_the_discriminators_holds_no_graph(host: _Host, tumor_config: Any) -> None:
     guidance = _guidance(host, tumor_config())
     guidance.start()
-    guidance.contribute([host.made()], WEIGHTS, host_scale=True)
-    (waiting,) = guidance._translations
+    guidance.contribute([host.made()], WEIGHTS, in_loss=False)
+    ((waiting,),) = guidance._translations
     assert waiting.reconstruction is None and waiting.identity is None
     assert waiting.fake.grad_fn is None and not waiting.fake.requires_grad
     guidance.abandon()
@@ -257,7 +291,7 @@ def test_abandoning_and_closing_warn_of_nothing_and_take_the_hooks_away(host: _H
         for end in (guidance.abandon, guidance.close):
             guidance.start()
             made = host.made()
-            guidance.contribute([made], {"tumor": 1.0, "ggd": 1.0}, host_scale=True)
+            guidance.contribute([made], {"tumor": 1.0, "ggd": 1.0}, in_loss=False)
             end()
             made.fake.mean().backward()
             with_us = host.gradient()
@@ -284,7 +318,7 @@ def _step(guidance: Guidance, host: _Host, seed: int) -> None:
     weights = {"tumor": 1.0, "ggd": 1.0}
     guidance.start()
     made = [host.made("A2B", seed), host.made("B2A", seed + 100)]
-    guidance.contribute(made, weights, host_scale=True)
+    guidance.contribute(made, weights, in_loss=False)
     sum(one.fake.mean() + one.reconstruction.mean() for one in made if one.reconstruction is not None).backward()
     guidance.finish(weights)
 
@@ -327,7 +361,7 @@ def test_the_seed_decides_our_first_weights(host: _Host, tumor_config: Any, diff
         torch.manual_seed(host_seed)
         guidance = _guidance(host, replace(tumor_config(ggd=GGDConfig(hidden_channels=2)), seed=seed))
         guidance.start()
-        guidance.contribute([host.made()], WEIGHTS, host_scale=True)
+        guidance.contribute([host.made()], WEIGHTS, in_loss=False)
         guidance.abandon()
         states.append(guidance.state_dict()["learner"])
     assert differing(states[0]["bank"], states[1]["bank"]) == []
@@ -358,5 +392,5 @@ def test_a_plugins_network_that_fails_is_told_with_the_plugin(
     guidance = _guidance(host, tumor_config(regions=(tiny_region(scales=1),)), theirs)
     guidance.start()
     with pytest.raises(kind) as caught:
-        guidance.contribute([host.made()], WEIGHTS, host_scale=True)
+        guidance.contribute([host.made()], WEIGHTS, in_loss=False)
     assert told in "; ".join([str(caught.value), *getattr(caught.value, "__notes__", ())])

@@ -85,6 +85,13 @@ def test_its_modules_are_there_inside_the_block_and_gone_after_it(checkout: Path
 
 def test_generations_are_told_apart(checkout: Path) -> None:
     assert HostCheckout(checkout).generation == "classic"
+    (checkout / "train.py").write_text("model.data_dependent_initialize(data)", encoding="utf-8")
+    assert HostCheckout(checkout).generation == "CUT"
+    (checkout / "train.py").unlink()
+    data = (checkout / "data" / "__init__.py").read_text(encoding="utf-8")
+    (checkout / "data" / "__init__.py").write_text("def CreateDataLoader(opt): ...", encoding="utf-8")
+    assert HostCheckout(checkout).generation == "older"
+    (checkout / "data" / "__init__.py").write_text(data, encoding="utf-8")
     (checkout / "models" / "base_model.py").write_text("self.device = opt.device", encoding="utf-8")
     assert HostCheckout(checkout).generation == "DDP"
     (checkout / "models" / "cut_model.py").write_text("", encoding="utf-8")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from roi_progressive.errors import DataError, MaskError
 from roi_progressive.evaluation.image_files import (
+    Scale,
     list_images,
     list_pictures,
     read_grey,
@@ -108,9 +109,9 @@ def test_sixteen_bits_keep_their_differences(values: list[int], tmp_path_factory
 
 def test_white_says_what_counts_as_255(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.png", np.array([[0, 2048, 4095]], dtype=np.uint16))
-    np.testing.assert_allclose(read_picture(path, white=4095.0), [[0.0, 2048 * 255 / 4095, 255.0]])
+    np.testing.assert_allclose(read_picture(path, Scale(white=4095.0)), [[0.0, 2048 * 255 / 4095, 255.0]])
     with pytest.raises(DataError, match=r"x\.png must lie in 0\.\.4000; got up to 4095; give another --white"):
-        read_picture(path, white=4000.0)
+        read_picture(path, Scale(white=4000.0))
 
 
 def test_arrays_from_minus_one_to_one_are_the_scale_of_eight_bits(tmp_path: Path) -> None:

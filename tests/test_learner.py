@@ -222,3 +222,45 @@ def test_moments_of_another_shape_are_found_when_they_are_read(optimizer: str, t
     first["exp_avg"] = first["exp_avg"].flatten()[:1]
     with pytest.raises(CheckpointError, match=r"exp_avg of an optimizer and its parameter are of shapes \[1\] and \["):
         learner.load_state_dict(state)
+
+
+def test_a_state_that_an_adam_without_fused_steps_saved_goes_on_as_if_nothing_had_happened(
+    tumor_config: Any, copied: Any
+) -> None:
+    """Earlier checkpoints come from one; how a step is made is no part of a run's state."""
+    config = tumor_config(ggd=GGDConfig(hidden_channels=2))
+
+    def steps(learner: Learner, setup: _Setup) -> None:
+        for _ in range(2):
+            step = [setup.translation(), setup.translation("B2A")]
+            learner.contribution(step, {"tumor": 1.0, "ggd": 1.0})
+            learner.discriminator_step(step, {"tumor": 1.0})
+
+    setup = _Setup(config)
+    straight = setup.learner([setup.translation(), setup.translation("B2A")])
+    steps(straight, setup)
+    state, streams = copied(straight.state_dict()), torch.get_rng_state()
+    steps(straight, setup)
+    for saved in (state["bank_optimizer"], *state["head_optimizers"].values()):
+        for group in saved["param_groups"]:
+            assert group.keys() >= {"fused", "foreach", "capturable"}
+            group.update(fused=None, foreach=None)
+    resumed = setup.learner([setup.translation(), setup.translation("B2A")])
+    resumed.load_state_dict(state)
+    torch.set_rng_state(streams)
+    steps(resumed, setup)
+    for ours, theirs in zip(straight.bank.parameters(), resumed.bank.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_saved_networks_have_the_names_of_networks_that_stand_alone(tumor_config: Any) -> None:
+    setup = _Setup(tumor_config())
+    step = [setup.translation(), setup.translation("B2A")]
+    learner = setup.learner(step)
+    learner.contribution(step, {"tumor": 1.0})
+    learner.discriminator_step(step, {"tumor": 1.0})
+    scale = learner.bank.networks["A2B_tumor"].scales[0]
+    names = {f"networks.{d}_tumor.scales.0.{name}" for d in ("A2B", "B2A") for name, _ in scale.named_parameters()}
+    saved = learner.state_dict()["bank"]
+    assert names <= set(saved) and all(name.split(".")[1] in learner.bank.networks for name in saved)
+    assert saved["networks.A2B_tumor.scales.0.model.0.weight"].shape == scale.model[0].weight.shape

@@ -16,9 +16,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from roi_progressive import Config, MaskError, RegionConfig, attach
+from roi_progressive.check.mask_coverage import coverage_of
 from roi_progressive.host import HostOptions, UnalignedDataset, create_dataset
 from roi_progressive.plugins.adapter import DatasetLayout
-from roi_progressive.plugins.masks import MaskedDataset, find_masks, masked_dataset, masks_in_batch, roi_masks
+from roi_progressive.plugins.masks import find_masks, masks_in_batch, roi_masks
+from roi_progressive.plugins.replay import MaskedDataset, masked_dataset
 
 PREPROCESS: dict[str, dict[str, Any]] = {
     "none": {"preprocess": "none"},
@@ -41,7 +43,9 @@ def options(host_options: Any) -> Any:
 
 def _masked(dataset: UnalignedDataset, masks: Mapping[str, Mapping[str, str | None]]) -> MaskedDataset:
     regions = list(next(iter(masks.values())))
-    return MaskedDataset(dataset, MODULES, ("A", "B"), masks, regions)
+    # A picture is no mask: interpolated, it has half-way greys all over, which prove nothing.
+    n_proofs = 0 if "self" in regions else 4
+    return MaskedDataset(dataset, MODULES, ("A", "B"), masks, regions, n_proofs=n_proofs)
 
 
 def _itself(dataset: UnalignedDataset) -> dict[str, dict[str, str | None]]:
@@ -212,6 +216,27 @@ def test_a_black_and_white_mask_may_have_any_usual_mode(mode: str, options: Any,
     assert torch.equal(mask, expected)
 
 
+@pytest.mark.parametrize("colour", ["red", "lime", "blue", "yellow", "magenta", (0, 0, 200), (180, 20, 20)])
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA"])
+def test_a_mask_in_any_colour_is_read_and_counted_alike(mode: str, colour: Any, options: Any, tmp_path: Path) -> None:
+    square = Image.new("RGB", (32, 32), 0)
+    square.paste(colour, (4, 6, 10, 20))
+    _write_all(options(), tmp_path, square.convert(mode))
+    mask = _with_tumor_masks(options(), tmp_path)[0]["roi_masks"]["A"]["tumor"]
+    assert mask.sum() == 6 * 14 and mask[:, 6:20, 4:10].all()
+    square.convert(mode).save(tmp_path / "mask.png")
+    (found,) = coverage_of({"folder/x.png": {"tumor": str(tmp_path / "mask.png")}})
+    assert found.areas_px == (6 * 14,)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_soft_mask_marks_what_its_sharp_edges_would(kind: Any, options: Any, tmp_path: Path) -> None:
+    ramp = np.tile(np.linspace(0, 1, 32), (32, 1))
+    _write_all(options(), tmp_path, Image.fromarray((ramp * np.iinfo(kind).max).astype(kind)))
+    mask = _with_tumor_masks(options(), tmp_path)[0]["roi_masks"]["A"]["tumor"]
+    assert torch.equal(mask[0], torch.from_numpy(ramp >= 0.5))
+
+
 # --- data sets that masks cannot follow -------------------------------------------------------------------------------
 
 
@@ -278,7 +303,7 @@ def test_a_batch_without_our_masks_names_what_it_has() -> None:
 
 
 def test_a_batch_key_takes_the_hosts_own_masks() -> None:
-    a, b = torch.rand(2, 1, 4, 4) - 0.5, torch.rand(2, 1, 4, 4) - 0.5
+    a, b = torch.randint(0, 2, (2, 1, 4, 4)).float(), torch.rand(2, 1, 4, 4) * 2 - 1  # as a mask, as an image
     region = RegionConfig("organ", batch_key="{domain}_mask")
     found = masks_in_batch({"A_mask": a, "B_mask": b}, [region], "cpu")
     assert torch.equal(found["A"]["organ"].mask, a > 0)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roi_progressive.data import groups
+from roi_progressive.data import volume_jobs
 from roi_progressive.data.options import PrepareOptions
 from roi_progressive.data.partial_folder import partial_folder
 from roi_progressive.data.prepare import prepare
@@ -64,7 +64,7 @@ def bytes_below(folder):
 
 def stop_at_picture(monkeypatch, number):
     """Ctrl-C while a picture is being written; gives the picture count of whatever follows."""
-    calls, original = [], groups.write_picture
+    calls, original = [], volume_jobs.write_picture
 
     def write_picture(*arguments):
         calls.append(arguments)
@@ -72,7 +72,7 @@ def stop_at_picture(monkeypatch, number):
             raise KeyboardInterrupt
         original(*arguments)
 
-    monkeypatch.setattr(groups, "write_picture", write_picture)
+    monkeypatch.setattr(volume_jobs, "write_picture", write_picture)
     return calls
 
 
@@ -101,15 +101,36 @@ def test_a_stopped_run_goes_on_with_what_is_not_done_and_ends_in_the_same_bytes(
 
 
 def test_a_forced_run_that_is_stopped_leaves_the_earlier_data_set(listed, tmp_path, monkeypatch):
-    (tmp_path / "out").mkdir()
+    prepare(listed, tmp_path / "out", OPTIONS)
     (tmp_path / "out" / "precious.txt").write_text("mine")
+    before = bytes_below(tmp_path / "out")
     with monkeypatch.context() as patch:
         stop_at_picture(patch, 3)
         with pytest.raises(KeyboardInterrupt):
             prepare(listed, tmp_path / "out", OPTIONS, force=True)
-    assert bytes_below(tmp_path / "out") == {"precious.txt": b"mine"}
-    prepare(listed, tmp_path / "out", OPTIONS, force=True)
-    assert not (tmp_path / "out" / "precious.txt").exists() and hidden(tmp_path) == []
+    assert bytes_below(tmp_path / "out") == before
+    smaller = PrepareOptions(size_px=16, align=True)
+    prepare(listed, tmp_path / "out", smaller, force=True)
+    assert (tmp_path / "out" / "precious.txt").read_text() == "mine" and hidden(tmp_path) == []
+    assert bytes_below(tmp_path / "out") != before
+
+
+def test_a_folder_that_is_no_data_set_is_never_replaced(listed, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("mine")
+    with pytest.raises(DataError, match=r"or with --force one that we wrote; [^\n]+ has no record of that"):
+        prepare(listed, tmp_path / "thesis", OPTIONS, force=True)
+    assert bytes_below(tmp_path / "thesis") == {"thesis.tex": b"mine"} and hidden(tmp_path) == []
+
+
+def test_what_a_run_left_that_was_killed_after_its_last_rename_goes_with_the_next_one(listed, tmp_path):
+    prepare(listed, tmp_path / "out", OPTIONS)
+    shutil.copytree(tmp_path / "out", tmp_path / ".out.roi_progressive.old")
+    (tmp_path / ".out.partial" / "records").mkdir(parents=True)
+    before = bytes_below(tmp_path / "out")
+    with pytest.raises(DataError, match="new or empty"):
+        prepare(listed, tmp_path / "out", OPTIONS)
+    assert hidden(tmp_path) == [] and bytes_below(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -161,10 +182,10 @@ def test_what_is_left_of_other_settings_is_refused_unless_forced(listed, tmp_pat
 
 def test_two_runs_into_one_folder_are_refused(listed, tmp_path):
     with partial_folder(tmp_path / "out", {}, force=False) as place:
-        with pytest.raises(DataError, match="`out` is being written by another run"):
+        with pytest.raises(DataError, match="is being written by another run"):
             prepare(listed, tmp_path / "out", OPTIONS)
         (place.pictures / "kept").write_text("whole")
-    assert bytes_below(tmp_path / "out") == {"kept": b"whole"}
+    assert (tmp_path / "out" / "kept").read_bytes() == b"whole"
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the workers through /proc")

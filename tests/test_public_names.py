@@ -28,13 +28,15 @@ SURFACE = {
         "RoiProgressiveError",
         "ShapeError",
     ],
-    "method.discriminators": ["DiscriminatorBank", "PatchDiscriminator", "RegionDiscriminator"],
+    "method.bank": ["DiscriminatorBank"],
+    "method.discriminators": ["PatchDiscriminator", "RegionDiscriminator"],
     "method.generator": ["UNetGenerator"],
     "method.ggd": ["GGDHead", "ggd_nll", "ggd_variance"],
     "method.regions": ["RegionMask"],
     "method.stages": ["Stage", "StageController"],
     "plugins.adapter": ["Adapter", "DatasetLayout", "DomainMasks", "GuidedSession", "Translation", "Uncertainty"],
     "plugins.hookspecs": ["hookimpl"],
+    "plugins.mask_reader": ["MaskReader"],
     "plugins.patching": ["Patches"],
     "runtime.rng": ["RandomState"],
     "saving.checkpoint": ["checkpoint_name"],
@@ -65,7 +67,7 @@ def test_the_public_names_are_these_and_changing_them_takes_a_line_in_the_change
 
 GUIDED_SESSION = {
     *("config", "losses", "masks_arrived", "n_processes", "save", "save_epoch", "stage", "step_abandoned"),
-    *("step_finished", "step_started", "translated", "uncertainty"),
+    *("step_finished", "step_may_start", "step_started", "translated", "uncertainty"),
 }
 FROZEN = {
     "GuidedSession": GUIDED_SESSION,
@@ -76,13 +78,17 @@ FROZEN = {
         *("start_epoch", "state_dict"),
     },
     "Adapter": {
-        *("betas", "dataset_layout", "generators", "host_state", "image_files", "install", "is_training"),
-        *("learning_rates", "load_host_state", "loss_scale", "n_epochs", "name", "resume_file", "translations"),
+        *("betas", "dataset_layout", "epoch_begins", "generator_loss", "generators", "host_state", "image_files"),
+        *("install", "is_training", "last_epoch", "learning_rates", "load_host_state", "n_epochs", "name"),
+        *("resume_file", "translations"),
     },
     "DatasetLayout": {"domains", "image_modules", "loader", "paths"},
     "Patches": {"on_undo", "set", "undo", "wrap"},
     "RandomState": {"from_plain", "now", "numpy", "python", "restore", "to_plain", "torch_cpu", "torch_cuda"},
-    "RegionMask": {"boxes", "from_tensor", "is_empty", "is_finite", "mask", "mirrored"},
+    "RegionMask": {
+        *("boxes", "from_tensor", "inside", "is_empty", "is_finite", "joined", "mask", "mirrored", "of_samples"),
+        "window_groups",
+    },
     "Stage": {"from_epoch", "from_fraction", "number", "terms"},
     "Translation": {
         *("direction", "fake", "identity", "masks", "paired", "real", "real_masks", "reconstruction", "source"),

@@ -249,8 +249,8 @@ def test_an_adapter_is_added_as_the_recipe_says(house: House) -> None:
     house.insert_after("setup.cfg", f"\n{heading}\n", f"    {line}\n")
     house.insert_after(
         "README.md",
-        "| host | what to know |\n| --- | --- |\n",
-        "| one-way trainers | CT to MR alone; masks come in the batch |\n",
+        "| --- | --- | --- | --- | --- | --- |\n",
+        "| one-way trainers | yes | in the batch | yes | yes | CT to MR alone |\n",
     )
     house.write("tests/adapters/test_one_way.py", ADAPTER_TEST)
     assert house.changed == set(steps)

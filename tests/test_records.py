@@ -14,21 +14,23 @@ from hypothesis import strategies as st
 
 from roi_progressive.errors import DataError
 from roi_progressive.saving.records import (
-    FOLDER_RECORD,
     ChangedRecordError,
     append_json,
-    check_files,
     from_json,
     read_json,
     read_json_lines,
     to_json,
-    write_checksums,
     write_json,
 )
+from roi_progressive.saving.written import FOLDER_RECORD, check_files, write_checksums
 
 CONTENT = {"epoch": 3, "losses": {"G_A": 0.25, "D_A": None}, "names": ["p1", "Zoë", 'a "checksum"'], "last": True}
 _plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=10,
 )

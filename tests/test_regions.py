@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from roi_progressive.config import ROI_MODES, RegionConfig
@@ -100,6 +101,26 @@ def test_a_mask_is_what_lies_above_zero_in_any_type_with_or_without_a_channel(dt
     assert region.boxes == ((3, 5, 8, 10),)
     assert not region.is_empty
     assert RegionMask.from_tensor(-plain.float()).is_empty
+
+
+def test_a_soft_mask_is_as_large_as_the_sharp_one_it_was_made_of():
+    sharp = torch.zeros(1, 1, 64, 64)
+    sharp[..., 20:44, 16:40] = 1
+    for mask in (sharp, 2 * sharp - 1):
+        for sigma in (0.8, 2.0, 3.0):
+            soft = torch.from_numpy(gaussian_filter(mask.numpy(), (0, 0, sigma, sigma)))
+            area = RegionMask.from_tensor(soft).mask.sum().item()
+            assert abs(area - 24 * 24) <= 0.06 * 24 * 24
+            assert RegionMask.from_tensor(soft).boxes == ((20, 16, 44, 40),)
+
+
+def test_whole_numbers_booleans_and_shares_mark_the_same():
+    sharp = torch.zeros(2, 1, 16, 16)
+    sharp[0, :, 3:9, 4:12] = 1
+    given = [sharp.bool(), sharp.to(torch.uint8) * 255, sharp.long(), sharp, sharp * 255, sharp.half(), sharp * 2 - 1]
+    given += [sharp + 1e-7, sharp * 1.1 - 0.05]
+    for mask in given:
+        assert torch.equal(RegionMask.from_tensor(mask).mask, sharp.bool())
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (1, 2, 4, 4), (1, 1, 1, 4, 4)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,8 @@ from roi_progressive.runs import figure as run_figure
 from roi_progressive.runs.figure import draw_run
 from roi_progressive.runs.train import TrainOptions, train
 from roi_progressive.runs.translate import translate
+from roi_progressive.saving.records import read_json, write_json
+from roi_progressive.saving.written import checksum_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,7 +40,7 @@ def run(small_networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[ComparisonRow]]:
     """The rows of every figure that would have been drawn."""
     kept: list[list[ComparisonRow]] = []
-    monkeypatch.setattr(run_figure, "comparison_figure", lambda rows, *paths, inset: kept.append(rows))
+    monkeypatch.setattr(run_figure, "comparison_figure", lambda rows, *paths, inset, domains: kept.append(rows))
     return kept
 
 
@@ -112,10 +113,14 @@ def test_images_of_older_networks_are_made_anew(run: Path, drawn: list[list[Comp
     image = next((copy / "test" / "A2B").glob("*.png"))
     before = image.read_bytes()
     image.write_bytes((run.parent / "data" / "testA" / image.name).read_bytes())
-    saved = (copy / "test" / "A2B").stat().st_mtime + 1
-    os.utime(copy / "networks" / "latest.json", (saved, saved))
+    (copy / "test" / "A2B" / ".DS_Store").write_text("newer than any network")
+    record = read_json(copy / "test" / "A2B" / "written.json")
+    made_by, files = record["made_by"], {**record["files"], image.name: checksum_of(image)}
+    older = {name: checksum_of(image) for name in made_by["networks"]}
+    write_json(copy / "test" / "A2B" / "written.json", {"made_by": {**made_by, "networks": older}, "files": files})
     draw_run(copy)
     assert image.read_bytes() == before
+    assert (copy / "test" / "A2B" / ".DS_Store").exists()
 
 
 def test_a_missing_image_is_made(run: Path, drawn: list[list[ComparisonRow]], tmp_path: Path) -> None:
@@ -154,10 +159,19 @@ def test_sigma_needs_a_run_with_uncertainty_heads(
         draw_run(tmp_path / "run", sigma=True)
 
 
-def test_figures_of_the_user_are_replaced_with_force_only(run: Path, tmp_path: Path) -> None:
+def test_figures_of_the_user_are_never_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "figure_A2B.pdf").write_bytes(b"mine")
     with pytest.raises(DataError, match="`out` must not hold the figures yet"):
         draw_run(run, directions=["A2B"], out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["figure_A2B.pdf"]
+    with pytest.raises(DataError, match=r"figure_A2B\.pdf' is not ours, by the record written\.json"):
+        draw_run(run, directions=["A2B"], out=tmp_path, force=True)
+    assert (tmp_path / "figure_A2B.pdf").read_bytes() == b"mine"
+
+
+def test_figures_of_ours_are_replaced_with_force_only(run: Path, tmp_path: Path) -> None:
+    draw_run(run, directions=["A2B"], out=tmp_path)
+    with pytest.raises(DataError, match="`out` must not hold the figures yet"):
+        draw_run(run, directions=["A2B"], out=tmp_path)
     draw_run(run, directions=["A2B"], out=tmp_path, force=True)
     assert (tmp_path / "figure_A2B.pdf").read_bytes().startswith(b"%PDF")

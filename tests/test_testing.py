@@ -28,13 +28,13 @@ class _Silent(_Wrong):
 class _Leaves(_Wrong):
     def install(self, session: Any, patches: Any) -> None:
         super().install(session, patches)
-        self._model.left_behind = True
+        self.model.left_behind = True
 
 
 class _Replaces(_Wrong):
     def install(self, session: Any, patches: Any) -> None:
         super().install(session, patches)
-        self._model.model_names = list(self._model.model_names)
+        self.model.model_names = list(self.model.model_names)
 
 
 class _MarksTheLoader(_Wrong):
@@ -46,7 +46,7 @@ class _MarksTheLoader(_Wrong):
 class _Hooks(_Wrong):
     def install(self, session: Any, patches: Any) -> None:
         super().install(session, patches)
-        self._model.netG_A.register_forward_hook(lambda *_: None)
+        self.model.netG_A.register_forward_hook(lambda *_: None)
 
 
 class _Endless(_Wrong):
@@ -93,12 +93,12 @@ class _NoRates(_Wrong):
 
 class _WrongNames(_Wrong):
     def generators(self) -> Any:
-        return {"AtoB": self._model.netG_A}
+        return {"AtoB": self.model.netG_A}
 
 
-class _BadScale(_Wrong):
-    def loss_scale(self) -> float:
-        return 0.0
+class _LossOfPixels(_Wrong):
+    def generator_loss(self) -> Any:
+        return torch.zeros(2)
 
 
 class _Pickles(_Wrong):
@@ -108,7 +108,7 @@ class _Pickles(_Wrong):
 
 class _Forgets(_Wrong):
     def load_host_state(self, state: Any) -> None:
-        self._model.optimizer_G.state.clear()
+        self.model.optimizer_G.state.clear()
 
 
 FAULTS: dict[type[_Wrong], str] = {
@@ -126,7 +126,7 @@ FAULTS: dict[type[_Wrong], str] = {
     _TooBright: r"`real` of the translation A2B must lie in \[-1, 1\]",
     _NoRates: "`learning_rates` must give",
     _WrongNames: "`generators` must name A2B, B2A or both; got .'AtoB'",
-    _BadScale: "`loss_scale` must be above 0; got 0.0",
+    _LossOfPixels: r"`generator_loss` must be a scalar tensor or None; got tensor\(\[0., 0.\]\)",
     _Pickles: "`host_state` must give tensors and plain values",
     _Forgets: "`load_host_state` must restore",
 }

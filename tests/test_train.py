@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,13 +16,17 @@ from PIL import Image
 
 from roi_progressive.check.data_check import read_everything
 from roi_progressive.config import Config, GGDConfig, RegionConfig
-from roi_progressive.errors import CheckpointError, ConfigError, DataError, MaskError
+from roi_progressive.errors import CheckpointError, ConfigError, DataError, DivergenceError, MaskError
 from roi_progressive.host import CycleGANModel, HostOptions, create_dataset, create_model
 from roi_progressive.runs import train as run_module
-from roi_progressive.runs.folder import Run, history, saved_epoch
+from roi_progressive.runs.evaluate import evaluate_run
+from roi_progressive.runs.figure import draw_run
+from roi_progressive.runs.folder import Run, history, saved_epoch, write_image
 from roi_progressive.runs.train import TrainOptions, load_optimizers, optimizers_file, resume, save_optimizers, train
 from roi_progressive.runtime.rng import RandomState
 from roi_progressive.saving.checkpoint import load_checkpoint, save_checkpoint
+from roi_progressive.saving.records import read_json, write_json
+from roi_progressive.training.session import Session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LAST = 6
@@ -192,7 +197,9 @@ def test_force_replaces_a_run_and_nothing_else(
 ) -> None:
     run, one = tmp_path / "run", TrainOptions(**small_networks, epochs=1, decay_epochs=0)
     train(small_data, run, options, GUIDED)
-    for name in ("test/A2B/x.png", "test/table.md", "notes.txt", "test/mine.png", "samples/mine.png"):
+    evaluate_run(run, references=())
+    mine = {"test/A2B/x.png", "test/table.md", "notes.txt", "samples/mine.png", "networks/my_pretrained.pth"}
+    for name in mine:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("x")
     with pytest.raises(DataError, match="new or empty"):
@@ -201,10 +208,19 @@ def test_force_replaces_a_run_and_nothing_else(
     left = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     networks = {f"networks/1_net_{name}.pth" for name in ("G_A", "G_B", "D_A", "D_B")}
     networks |= {"networks/latest.json", "networks/1_roi_progressive.pth"}
-    assert left - networks == {
-        "run.json", "history.jsonl", "samples/epoch_0001.png", "notes.txt", "test/mine.png", "samples/mine.png"
-    }  # fmt: skip
+    assert left - networks == {"run.json", "written.json", "history.jsonl", "samples/epoch_0001.png", *mine}
+    assert {(run / name).read_text() for name in mine} == {"x"}
     assert networks <= left and len(history(run)) == 1
+
+
+def test_a_file_of_the_user_s_under_a_name_of_ours_is_never_replaced(
+    small_data: Path, tmp_path: Path, options: TrainOptions
+) -> None:
+    (tmp_path / "run" / "networks").mkdir(parents=True)
+    (tmp_path / "run" / "networks" / "2_net_G_A.pth").write_text("mine")
+    with pytest.raises(DataError, match=r"2_net_G_A\.pth' is not ours, by the record written\.json; move it away"):
+        train(small_data, tmp_path / "run", options, force=True)
+    assert [path.name for path in (tmp_path / "run").rglob("*")] == ["networks", "2_net_G_A.pth"]
 
 
 def test_a_forced_run_that_fails_at_its_start_leaves_the_earlier_one(
@@ -301,9 +317,73 @@ def test_a_loss_that_is_no_number_is_null_in_the_history(
         self.loss_G_A = torch.tensor(float("nan"))
 
     monkeypatch.setattr(CycleGANModel, "optimize_parameters", step_to_nowhere)
+    with pytest.raises(DivergenceError, match="after epoch 1 loss G_A is infinite or NaN"):
+        train(small_data, tmp_path / "run", TrainOptions(**small_networks, epochs=1, decay_epochs=0))
+    assert saved_epoch(tmp_path / "run") is None and history(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("config", [None, GUIDED])
+def test_a_run_that_diverged_ends_in_one_line_whatever_is_active(
+    config: Config | None, small_data: Path, tmp_path: Path, small_networks: dict[str, Any]
+) -> None:
+    options = TrainOptions(**small_networks, epochs=3, decay_epochs=0, learning_rate=1e30, save_every_epochs=1)
+    with pytest.raises(DivergenceError, match=r"\A[^\n]+\Z"):
+        train(small_data, tmp_path / "run", options, config)
+    assert not any((tmp_path / "run").glob("networks/*.pth"))
+
+
+def test_networks_of_numbers_that_are_not_finite_make_no_image(
+    small_data: Path, tmp_path: Path, small_networks: dict[str, Any]
+) -> None:
     train(small_data, tmp_path / "run", TrainOptions(**small_networks, epochs=1, decay_epochs=0))
-    assert history(tmp_path / "run")[0]["losses"]["G_A"] is None
+    file = tmp_path / "run" / "networks" / "1_net_G_B.pth"
+    state = torch.load(file, weights_only=True)
+    next(iter(state.values())).view(-1)[0] = float("nan")
+    torch.save(state, file)
+    for command in (evaluate_run, draw_run, resume):
+        with pytest.raises(CheckpointError, match="must name networks of finite numbers"):
+            command(tmp_path / "run")
+    assert not (tmp_path / "run" / "test").exists() or not any((tmp_path / "run" / "test").iterdir())
+
+
+def test_an_image_of_a_number_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    for name in ("a.png", "a.npy"):
+        with pytest.raises(DivergenceError, match=f"those of {name} are infinite or NaN"):
+            write_image(tmp_path / name, torch.tensor([[[0.0, float("nan")]]]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_of_ours_that_is_no_number_is_null_in_the_history(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_networks: dict[str, Any]
+) -> None:
+    """Steps of ours that were not finite are left out where they happen, and ten in a row end the run."""
+    monkeypatch.setattr(Session, "loss_tensors", lambda self: {"G_tumor_A2B": torch.tensor(float("nan"))})
+    train(small_data, tmp_path / "run", TrainOptions(**small_networks, epochs=1, decay_epochs=0))
+    assert history(tmp_path / "run")[0]["losses"]["G_tumor_A2B"] is None
     assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text()
+
+
+# -- what a resume removes ---------------------------------------------------------------------------------------------
+
+
+def test_a_partial_copy_of_a_run_loses_nothing_when_it_is_resumed(
+    small_data: Path, tmp_path: Path, small_networks: dict[str, Any]
+) -> None:
+    """The pointer is copied before the networks are: it names an epoch whose files are not all there."""
+    run = tmp_path / "run"
+    train(small_data, run, TrainOptions(**small_networks, epochs=2, decay_epochs=0, average_decay=0.5))
+    for name in ("2_net_G_A.pth", "2_average_G_B.pth", "2_roi_progressive.pth"):
+        copy = Path(shutil.copytree(run, tmp_path / f"without_{name}"))
+        record = read_json(copy / "written.json")["files"]
+        for path in list((copy / "networks").glob("2_*.pth")):
+            shutil.copy(path, path.with_name(f"1{path.name[1:]}"))
+            record[f"networks/1{path.name[1:]}"] = None
+        write_json(copy / "written.json", {"files": record})
+        (copy / "networks" / name).unlink()
+        before = sorted(path.name for path in copy.rglob("*"))
+        with pytest.raises(CheckpointError):
+            resume(copy)
+        assert sorted(path.name for path in copy.rglob("*")) == before
 
 
 # -- the optimizers of a run of several processes ----------------------------------------------------------------------

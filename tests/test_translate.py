@@ -64,7 +64,7 @@ def test_images_and_maps_are_what_the_saved_generator_makes(
     net.load_state_dict(state)
     source = small_data / f"test{direction[0]}"
     maps = folder.with_name(f"{direction}_sigma")
-    assert _names(folder) == sorted([*_names(source), "checksums.json"])
+    assert _names(folder) == sorted([*_names(source), "written.json"])
     assert _names(maps) == sorted([*_names(folder), *(f"{path.stem}.npy" for path in source.iterdir())])
     for path in source.iterdir():
         x = torch.from_numpy(_grey(path) / np.float32(127.5) - 1)[None, None]
@@ -84,7 +84,7 @@ def test_a_run_without_uncertainty_has_images_only(small_data: Path, plain: Path
     folders = translate(plain, "val", report=lambda done, total, _: seen.append((done, total)))
     assert folders == {direction: plain / "val" / direction for direction in ("A2B", "B2A")}
     assert _names(plain / "val") == ["A2B", "B2A"]
-    assert _names(folders["A2B"]) == sorted([*_names(small_data / "valA"), "checksums.json"])
+    assert _names(folders["A2B"]) == sorted([*_names(small_data / "valA"), "written.json"])
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -105,11 +105,30 @@ def test_a_stop_halfway_leaves_what_was_there_and_no_half(plain: Path) -> None:
 
 def test_an_earlier_translation_is_replaced_whole(plain: Path) -> None:
     folder = translate(plain)["A2B"]
+    record = read_json(folder / "written.json")
     (folder / "gone_PV_001.png").write_bytes(b"stale")
-    (plain / "test" / "mine.txt").write_text("mine")
+    write_json(folder / "written.json", {**record, "files": {**record["files"], "gone_PV_001.png": None}})
+    for mine in (plain / "test" / "mine.txt", folder / "mine.txt", folder / ".DS_Store", folder / "more" / "mine.png"):
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
     translate(plain)
     assert "gone_PV_001.png" not in _names(folder)
     assert (plain / "test" / "mine.txt").read_text() == "mine"
+    assert (folder / "mine.txt").read_text() == (folder / "more" / "mine.png").read_text() == "mine"
+    assert _names(folder.parent) == ["A2B", "B2A", "mine.txt"]
+
+
+def test_a_file_of_the_user_s_under_the_name_of_an_image_is_not_replaced(plain: Path) -> None:
+    folder = translate(plain, "val")["A2B"]
+    (folder / "written.json").unlink()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(
+        DataError, match=r"`out` must not hold other files of the names to be written; [^\n]+ is not ours"
+    ):
+        translate(plain, "val")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    shutil.rmtree(folder)
+    translate(plain, "val")
 
 
 def test_what_is_missing_is_said(plain: Path, tmp_path: Path) -> None:

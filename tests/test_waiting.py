@@ -106,9 +106,6 @@ class Host(Adapter):
     def learning_rates(self) -> Mapping[str, float]:
         return {"generator": 0.01, "discriminator": 0.01}
 
-    def loss_scale(self) -> float:
-        return 8.0
-
 
 def masks_of_three_images() -> dict[str, RegionMask]:
     """Windows of two sizes, and an image without."""
@@ -144,7 +141,7 @@ def step(
                     real_masks=masks,
                 )
             )
-        value = guidance.contribute(made, weights, host_scale=by_adapter)
+        value = guidance.contribute(made, weights, in_loss=not by_adapter)
         loss = sum(t.fake.float().mean() + t.reconstruction.float().mean() for t in made)
     with device:
         (loss * 8.0 if by_adapter else loss + value).backward()

@@ -6,6 +6,7 @@ Such code calls its modules ``models``, ``data`` and ``options``; two checkouts 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import HostNotSupportedError
+from ..saving.locks import resolved
 
 ENTRY_MODULES = ("options.train_options", "models", "data")
 """What every code base of the junyanz dialect is driven by."""
@@ -32,7 +34,7 @@ class HostCheckout:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).resolve()
+        self.folder = resolved(folder, "host")
         absent = [name for name in ENTRY_MODULES if not self._has(name)]
         if absent:
             what = f"lacks {', '.join(absent)}" if self.folder.is_dir() else "is no folder"
@@ -47,11 +49,22 @@ class HostCheckout:
 
     @property
     def generation(self) -> str:
-        """``DDP`` (a device in the options, 2025), ``CUT`` (set-up inside the loop) or ``classic``."""
-        if self._has("models.cut_model"):
+        """``CUT`` (set up inside its loop), ``DDP`` (a device in the options, 2025), ``older`` (before 2019) or
+        ``classic``."""
+        if self.sets_up_in_its_loop:
             return "CUT"
-        model = (self.folder / "models" / "base_model.py").read_text(encoding="utf-8")
-        return "DDP" if "opt.device" in model else "classic"
+        if "opt.device" in self._text("models", "base_model.py"):
+            return "DDP"
+        return "older" if "def create_dataset" not in self._text("data", "__init__.py") else "classic"
+
+    @property
+    def sets_up_in_its_loop(self) -> bool:
+        """Whether networks are still made, and ``setup`` runs, at the first batch."""
+        return "data_dependent_initialize(" in self._text("train.py") or self._has("models.cut_model")
+
+    def _text(self, *path: str) -> str:
+        file = self.folder.joinpath(*path)
+        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
     @contextmanager
     def imported(self) -> Iterator[HostCheckout]:
@@ -90,13 +103,31 @@ class HostCheckout:
     def data_and_model(self, opt: Any) -> tuple[Any, Any]:
         """The host's loader and model, ready to train but for a set-up inside its loop; call inside ``imported``."""
         os.makedirs(Path(opt.checkpoints_dir) / opt.name, exist_ok=True)
-        loader = importlib.import_module("data").create_dataset(opt)
+        data = importlib.import_module("data")
+        loader = data.create_dataset(opt) if hasattr(data, "create_dataset") else data.CreateDataLoader(opt).load_data()
         model = importlib.import_module("models").create_model(opt)
-        if not self.sets_up_in_its_loop:
+        if hasattr(model, "setup") and not self.sets_up_in_its_loop:
             model.setup(opt)
         return loader, model
 
-    @property
-    def sets_up_in_its_loop(self) -> bool:
-        """Whether ``setup`` runs at the first batch."""
-        return self.generation == "CUT"
+    def set_up(self, model: Any, batch: Any) -> None:
+        """What a host that is set up inside its loop does at the first batch; a second call does nothing."""
+        if self.sets_up_in_its_loop and not hasattr(model, "schedulers"):
+            if not _n_batches(model):
+                model.set_input(batch)
+            model.data_dependent_initialize(*[batch] * _n_batches(model))
+            model.setup(model.opt)
+            model.parallelize()
+
+    def step(self, model: Any, batch: Any) -> None:
+        """One training step, as the host's loop takes it; a host that trains on two batches at once gets this one
+        twice."""
+        self.set_up(model, batch)
+        model.set_input(*[batch] * max(1, _n_batches(model)))
+        model.optimize_parameters()
+
+
+def _n_batches(model: Any) -> int:
+    """How many batches the host's own loop hands to its set-up."""
+    set_up = getattr(type(model), "data_dependent_initialize", None)  # the class's own, whatever a session put over it
+    return 1 if set_up is None else len(inspect.signature(set_up).parameters) - 1

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..config import RegionConfig
-from ..errors import DataError
+from ..errors import DataError, UnreadableError, system_reason
 from ..runtime.rng import RandomState
+from ..saving.decoding import verify_image
 from ..saving.names import DOMAINS
+from ..saving.stray_files import is_stray
 
 SMALLEST_SCALE_PX = 6
 """The least side of an image that a region discriminator of one layer takes."""
@@ -28,7 +28,7 @@ def check_folder(data: Path) -> None:
         raise DataError(f"`data` must be a folder that `roi-progressive prepare` wrote; {str(data)!r} {what}")
     for domain in DOMAINS:
         folder = data / f"train{domain}"
-        if not folder.is_dir() or not any(path.is_file() for path in folder.iterdir()):
+        if not folder.is_dir() or not any(path.is_file() and not is_stray(path) for path in folder.iterdir()):
             what = "is empty" if folder.is_dir() else "is missing"
             raise DataError(
                 f"`data` must hold training images of both domains; {str(folder)!r} {what}; prepare the data anew"
@@ -57,10 +57,10 @@ def _verify(path: str) -> None:
         DataError: They do not match.
     """
     try:
-        with Image.open(path) as image:
-            image.verify()
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"`data` must hold readable images; {path!r} is not: {error}; replace the file") from error
+        verify_image(path)
+    except (OSError, UnreadableError) as error:
+        reason = error.line if isinstance(error, UnreadableError) else system_reason(error)
+        raise DataError(f"`data` must hold readable images; {path!r} is not: {reason}; replace the file") from error
 
 
 def read_everything(loader: Any) -> tuple[int, int]:

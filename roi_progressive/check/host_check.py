@@ -6,14 +6,15 @@ import contextlib
 import dataclasses
 import io
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ..config import Config, StageConfig
-from ..errors import ConfigError, HostNotSupportedError, MaskError
+from ..config import Config
+from ..errors import ConfigError, HostNotSupportedError, RoiProgressiveError, kind_and_line, one_line
 from ..method.stages import StageController
 from ..plugins import masks as mask_files
 from ..plugins.adapter import Adapter
@@ -21,6 +22,7 @@ from ..plugins.manager import Plugins
 from ..training.session import attach
 from .checkout import HostCheckout
 from .mask_coverage import Coverage, coverage_of
+from .samples import all_at_once, sample_traps
 from .step_cost import StepCost, measured
 
 N_BATCHES_LOOKED_AT = 50
@@ -97,9 +99,10 @@ def check_host(folder: Path, data: Path, config: Config, arguments: Sequence[str
 def _importing(folder: Path) -> Iterator[None]:
     try:
         yield
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
+        remedy = "install what it requires" if isinstance(error, ImportError) else "bring its code up to this Python"
         raise HostNotSupportedError(
-            f"`host` must be importable here; {str(folder)!r} is not: {error}; install what it requires"
+            f"`host` must be importable here; {str(folder)!r} is not: {one_line(error)}; {remedy}"
         ) from error
 
 
@@ -108,14 +111,12 @@ def _findings(checkout: HostCheckout, opt: Any, loader: Any, model: Any, config:
     adapter = plugins.adapter_for(model, config)
     coverage = _coverage(adapter, loader, config, plugins)
     n_epochs = adapter.n_epochs() or 1
-    plan = StageController(config, n_epochs, plugins.stages(config, n_epochs))
+    plan = StageController(config, n_epochs, plugins.stages(config, n_epochs), last_epoch=adapter.last_epoch())
     plan.start_epoch(int(getattr(opt, "epoch_count", 1)))
     traps = [*_host_traps(checkout, opt), *_mask_traps(coverage, config), *_plan_traps(plan)]
-    cost = None
-    try:
-        cost = _cost(checkout, loader, model, config)
-    except (ConfigError, MaskError) as error:
-        traps.append(f"a step with all terms fails: {error}")
+    traps += sample_traps(adapter, loader, model, config)
+    cost, of_the_step = _cost(checkout, loader, model, config)
+    traps += [trap for trap in of_the_step if trap not in traps]
     return Findings(
         host=f"{checkout.folder.name}, {checkout.generation} generation, adapter {adapter.name}",
         networks=[_network_line(name, network) for name, network in adapter.generators().items()],
@@ -141,15 +142,15 @@ def _coverage(adapter: Adapter, loader: Any, config: Config, plugins: Plugins) -
 
 def _stage_lines(plan: StageController) -> list[str]:
     begins = [plan.first_epoch_of(stage) for stage in plan.plan]
-    last = (plan.first_epoch or 0) + plan.n_epochs - 1
-    ends = [*(begin - 1 for begin in begins[1:]), last]
+    ends = [*(begin - 1 for begin in begins[1:]), plan.last_epoch]
     return [f"epochs {b} to {e}: {stage}" for stage, b, e in zip(plan.plan, begins, ends, strict=True) if e >= b]
 
 
 def _plan_traps(plan: StageController) -> list[str]:
-    last = (plan.first_epoch or 0) + plan.n_epochs - 1
-    late = [stage for stage in plan.plan if plan.first_epoch_of(stage) > last]
-    return [f"{stage} begins in epoch {plan.first_epoch_of(stage)}, after the last one, {last}" for stage in late]
+    return [
+        f"{stage} begins in epoch {plan.first_epoch_of(stage)}, after the last one, {plan.last_epoch}"
+        for stage in plan.never_reached()
+    ]
 
 
 def _host_traps(checkout: HostCheckout, opt: Any) -> Iterator[str]:
@@ -177,32 +178,38 @@ def _mask_traps(coverage: Sequence[Coverage], config: Config) -> Iterator[str]:
             )
 
 
-def _cost(checkout: HostCheckout, loader: Any, model: Any, config: Config) -> StepCost:
-    """What all terms add to a step, in per cent; the batch is one that holds a region where there is one."""
-    everything = dataclasses.replace(
-        config,
-        regions=tuple(dataclasses.replace(region, stage=1) for region in config.regions),
-        ggd=config.ggd and dataclasses.replace(config.ggd, stage=1),
-        stages=StageConfig(),
-        resume="fresh",
-    )
-    with attach(model, loader, everything, n_epochs=1) as session:
-        batch = _batch_with_regions(loader)
-    if checkout.sets_up_in_its_loop:
-        model.data_dependent_initialize(batch)
-        model.setup(model.opt)
-        model.parallelize()
+def _cost(checkout: HostCheckout, loader: Any, model: Any, config: Config) -> tuple[StepCost | None, list[str]]:
+    """What all terms add to a step, in per cent, and what was said in it; the batch is one that holds a region where
+    there is one."""
+    everything = all_at_once(config)
 
     def step() -> None:
-        model.set_input(batch)
-        model.optimize_parameters()
+        checkout.step(model, batch)
 
-    host = [getattr(model, f"net{name}") for name in model.model_names]
-    alone = measured(step, lambda: host)
-    with attach(model, loader, everything, n_epochs=1) as session:
-        session.start_epoch(1)
-        guided = measured(step, lambda: [*host, *session.networks()])
-    return guided.beyond(alone).percent_of(alone)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            with attach(model, loader, everything, n_epochs=1):
+                batch = _batch_with_regions(loader)
+        except RoiProgressiveError as error:
+            return None, [f"masks do not follow: {error}"]
+        try:
+            checkout.set_up(model, batch)
+            alone = measured(step, lambda: _networks_of(model))
+        except Exception as error:  # anything at all may be wrong with a host, its data or its options
+            return None, [f"the host's own step fails: {kind_and_line(error)}"]
+        try:
+            with attach(model, loader, everything, n_epochs=1) as session:
+                session.start_epoch(1)
+                guided = measured(step, lambda: [*_networks_of(model), *session.networks()])
+        except RoiProgressiveError as error:
+            return None, [f"a step with all terms fails: {error}"]
+    ours = [str(warning.message) for warning in said if "roi_progressive" in warning.filename]
+    return guided.beyond(alone).percent_of(alone), ours
+
+
+def _networks_of(model: Any) -> list[nn.Module]:
+    return [value for name, value in vars(model).items() if name.startswith("net") and isinstance(value, nn.Module)]
 
 
 def _batch_with_regions(loader: Any) -> Any:

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from ..errors import MaskError, one_line
-from ..plugins.masks import MID_GREY, MaskFiles
+from ..plugins.masks import MID_GREY, MaskFiles, read_mask
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,6 @@ def _coverage(folder: str, region: str, files: list[str | None]) -> Coverage:
 
 def _size_px(file: str, region: str) -> tuple[int, int]:
     """Area of a mask, and the longer side of the box around it."""
-    try:
-        with Image.open(file) as image:
-            inside = np.asarray(image.convert("L")) > MID_GREY
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = one_line(error)
-        raise MaskError(f"`{region}` mask {file!r} must be a readable image: {reason}; write it anew") from error
+    inside = np.asarray(read_mask(file, region)) > MID_GREY
     sides = [np.flatnonzero(inside.any(axis=axis)) for axis in (0, 1)]
     return int(inside.sum()), max((int(side[-1] - side[0] + 1) for side in sides if len(side)), default=0)

@@ -1,30 +1,40 @@
-"""The command ``roi-progressive``: demo, prepare, train, evaluate, figure, check."""
+"""The command ``roi-progressive``: demo, scan, prepare, train, evaluate, figure, check."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from .. import setting_checks as check
 from ..errors import ConfigError, DataError, RoiProgressiveError
+from ..saving.plain_text import printable, printable_lines
 from .parser import parser
 from .progress import ProgressBar
+from .streams import ended_by_signals, enduring_streams
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..config import Config
+    from ..evaluation.scoring import SliceScores
+    from ..runs.scores import RunScores
 
 INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; a user's mistake is one line on standard error and status 2, never a traceback."""
-    options = parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # tables hold arrows that an ASCII terminal cannot print
-            stream.reconfigure(errors="replace")
+    with ended_by_signals() as signals, enduring_streams():
+        status = _run(parser().parse_args(arguments))
+        # As a shell reports it, so that who started us can tell an end from a failure.
+        return 128 + signals[-1] if status == INTERRUPTED and signals else status
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         COMMANDS[options.command](options)
     except RoiProgressiveError as error:
@@ -37,14 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _mistake(f"not enough memory ({first}); use smaller images, batches or networks")
     except KeyboardInterrupt as interrupt:
-        print("\nroi-progressive: interrupted" + "".join(f"; {text}" for text in interrupt.args), file=sys.stderr)
+        more = "".join(f"; {printable(str(text))}" for text in interrupt.args)
+        print(f"\nroi-progressive: interrupted{more}", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
 def _mistake(text: str) -> int:
-    print(f"roi-progressive: error: {' '.join(text.split())}", file=sys.stderr)
+    print(f"roi-progressive: error: {printable(' '.join(text.split()))}", file=sys.stderr)
     return 2
+
+
+def _show(text: object) -> None:
+    """Print a result; names in it are text, whatever is in them."""
+    print(printable_lines(str(text)))
 
 
 def _device_line(device: str) -> str:
@@ -73,7 +89,22 @@ def _demo(options: argparse.Namespace) -> None:
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"start again with: roi-progressive demo --force --out {options.out}") from None
-    print(summary(metrics, options.out))
+    _show(summary(metrics, options.out))
+
+
+def _scan(options: argparse.Namespace) -> None:
+    from ..data.scan_lists import scan_list
+
+    found = scan_list(
+        options.folder,
+        options.layout,
+        domains=options.domains,
+        regions=options.regions,
+        totalsegmentator=options.totalsegmentator,
+    )
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(found.csv(), end="")
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -94,6 +125,8 @@ def _prepare(options: argparse.Namespace) -> None:
         dtype=options.dtype,
         field_of_view_mm=options.field_of_view,
         mr_steps=tuple(options.mr_steps),
+        domains=tuple(options.domains),
+        **({} if options.in_hu is None else {"hounsfield": tuple(options.in_hu)}),
     )
     try:
         with ProgressBar("prepare") as bar:
@@ -101,7 +134,7 @@ def _prepare(options: argparse.Namespace) -> None:
             report = prepare(options.manifest, options.out, chosen, **given)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command again goes on where it stopped") from None
-    print(report)
+    _show(report)
     if options.strict and report.problems:
         raise DataError(
             f"`--strict` asks for every volume; got {len(report.problems)} left out, named above; "
@@ -145,7 +178,7 @@ def _train_here(options: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_go_on(options, bar)) from None
     if is_main_process():
-        print(f"{options.out} is trained; for the table: roi-progressive evaluate {options.out}")
+        _show(f"{options.out} is trained; for the table: roi-progressive evaluate {options.out}")
 
 
 def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -> None:
@@ -168,6 +201,7 @@ def _region_config(options: argparse.Namespace) -> Config | None:
     from ..check.data_check import check_folder
     from ..config import Config, RegionConfig
     from ..runs.evaluate import default_region
+    from ..runtime.distributed import is_main_process
 
     if options.no_regions:
         if options.config is not None:
@@ -176,7 +210,12 @@ def _region_config(options: argparse.Namespace) -> Config | None:
     if options.config is not None:
         return Config.from_toml(options.config)
     check_folder(options.data)
-    return Config(regions=(RegionConfig(default_region(options.data)),))
+    region = default_region(options.data)
+    if region is None:
+        if is_main_process():
+            print(f"note: {options.data} has no regions; the plain CycleGAN is trained", file=sys.stderr)
+        return None
+    return Config(regions=(RegionConfig(region),))
 
 
 def _how_to_go_on(options: argparse.Namespace, bar: ProgressBar) -> str:
@@ -192,14 +231,30 @@ def _how_to_go_on(options: argparse.Namespace, bar: ProgressBar) -> str:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from ..evaluation.table import render_text
-    from ..runs.evaluate import evaluate_folders, evaluate_run, with_certainty
-    from ..runs.scores import read_slices, write_scores
-    from ..saving.whole_files import require_new_or_empty
+    from ..runs.scores import FILES, read_slices
+    from ..saving.locks import only_writer
+    from ..saving.written import check_foreign
 
     _require_run_or_folders(options)
     check.whole("", "seed", options.seed, 0)
     other = None if options.compare is None else read_slices(options.compare)
     out = options.out if options.run is None else options.run / (options.split or "test")
+    written = out if options.run is None else options.run
+    with only_writer(written) if options.run is None or written.is_dir() else nullcontext():  # else it is told below
+        check_foreign(out, [out / name for name in FILES])
+        scores, files = _scored(options, out, other)
+    _show(render_text(scores.results, scores.region, scores.notes, scores.domains).removesuffix("\n"))
+    images = "" if options.run is None else f"; images in {out}"
+    _show(f"also in {', '.join(map(str, files))}{images}")
+
+
+def _scored(
+    options: argparse.Namespace, out: Path, other: list[SliceScores] | None
+) -> tuple[RunScores, tuple[Path, ...]]:
+    from ..runs.evaluate import evaluate_folders, evaluate_run, with_certainty
+    from ..runs.scores import write_scores
+    from ..saving.whole_files import require_new_or_empty
+
     with ProgressBar("evaluate", _device_line(options.device)) as bar:
         given = {"weights_dir": options.weights, "device": options.device, "report": bar.step}
         if options.run is not None:
@@ -209,18 +264,17 @@ def _evaluate(options: argparse.Namespace) -> None:
             require_new_or_empty(out, force=options.force, remedy="replace its table and metrics.json with --force")
             chosen = {name: getattr(options, name) for name in ("white", "region", "organs", "sigma")}
             chosen["directions"] = options.direction
+            chosen["array_range"] = None if options.array_range is None else tuple(options.array_range)
             given |= {name: value for name, value in chosen.items() if value is not None}
             scores = evaluate_folders(options.real, options.fake, options.masks, manifest=options.manifest, **given)
     scores = with_certainty(scores, other, options.seed)
-    files = write_scores(out, scores)
-    print(render_text(scores.results, scores.region, scores.notes), end="")
-    images = "" if options.run is None else f"; images in {out}"
-    print(f"also in {', '.join(map(str, files))}{images}")
+    return scores, write_scores(out, scores)
 
 
 def _require_run_or_folders(options: argparse.Namespace) -> None:
-    needed = {f"--{name}": getattr(options, name) for name in ("real", "fake", "masks", "out")}
-    others = {f"--{name}": getattr(options, name) for name in ("direction", "manifest", "white", "organs", "sigma")}
+    needed = {f"--{name}": getattr(options, name) for name in ("real", "fake", "out")}
+    optional = ("masks", "direction", "manifest", "white", "array_range", "organs", "sigma")
+    others = {f"--{name.replace('_', '-')}": getattr(options, name) for name in optional}
     others["--force"] = options.force or None
     given = [name for name, value in {**needed, **others}.items() if value is not None]
     if options.run is not None and given:
@@ -228,7 +282,9 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
     missing = [name for name, value in needed.items() if value is None]
     if options.run is None and missing:
         what = f"lacks {', '.join(missing)}" if given else "got neither"
-        raise ConfigError(f"`evaluate` must have RUN, or --real, --fake, --masks and --out; {what}; add them")
+        raise ConfigError(
+            f"`evaluate` must have RUN, or --real, --fake, --out and most often --masks; {what}; add them"
+        )
     if options.run is None and options.split is not None:
         raise ConfigError("`--split` must go with RUN; got folders; leave it out")
     if options.run is None and options.uncertainty:
@@ -237,7 +293,6 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
 
 def _figure(options: argparse.Namespace) -> None:
     from ..runs.figure import draw_run
-    from ..saving.names import CT_AND_MR
 
     with ProgressBar("figure", _device_line(options.device)) as bar:
         drawn = draw_run(
@@ -254,8 +309,8 @@ def _figure(options: argparse.Namespace) -> None:
             report=bar.step,
         )
     for figure in drawn:
-        print(f"{CT_AND_MR.title(figure.direction)}: {', '.join(map(str, figure.files))}")
-        print("\n".join(f"  {row}" for row in figure.rows))
+        _show(f"{figure.title}: {', '.join(map(str, figure.files))}")
+        _show("\n".join(f"  {row}" for row in figure.rows))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -263,11 +318,12 @@ def _check(options: argparse.Namespace) -> None:
     from ..config import Config
 
     config = Config() if options.config is None else Config.from_toml(options.config)
-    print(check_host(options.host, options.data, config, options.host_options))
+    _show(check_host(options.host, options.data, config, options.host_options))
 
 
 COMMANDS = {
     "demo": _demo,
+    "scan": _scan,
     "prepare": _prepare,
     "train": _train,
     "evaluate": _evaluate,

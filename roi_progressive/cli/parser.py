@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..saving.names import DIRECTIONS
+from ..saving.names import CT_AND_MR, DIRECTIONS
+from ..saving.plain_text import printable
 
 
 class _Parser(argparse.ArgumentParser):
     """Reports a mistake in one line, as every other error."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"roi-progressive: error: {message}; see `{self.prog} --help`\n")
+        self.exit(2, f"roi-progressive: error: {printable(message)}; see `{self.prog} --help`\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,11 +24,15 @@ def parser() -> argparse.ArgumentParser:
     ``train`` leaves out what was not given, under the names of ``TrainOptions``.
     """
     top = _Parser(
-        prog="roi-progressive", description="Make the regions that matter right in CT-to-MR image translation."
+        prog="roi-progressive",
+        description="Make the regions that matter right when scans of one kind are translated into another, CT to MR.",
+        epilog="A2B in options, files and logs is the direction from domain A to domain B, CT to MR unless `prepare "
+        "--domains` named others; B2A leads back. Tables and figures call the domains by their names.",
     )
     top.add_argument("--version", action="version", version=f"roi-progressive {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _add_demo(commands)
+    _add_scan(commands)
     _add_prepare(commands)
     _add_train(commands)
     _add_evaluate(commands)
@@ -60,16 +65,66 @@ def _add_demo(commands: Any) -> None:
     demo.add_argument("--force", action="store_true", help="replace an earlier demo in that folder")
 
 
+def _add_scan(commands: Any) -> None:
+    text = "Write the list of scans that `prepare` reads from a folder in a public layout."
+    scan = _add(
+        commands,
+        "scan",
+        text,
+        "The list goes to standard output, its paths absolute, what to know to standard error: roi-progressive scan "
+        "FOLDER --layout bids > scans.csv. Then: roi-progressive prepare scans.csv OUT",
+    )
+    scan.add_argument("folder", type=Path, help="the data set, the folder that holds dataset.json or the subjects")
+    scan.add_argument(
+        "--layout",
+        metavar="NAME",
+        required=True,
+        help="bids; nnunet (imagesTr, labelsTr, dataset.json; version 1 or 2); msd (Medical Segmentation Decathlon)",
+    )
+    scan.add_argument(
+        "--domains", nargs=2, metavar=("A", "B"), help="take scans of these two modalities alone, e.g. T1 FLAIR"
+    )
+    scan.add_argument(
+        "--regions",
+        nargs="+",
+        metavar="NAME",
+        help="the regions to take, NAME or NAME=LABEL or NAME=LABEL+LABEL, e.g. tumor=edema+enhancing (all)",
+    )
+    scan.add_argument(
+        "--totalsegmentator",
+        type=Path,
+        metavar="DIR",
+        help="take masks from its output: a folder of liver.nii.gz, ... or one label map for each scan or patient",
+    )
+
+
 def _add_prepare(commands: Any) -> None:
-    text = "Turn CT and MR volumes (NIfTI or DICOM) with masks into slices to train on."
+    text = "Turn volumes of two modalities (NIfTI, NRRD, MHA or DICOM) with masks into slices to train on."
     prepare = _add(
         commands,
         "prepare",
         text,
         "A stopped run goes on when it is started again. Then: roi-progressive train --data OUT --out RUN",
     )
-    prepare.add_argument("manifest", type=Path, help="CSV: patient, phase, modality, image, one column a region")
+    prepare.add_argument(
+        "manifest",
+        type=Path,
+        help="CSV: patient, modality, image, and if wanted phase, split, and a column a region; see `scan`",
+    )
     prepare.add_argument("out", type=Path, help="folder to write, new or empty")
+    prepare.add_argument(
+        "--domains",
+        nargs=2,
+        default=CT_AND_MR.names,
+        metavar=("A", "B"),
+        help="what the column modality calls the two domains, e.g. T1 FLAIR (CT MR)",
+    )
+    prepare.add_argument(
+        "--in-hu",
+        nargs="*",
+        metavar="MODALITY",
+        help="modalities whose values are HU, which are windowed; all others are treated as an MR is (CT CBCT)",
+    )
     prepare.add_argument("--size", type=int, default=256, metavar="PX", help="side of the slices (%(default)s)")
     prepare.add_argument(
         "--ct-window",
@@ -77,7 +132,7 @@ def _add_prepare(commands: Any) -> None:
         nargs=2,
         default=(400.0, 40.0),
         metavar=("WIDTH", "LEVEL"),
-        help="in HU (400 40)",
+        help="of what is in HU (400 40)",
     )
     prepare.add_argument(
         "--mr-percentiles",
@@ -85,7 +140,7 @@ def _add_prepare(commands: Any) -> None:
         nargs=2,
         default=(0.5, 99.5),
         metavar=("LOW", "HIGH"),
-        help="of the foreground, to which an MR is clipped (0.5 99.5)",
+        help="of the foreground, to which what is not in HU is clipped (0.5 99.5)",
     )
     prepare.add_argument(
         "--mr-steps",
@@ -93,7 +148,8 @@ def _add_prepare(commands: Any) -> None:
         choices=("denoise", "bias", "standardise", "clip", "zscore"),
         default=("clip", "zscore"),
         metavar="STEP",
-        help="what is done to an MR: denoise bias standardise clip zscore, the paper takes all five (clip zscore)",
+        help="what is done to an MR, and all else that is not in HU: denoise bias standardise clip zscore, the paper "
+        "takes all five (clip zscore)",
     )
     prepare.add_argument(
         "--slices-each-side",
@@ -114,7 +170,7 @@ def _add_prepare(commands: Any) -> None:
     prepare.add_argument(
         "--split-file", type=Path, metavar="CSV", help="patient,split with train, val or test, in place of --split"
     )
-    prepare.add_argument("--align", action="store_true", help="resample a patient's MR onto the CT grid")
+    prepare.add_argument("--align", action="store_true", help="resample a patient's volume of B onto the grid of A")
     prepare.add_argument(
         "--paired", action="store_true", help="--align, and each pair side by side too, as pix2pix reads them"
     )
@@ -206,9 +262,9 @@ def _add_evaluate(commands: Any) -> None:
     )
     folders = evaluate.add_argument_group("folders instead of RUN", "one of each, or two for two directions")
     for name, shown in (
-        ("real", "the true images: PNG or TIFF of 8 or 16 bits, or .npy in [-1, 1]"),
+        ("real", "the true images: PNG or TIFF of 8 or 16 bits, or .npy"),
         ("fake", "the generated ones, under the same names"),
-        ("masks", "the region of each, 0 and 255"),
+        ("masks", "the region of each, 0 and 255; without them whole images alone are scored"),
     ):
         folders.add_argument(f"--{name}", type=Path, nargs="+", metavar="DIR", help=shown)
     folders.add_argument(
@@ -217,10 +273,19 @@ def _add_evaluate(commands: Any) -> None:
     folders.add_argument(
         "--sigma", type=Path, nargs="+", metavar="DIR", help="their predicted sigma in grey levels, .npy or PNG"
     )
-    folders.add_argument("--direction", choices=DIRECTIONS, nargs="+", help="what each folder is (A2B)")
+    folders.add_argument(
+        "--direction", choices=DIRECTIONS, nargs="+", help="what each folder is (A2B: real holds images of domain B)"
+    )
     folders.add_argument("--manifest", type=Path, metavar="JSON", help="tells patient, phase and HU of each name")
     folders.add_argument(
         "--white", type=float, metavar="N", help="value of 16-bit files that stands for 255 (65535); 12 bits: 4095"
+    )
+    folders.add_argument(
+        "--array-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="values of floating-point .npy that stand for 0 and 255 (-1 1)",
     )
     folders.add_argument("--out", type=Path, metavar="DIR", help="folder for the results, new or empty")
     folders.add_argument("--force", action="store_true", help="replace earlier results in that folder")

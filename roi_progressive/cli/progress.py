@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ..saving.plain_text import printable
+
 _FORM = "{desc}: {percentage:3.0f}%|{bar:24}| {elapsed}, {remaining} left {postfix}"
 
 
@@ -54,5 +56,5 @@ class ProgressBar:
                 mininterval=every_s,
                 maxinterval=every_s,
             )
-        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.set_postfix_str(printable(text), refresh=False)
         self._bar.update(done - self._bar.n)

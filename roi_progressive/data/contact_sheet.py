@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
 
-from ..saving.names import DOMAINS
+from ..saving.names import CT_AND_MR, DOMAINS, Domains
 from .layout import read_pixels
 
 TILE_PX = 144
@@ -25,7 +25,11 @@ COLOURS = ((255, 70, 70), (70, 190, 255), (255, 210, 60), (120, 230, 120))
 
 
 def contact_sheet(
-    pictures: Path, split: str, slices: Sequence[Mapping[str, Any]], regions: Sequence[str]
+    pictures: Path,
+    split: str,
+    slices: Sequence[Mapping[str, Any]],
+    regions: Sequence[str],
+    domains: Domains = CT_AND_MR,
 ) -> Image.Image | None:
     """The slice with the largest first region of every patient and phase, A above B, the regions outlined.
 
@@ -33,18 +37,20 @@ def contact_sheet(
         pictures: The data set.
         split: Which part of it.
         slices: The entries of all slices, as in the manifest.
-        regions: Names, the main one first.
+        regions: Names, the main one first; without any, the middle slice is shown.
+        domains: What the domains are called.
 
     Returns:
         The sheet, of the first ``MOST_SCANS`` patients and phases by name; ``None`` where the split has no slice.
     """
-    best: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    every: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
     for entry in slices:
         if entry["split"] == split:
-            of_scan = best.setdefault((entry["patient"], entry["phase"]), {})
-            area, known = entry["region_areas_px"][regions[0]], of_scan.get(entry["domain"])
-            if known is None or area > known["region_areas_px"][regions[0]]:
-                of_scan[entry["domain"]] = entry
+            every.setdefault((entry["patient"], entry["phase"]), {}).setdefault(entry["domain"], []).append(entry)
+    best = {
+        scan: {domain: _slice_to_show(of_domain, regions) for domain, of_domain in of_scan.items()}
+        for scan, of_scan in every.items()
+    }
     shown = sorted(best)[:MOST_SCANS]
     if not shown:
         return None
@@ -55,7 +61,12 @@ def contact_sheet(
     sheet = Image.new("RGB", (width_px, 2 * LINE_PX + bands * band_px), (24, 24, 24))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
     more = f", the first {len(shown)}" if len(best) > len(shown) else ""
-    draw.text((GAP_PX, 1), f"{split}: {len(best)} patients and phases{more}; A is CT, B is MR", "white", font)
+    draw.text(
+        (GAP_PX, 1),
+        f"{split}: {len(best)} patients and phases{more}; A is {domains.a}, B is {domains.b}",
+        "white",
+        font,
+    )
     _legend(draw, font, regions, (GAP_PX, LINE_PX + 1))
     for number, scan in enumerate(shown):
         band, column = divmod(number, COLUMNS)
@@ -68,6 +79,13 @@ def contact_sheet(
         for line, text in enumerate((scan[0], " ".join((scan[1], *_indices(best[scan]))))):
             draw.text((x_px, y_px + 2 * step_px + line * LINE_PX - GAP_PX), _fitting(text, font), "white", font)
     return sheet
+
+
+def _slice_to_show(slices: Sequence[Mapping[str, Any]], regions: Sequence[str]) -> Mapping[str, Any]:
+    """The first of those with the largest first region, or the middle one where there is no region at all."""
+    if regions:
+        return max(slices, key=lambda entry: int(entry["region_areas_px"][regions[0]]))
+    return sorted(slices, key=lambda entry: int(entry["index"]))[len(slices) // 2]
 
 
 def _legend(draw: ImageDraw.ImageDraw, font: Any, regions: Sequence[str], corner: tuple[int, int]) -> None:

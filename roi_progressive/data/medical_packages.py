@@ -23,7 +23,16 @@ def pydicom() -> Any:
     Raises:
         DataError: It is not installed.
     """
-    return _imported("pydicom", "DICOM contours")
+    return _imported("pydicom", "DICOM files")
+
+
+def highdicom() -> Any:
+    """The highdicom module.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    return _imported("highdicom", "DICOM segmentations")
 
 
 def _imported(package: str, what: str) -> Any:

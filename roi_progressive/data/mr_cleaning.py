@@ -61,8 +61,8 @@ def correct_bias(volume: FloatArray, body: BoolArray, grid: Any) -> FloatArray:
     sitk = simpleitk()
     floor = min(0.0, float(volume.min()))
     image, mask = sitk.GetImageFromArray(volume - floor), sitk.GetImageFromArray(body.astype(np.uint8))
-    for one in (image, mask):
-        one.CopyInformation(grid)
+    for part in (image, mask):
+        part.CopyInformation(grid)
     # The field is smooth, so it is fitted on a coarse grid; thin directions are left as they are.
     shrink = [max(1, min(4, length // 16)) for length in image.GetSize()]
     n4 = sitk.N4BiasFieldCorrectionImageFilter()

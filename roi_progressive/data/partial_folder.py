@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..saving.records import read_json, to_json
-from ..saving.whole_files import check_replaceable, put_in_place
+from ..saving.locks import only_writer, resolved
+from ..saving.records import fault_of, of_kind, read_json, to_json
+from ..saving.signals import signals_later
+from ..saving.written import check_replaceable, put_away_leftovers, put_in_place, write_names
+from .options import PrepareOptions
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class PartialFolder:
     def record(self, key: str) -> dict[str, Any] | None:
         """What the job of this name had to say, or ``None`` where it is not done."""
         try:
-            found: dict[str, Any] = read_json(self._record_file(key))
+            found: dict[str, Any] = of_kind(read_json(self._record_file(key)), "its content", dict)
         except (FileNotFoundError, ValueError):  # of a damaged one the job is done again
             return None
         return found
@@ -80,12 +85,9 @@ class PartialFolder:
         return True
 
     def discard(self) -> None:
-        """Remove everything; moved away first, so that a run that starts meanwhile finds all of it or nothing."""
-        away = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        with suppress(OSError):
-            self.path.rename(away)
-        shutil.rmtree(away, ignore_errors=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove everything."""
+        with signals_later():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def start(self, settings: Mapping[str, str], *, force: bool) -> None:
         """Go on with what an earlier run left, or start anew where there is nothing.
@@ -95,12 +97,12 @@ class PartialFolder:
         """
         settings_file = self.path / "settings.json"
         try:
-            begun = read_json(settings_file) if settings_file.exists() else None
+            begun = of_kind(read_json(settings_file), "its content", dict) if settings_file.exists() else None
         except ValueError as error:
             if not force:
                 raise DataError(
                     f"`out` has an unfinished run beside it, {self.path.name}, whose {settings_file.name} is damaged: "
-                    f"{error}; use force to start anew"
+                    f"{fault_of(error)}; use --force to start anew"
                 ) from error
             begun = None
         if self.pictures.is_dir() and begun is not None:
@@ -110,7 +112,7 @@ class PartialFolder:
             if not force:
                 raise DataError(
                     f"`out` has an unfinished run beside it, {self.path.name}, begun with other "
-                    f"{' and '.join(changed)}; repeat that command to go on with it, or use force to start anew"
+                    f"{' and '.join(changed)}; repeat that command to go on with it, or use --force to start anew"
                 )
         settings_file.unlink(missing_ok=True)
         for name in ("pictures", "records", "arrays", "aside"):
@@ -131,32 +133,71 @@ def partial_folder(
     Args:
         out: The folder to make. It may exist if it is empty.
         settings: All that decides what is written, by name; a run goes on only where they are the same.
-        force: Replace a folder that holds files, and an unfinished run with other settings.
+        force: Replace what we wrote into a folder, where other files stay, and an unfinished run with other settings.
         keep: Files that must not be lost: replacing a folder that holds one of them is refused.
 
     Raises:
         DataError: ``out`` is a file, holds files and ``force`` is false, holds a file of ``keep``, or cannot be
             written; another run is writing it; or an unfinished run has other settings and ``force`` is false.
     """
-    import filelock
-
-    target = Path(out).resolve()
+    target = resolved(out)
     keep = list(keep)
-    check_replaceable(target, force, keep)
-    place = PartialFolder(target.with_name(f".{target.name}.partial"))
-    lock = filelock.FileLock(place.path / "lock")
-    try:
-        place.path.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)  # the system frees it however its holder ends
-    except filelock.Timeout as error:
-        raise DataError("`out` is being written by another run; wait for its end, or choose another folder") from error
-    except OSError as error:
-        raise DataError(f"`out` must be a folder that can be written; got {str(out)!r}: {error.strerror}") from error
-    try:
+    with only_writer(target, within_another=False):
+        put_away_leftovers(target)
+        place = PartialFolder(target.with_name(f".{target.name}.partial"))
+        if place.path.is_dir() and not place.pictures.is_dir():  # killed when all was done but this
+            place.discard()
+        check_replaceable(target, force, keep, data_set=True)
+        try:
+            place.path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"`out` must be a folder that can be written; got {str(out)!r}: {error.strerror}"
+            ) from error
         place.start(settings, force=force)
         yield place
-        check_replaceable(target, force, keep)
-        put_in_place(place.pictures, target)
-        place.discard()
-    finally:
-        lock.release()
+        check_replaceable(target, force, keep, data_set=True)
+        write_names(place.pictures)
+        with signals_later():
+            put_in_place(place.pictures, target)
+            place.discard()
+
+
+# -- what decides the bytes that are written ---------------------------------------------------------------------------
+
+
+def fingerprint(
+    manifest_csv: str | Path, files: Iterable[Path], options: PrepareOptions, versions: Mapping[str, str]
+) -> dict[str, str]:
+    """The list's text, the options, size and time of every file, and the versions used, each as a digest.
+
+    Args:
+        manifest_csv: The list.
+        files: The files and folders it names; of a folder, the files in it.
+        options: How.
+        versions: Of the packages that compute.
+    """
+    settings = asdict(options) | {"mr_steps": sorted(options.mr_steps)}
+    return {
+        "list": _digest(Path(manifest_csv).read_text(encoding="utf-8-sig")),
+        "options": _digest(json.dumps(settings, sort_keys=True)),
+        "files": _digest("\n".join(line for file in files for line in _stamps(file.absolute()))),
+        "versions": _digest(json.dumps(versions, sort_keys=True)),
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _stamps(path: Path) -> Iterator[str]:
+    try:
+        status = path.stat()
+    except OSError:
+        yield f"{path} is not there"
+        return
+    if path.is_dir():
+        for file in sorted(path.iterdir()):
+            yield f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}"
+    else:
+        yield f"{path} {status.st_size} {status.st_mtime_ns}"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from .framing import Square, choose_slices, resize_image, resize_mask, square_around
+from .mr_background import body_mask
 from .mr_cleaning import correct_bias, denoise_mr
 from .options import PrepareOptions
 from .preprocessing import (
@@ -29,7 +30,8 @@ from .volume_list import VolumeRow
 from .volumes import Volume, align_to, read_volume
 
 MAIN_REGION = "tumor"
-DOMAIN_OF = {"CT": "A", "MR": "B"}
+APART_DICE, DOUBTFUL_DICE = 0.5, 0.8
+"""Overlap of the bodies of a pair: below the first they are not aligned, below the second perhaps not."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ def read_scan(
     Args:
         row: Which.
         options: How.
-        standard: What ``fit_standard`` found, to standardise an MR by.
-        cleaned: The MR's voxels as ``cleaned_mr`` gave them, where it was asked before.
+        standard: What ``fit_standard`` found, to standardise by what is not in HU.
+        cleaned: The voxels of an MR as ``cleaned_mr`` gave them, where it was asked before.
 
     Raises:
         DataError: The volume or a mask cannot be used.
@@ -100,12 +102,12 @@ def read_scan(
     volume = read_volume(row)
     mapping: IntensityMapping
     landmarks = None
-    if row.modality == "CT":
+    if row.in_hounsfield:
         mapping = ct_mapping(*options.ct_window)
         scaled = mapping.apply(volume.array)
         body = foreground_mask(volume.array, CT_BODY_HU, min_piece_fraction=0.1)
     else:
-        array, body = cleaned_mr(volume, options) if cleaned is None else (cleaned, foreground_mask(volume.array))
+        array, body = cleaned_mr(volume, options) if cleaned is None else (cleaned, body_mask(volume.array))
         if standard is not None:
             landmarks = landmarks_of(array, body)
             array = standardise(array, landmarks, standard)
@@ -125,7 +127,7 @@ def cleaned_mr(volume: Volume, options: PrepareOptions) -> tuple[FloatArray, Boo
         DataError: It shows no body.
     """
     array = volume.array
-    body = foreground_mask(array)
+    body = body_mask(array)
     if "denoise" in options.mr_steps:
         array = denoise_mr(array, body)
     if "bias" in options.mr_steps:
@@ -133,32 +135,59 @@ def cleaned_mr(volume: Volume, options: PrepareOptions) -> tuple[FloatArray, Boo
     return array, body
 
 
-def aligned_pair(ct: Scan, mr: Scan) -> tuple[Scan, Scan]:
-    """Bring the MR onto the CT's grid and leave in both only the field they share.
+def aligned_pair(first: Scan, second: Scan, notes: list[str]) -> tuple[Scan, Scan]:
+    """Bring the volume of B onto the grid of that of A and leave in both only the field they share.
 
     Beyond the shared field both are -1: a translator must not learn to paint the frame of the other
     scanner's picture. A region that only one of them has a mask of gets that mask in both.
 
+    Args:
+        first: Onto whose grid.
+        second: What is brought there.
+        notes: What the user should know is appended here.
+
     Raises:
-        DataError: The two do not overlap.
+        DataError: The two are of different frames of reference, or they or their bodies do not overlap.
     """
-    moved, mr_masks, field = align_to(mr.volume, mr.scaled, ct.volume.image)
+    onto, moving = first.row.modality, second.row.modality
+    frames = first.volume.frame_of_reference, second.volume.frame_of_reference
+    if None not in frames and frames[0] != frames[1]:
+        raise DataError(
+            f"`image` must be of the frame of reference of the {onto} it is aligned with; the two are of different "
+            f"ones, and nothing says how they lie to each other; register the {moving} to the {onto} first"
+        )
+    moved, moved_masks, moved_body, field = align_to(second.volume, second.scaled, second.body, first.volume.image)
     if not field.any():
-        raise DataError("`image` must overlap the CT it is aligned with; the two lie apart; check their affines")
-    found = {**mr_masks, **ct.masks}
+        raise DataError(f"`image` must overlap the {onto} it is aligned with; the two lie apart; check their affines")
+    _check_bodies(second.row, onto, first.body & field, moved_body & field, notes)
+    found = {**moved_masks, **first.masks}
 
     def in_field(scan: Scan, scaled: FloatArray, own: dict[str, BoolArray]) -> Scan:
         return replace(
             scan,
             scaled=np.where(field, scaled, np.float32(BACKGROUND)),
             masks={region: {**found, **own}[region] & field for region in found},
-            body=ct.body & field,
+            body=first.body & field,
             field=field,
-            spacing_mm=ct.spacing_mm,
+            spacing_mm=first.spacing_mm,
             borrowed=tuple(region for region in found if region not in own),
         )
 
-    return in_field(ct, ct.scaled, ct.masks), in_field(mr, moved, mr_masks)
+    return in_field(first, first.scaled, first.masks), in_field(second, moved, moved_masks)
+
+
+def _check_bodies(row: VolumeRow, onto: str, one: BoolArray, other: BoolArray, notes: list[str]) -> None:
+    """Check that the bodies of a pair lie on each other, in the field that both have."""
+    overlap = 2.0 * float((one & other).sum()) / max(1, int(one.sum()) + int(other.sum()))
+    if overlap < APART_DICE:
+        raise DataError(
+            f"`image` must show its body where the {onto} it is aligned with has it; they overlap by a Dice of "
+            f"{overlap:.2f} in their common field; register the {row.modality} to the {onto} first"
+        )
+    if overlap < DOUBTFUL_DICE:
+        notes.append(
+            f"{row}: its body overlaps the {onto}'s by a Dice of {overlap:.2f} only; look at the contact sheet"
+        )
 
 
 def cut_pictures(
@@ -174,7 +203,7 @@ def cut_pictures(
     false where the scan has none.
 
     Args:
-        scans: One scan, or two on the same grid, the CT first.
+        scans: One scan, or two on the same grid, that of A first.
         regions: Names of all regions of the data set.
         options: Size, number of slices and field of view.
         notes: What the user should know is appended here.
@@ -209,7 +238,8 @@ def _chosen_slices(scan: Scan, regions: Sequence[str], each_side: int, notes: li
     order = sorted(regions, key=lambda name: name != MAIN_REGION)
     guide = next((scan.masks[name] for name in order if name in scan.masks), None)
     if guide is None:
-        notes.append(f"{scan.row}: has no mask; the slices were taken from the middle of the body")
+        if regions:  # of a list without regions it is said once
+            notes.append(f"{scan.row}: has no mask; the slices were taken from the middle of the body")
         levels = np.flatnonzero(allowed & scan.body.any(axis=(1, 2)))
         if not levels.size:
             raise DataError("`image` must show a body; no slice does; check the image")

@@ -1,4 +1,4 @@
-"""Turn CT and MR volumes with masks into a picture data set that CycleGAN codebases read as it is."""
+"""Turn volumes of two modalities, with masks, into a picture data set that CycleGAN codebases read as it is."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from ..saving.names import DOMAINS, SPLITS
+from ..saving.names import DOMAINS, SPLITS, Domains
 from ..saving.records import to_json
 from .contact_sheet import contact_sheet
-from .fingerprint import fingerprint
-from .groups import Group, LandmarksOf
-from .jobs import Progress, run_jobs
+from .job_runner import Progress, run_jobs
 from .layout import make_folders
+from .manifest_record import manifest_record, versions
 from .medical_packages import simpleitk
 from .options import PrepareOptions
-from .partial_folder import PartialFolder, partial_folder
-from .pictures import DOMAIN_OF, MAIN_REGION
-from .record import manifest_record, versions
+from .partial_folder import PartialFolder, fingerprint, partial_folder
+from .pictures import MAIN_REGION
 from .splits import checked_split, split_by_modality
 from .standardise import Landmarks, fit_standard
+from .volume_jobs import CutVolumes, FindLandmarks
 from .volume_list import VolumeList, VolumeRow, read_volume_list
 
 __all__ = ["PrepareOptions", "PrepareReport", "prepare"]
@@ -71,10 +70,10 @@ def prepare(
 ) -> PrepareReport:
     """Write the pictures, masks and ``manifest.json`` of a list of volumes (see ``read_volume_list``).
 
-    Layout: ``{train,val,test}{A,B}/<patient>_<phase>_<slice>.png`` (or ``.npy``), A is CT and B is MR, and for every
-    region ``{split}{domain}_<region>/`` with a mask for every picture; ``contact_sheet_<split>.png`` shows them. With
-    ``paired`` also ``{train,val,test}/<name>.png``, A to the left of B, and ``{split}_<region>/`` likewise.
-    Volumes are turned to LPS first; slices are
+    Layout: ``{train,val,test}{A,B}/<patient>_<phase>_<slice>.png`` (or ``.npy``), A and B as in ``domains``, and for
+    every region ``{split}{domain}_<region>/`` with a mask for every picture; ``contact_sheet_<split>.png`` shows them.
+    With ``paired`` also ``{train,val,test}/<name>.png``, A to the left of B, and ``{split}_<region>/`` likewise.
+    A list without a column ``phase`` names the phase ``all``. Volumes are turned to LPS first; slices are
     axial and counted from the feet. The same input gives the same bytes, whatever the number of processes.
 
     The split is made over all patients listed, so a repaired file moves nobody from one part to another.
@@ -99,7 +98,8 @@ def prepare(
     options = options or PrepareOptions()
     if processes < 1:
         raise ConfigError(f"`processes` must be a whole number of at least 1; got {processes!r}")
-    volumes = read_volume_list(manifest_csv)
+    domains = Domains.of(options.domains)
+    volumes = read_volume_list(manifest_csv, domains, options.hounsfield)
     split_of = _split(volumes, options)
     simpleitk()
     files = [path for row in volumes.rows for path in (row.image, *(mask.path for mask in row.masks.values()))]
@@ -112,8 +112,10 @@ def prepare(
             shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
             raise DataError(f"`manifest` must name a usable volume; none of {len(volumes.rows)} is: {shown}")
         counts = {f"{s}{d}": sum(e["split"] == s and e["domain"] == d for e in slices) for s in SPLITS for d in DOMAINS}
-        notes += _empty_parts(counts)
-        _write_sheets(place, slices, volumes.regions)
+        if not volumes.regions:
+            notes.append("the list has no column of a region: slices come from the middle of each body, without masks")
+        notes += [*_perhaps_hounsfield(volumes), *_empty_parts(counts, domains)]
+        _write_sheets(place, slices, volumes.regions, domains)
         manifest = manifest_record(volumes, options, split_of, slices, standard)
         text = to_json(manifest, ascii_only=False) + "\n"
         place.put(place.pictures / "manifest.json", lambda aside: aside.write_text(text, encoding="utf-8"))
@@ -128,36 +130,40 @@ def _run(
     split_of: Mapping[str, str],
     processes: int,
     report: Progress | None,
-) -> tuple[list[dict[str, Any]], Landmarks | None, list[str], list[str]]:
-    """Do all jobs: the entries of all slices, the scale of the MRs, problems and notes."""
+) -> tuple[list[dict[str, Any]], dict[str, Landmarks], list[str], list[str]]:
+    """Do all jobs: the entries of all slices, the scales that MRs were brought to by domain, problems and notes."""
     problems: list[str] = []
-    grouped = _groups(volumes.rows, options.in_pairs, problems)
-    mrs = [row for row in volumes.rows if row.modality == "MR"]
-    training = [row for row in mrs if split_of[row.patient] == "train"] if "standardise" in options.mr_steps else []
+    grouped = _groups(volumes.rows, options, problems)
+    scaled = [row for row in volumes.rows if not row.in_hounsfield] if "standardise" in options.mr_steps else []
+    training = [row for row in scaled if split_of[row.patient] == "train"]
     total, done = len(training) + sum(map(len, grouped)), 0
 
-    def hear(more: int, text: str) -> None:
+    def count(more: int, text: str) -> None:
         nonlocal done
         done += more
         if report is not None:
             report(done, total, text)
 
-    scales = {f"landmarks{row.line}": LandmarksOf(row, options) for row in training}
-    found = [record["landmarks"] for record in run_jobs(place, scales, processes, hear)]
-    usable = [np.asarray(one) for one in found if one is not None]
-    if "standardise" in options.mr_steps and mrs and not usable:
-        place.discard()
-        raise DataError(
-            f"`mr_steps` can standardise only where the training part has a usable MR; none of its {len(training)} is; "
-            f"leave `standardise` out"
-        )
-    standard = fit_standard(usable) if usable else None
+    scales = {f"landmarks{row.line}": FindLandmarks(row, options) for row in training}
+    found = [record["landmarks"] for record in run_jobs(place, scales, processes, count)]
+    standard: dict[str, Landmarks] = {}
+    for domain in sorted({row.domain for row in scaled}):
+        of_domain = [landmarks for row, landmarks in zip(training, found, strict=True) if row.domain == domain]
+        usable = [np.asarray(landmarks) for landmarks in of_domain if landmarks is not None]
+        if not usable:
+            place.discard()
+            name = Domains.of(options.domains).name(domain)
+            raise DataError(
+                f"`mr_steps` can standardise only where the training part has a usable {name}; none of its "
+                f"{len(of_domain)} is; leave `standardise` out"
+            )
+        standard[domain] = fit_standard(usable)
     groups = {
-        f"group{rows[0].line}": Group(tuple(rows), split_of[rows[0].patient], volumes.regions, options, standard)
+        f"group{rows[0].line}": CutVolumes(tuple(rows), split_of[rows[0].patient], volumes.regions, options, standard)
         for rows in grouped
     }
     earlier = sum(group.volumes for key, group in groups.items() if place.record(key) is not None)
-    records = run_jobs(place, groups, processes, hear)
+    records = run_jobs(place, groups, processes, count)
     notes = [f"went on with a stopped run, which had done {earlier} of {len(volumes.rows)} volumes"] if earlier else []
     for record in records:
         problems += record["problems"]
@@ -165,9 +171,22 @@ def _run(
     return [entry for record in records for entry in record["slices"]], standard, problems, notes
 
 
-def _write_sheets(place: PartialFolder, slices: Sequence[Mapping[str, Any]], regions: Sequence[str]) -> None:
+def _perhaps_hounsfield(volumes: VolumeList) -> list[str]:
+    """A note of modalities that bear CT in their name and are not said to be in HU."""
+    words = sorted({row.modality for row in volumes.rows if not row.in_hounsfield and "CT" in row.modality.upper()})
+    return [
+        f"{word} was scaled by percentiles, as an MR is; if its values are HU, prepare with --in-hu {word}"
+        for word in words
+        if word.upper() not in ("CT", "CBCT")  # their user took them out
+    ]
+
+
+def _write_sheets(
+    place: PartialFolder, slices: Sequence[Mapping[str, Any]], regions: Sequence[str], domains: Domains
+) -> None:
     for split in SPLITS:
-        sheet = contact_sheet(place.pictures, split, slices, sorted(regions, key=lambda name: name != MAIN_REGION))
+        ordered = sorted(regions, key=lambda name: name != MAIN_REGION)
+        sheet = contact_sheet(place.pictures, split, slices, ordered, domains)
         if sheet is not None:
             place.put(place.pictures / f"contact_sheet_{split}.png", sheet.save)
 
@@ -185,11 +204,11 @@ def _split(volumes: VolumeList, options: PrepareOptions) -> dict[str, str]:
     return split_by_modality(modalities, options.split, options.split_seed)
 
 
-def _empty_parts(counts: dict[str, int]) -> list[str]:
+def _empty_parts(counts: dict[str, int], domains: Domains) -> list[str]:
     notes = []
     for domain in DOMAINS:
         empty = [f"{split}{domain}" for split in SPLITS if not counts[f"{split}{domain}"]]
-        modality = next(name for name, letter in DOMAIN_OF.items() if letter == domain)
+        modality = domains.name(domain)
         if len(empty) == len(SPLITS):
             notes.append(f"domain {domain} is empty: no {modality} could be used; nothing can be translated to it")
         elif empty:
@@ -197,15 +216,17 @@ def _empty_parts(counts: dict[str, int]) -> list[str]:
     return notes
 
 
-def _groups(rows: Sequence[VolumeRow], in_pairs: bool, problems: list[str]) -> list[list[VolumeRow]]:
-    """Each volume for itself, or each CT with the MR of the same patient and phase."""
-    if not in_pairs:
+def _groups(rows: Sequence[VolumeRow], options: PrepareOptions, problems: list[str]) -> list[list[VolumeRow]]:
+    """Each volume for itself, or each of A with that of B of the same patient and phase."""
+    if not options.in_pairs:
         return [[row] for row in rows]
     together: dict[tuple[str, str], list[VolumeRow]] = {}
     for row in rows:
         together.setdefault((row.patient, row.phase), []).append(row)
+    # The list holds one volume of a domain, patient and phase.
     for group in together.values():
         if len(group) == 1:
-            other = "MR" if group[0].modality == "CT" else "CT"
+            other = Domains.of(options.domains).name("B" if group[0].domain == "A" else "A")
             problems.append(f"{group[0]}: has no {other} of the same patient and phase to align with")
-    return [sorted(group, key=lambda row: row.modality) for group in together.values() if len(group) == 2]
+    pairs = [group for group in together.values() if len(group) == len(DOMAINS)]
+    return [sorted(group, key=lambda row: row.domain) for group in pairs]

@@ -103,13 +103,22 @@ def foreground_mask(
         ShapeError: ``volume`` is not three-dimensional.
         DataError: Nothing lies above the background.
     """
-    from skimage import measure
-
-    label: Any = measure.label
     values = np.asarray(volume, dtype=np.float32)
     if values.ndim != 3:
         raise ShapeError(f"`volume` must be (slices, rows, columns); got shape {values.shape}")
-    inside = values > (_mr_threshold(values) if threshold is None else threshold)
+    return filled_body(values > (_mr_threshold(values) if threshold is None else threshold), min_piece_fraction)
+
+
+def filled_body(inside: BoolArray, min_piece_fraction: float = 0.01) -> BoolArray:
+    """A rough body ``(slices, rows, columns)``, slice by slice without specks, its holes filled.
+
+    Args:
+        inside: True where a voxel looks like body.
+        min_piece_fraction: As in ``foreground_mask``.
+    """
+    from skimage import measure
+
+    label: Any = measure.label
     mask = np.zeros_like(inside)
     for index, plane in enumerate(inside):
         if plane.any():

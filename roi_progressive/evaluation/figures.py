@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..errors import DataError, ShapeError
 from ..saving.names import CT_AND_MR, DIRECTIONS, Domains
+from ..saving.plain_text import in_figure
 from ..saving.whole_files import writing, written_whole
 from .aggregation import patient_values
 from .image_files import Grey, Mask
@@ -89,12 +90,12 @@ def comparison_figure(
     for row, of_row in zip(rows, np.split(axes, len(rows)), strict=True):
         zooms = [_inset(axis, row.mask) for axis in of_row[0]] if inset else list(of_row[1])
         _draw_panels(row, titles, list(of_row[0]), zooms)
-        of_row[0, 0].set_ylabel(f"{domains.title(row.direction)}\n{row.label}", fontsize=8)
+        of_row[0, 0].set_ylabel(in_figure(f"{domains.title(row.direction)}\n{row.label}"), fontsize=8)
         _draw_maps(row, map_titles, list(of_row[0, len(titles) :]), zooms[len(titles) :])
         if not inset:
             zooms[0].set_ylabel("enlarged", fontsize=8)
     for axis, title in zip(axes[0], [*titles, *map_titles], strict=True):
-        axis.set_title(title, fontsize=9)
+        axis.set_title(in_figure(title), fontsize=9)
     save_figure(figure, *map(Path, paths))
 
 
@@ -261,9 +262,16 @@ def curves_figure(
             values = np.array([math.nan if v is None else v for v in history.get(loss, ())], dtype=np.float64)
             epochs = np.arange(first_epoch, first_epoch + len(values))
             marker = "o" if np.isfinite(values).sum() == 1 else None
-            axis.plot(epochs, values, color=ARM_COLORS[i % len(ARM_COLORS)], label=arm, linewidth=1.2, marker=marker)
+            axis.plot(
+                epochs,
+                values,
+                color=ARM_COLORS[i % len(ARM_COLORS)],
+                label=in_figure(arm),
+                linewidth=1.2,
+                marker=marker,
+            )
         _mark_stages(axis, stage_epochs)
-        axis.set_title(loss, fontsize=9, pad=14 if stage_epochs else 6)
+        axis.set_title(in_figure(loss), fontsize=9, pad=14 if stage_epochs else 6)
         axis.tick_params(labelsize=8, labelbottom=True)
         axis.spines[["top", "right"]].set_visible(False)
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -280,7 +288,7 @@ def _mark_stages(axis: Axes, stage_epochs: Mapping[str, float]) -> None:
     for label, epoch in stage_epochs.items():
         axis.axvline(epoch, color="0.45", linestyle="--", linewidth=0.9)
         axis.annotate(
-            label,
+            in_figure(label),
             (epoch, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(0, 2),
@@ -337,9 +345,9 @@ def reliability_figure(
             most = max((point["n"] for point in points), default=1)
             x, y = [point["predicted"] for point in points], [point["observed"] for point in points]
             axis.plot(x, y, color=color, linewidth=1.0, alpha=0.6)
-            axis.scatter(x, y, s=[6 + 54 * point["n"] / most for point in points], color=color, label=name)
+            axis.scatter(x, y, s=[6 + 54 * point["n"] / most for point in points], color=color, label=in_figure(name))
         axis.set(xscale="log", yscale="log", xlim=limits, ylim=limits, box_aspect=1)
-        axis.set_title(domains.title(direction), fontsize=9)
+        axis.set_title(in_figure(domains.title(direction)), fontsize=9)
         axis.set_xlabel("predicted error (sigma), grey levels", fontsize=8)
         for scale in (axis.xaxis, axis.yaxis):
             for ticks in (scale.set_major_formatter, scale.set_minor_formatter):

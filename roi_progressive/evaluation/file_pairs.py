@@ -3,53 +3,58 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import ConfigError, DataError
-from ..saving.names import DIRECTIONS, target_of
-from .image_files import WHITE_16_BIT, Picture, list_pictures, read_picture, read_region
-from .pairs import ImagePair, Label, label_in_name, read_manifest
+import numpy as np
 
-ONE_PHASE = "all"
+from ..errors import ConfigError, DataError
+from ..saving.names import DIRECTIONS, ONE_PHASE, target_of
+from .image_files import WHITE_16_BIT, Picture, Scale, list_pictures, read_picture, read_region
+from .pairs import ImagePair, Label, label_in_name, read_manifest
+from .scales import check_scale
 
 
 class FilePairs:
     """Pairs read one by one; iterate as often as you like. Made by :func:`pairs_from_files`.
 
-    Nothing is kept in memory but the names. ``patients_unknown`` says that every image counts as a patient of its own.
+    Nothing is kept in memory but the names. ``patients_unknown`` says that every image counts as a patient of its own,
+    ``notes`` what else the user should know.
     """
 
     def __init__(
         self,
         *,
         direction: str,
-        files: Mapping[str, tuple[Path, Path, Path]],
+        files: Mapping[str, tuple[Path, Path, Path | None]],
         labels: Mapping[str, Label],
         hu_per_grey: Mapping[str, float],
-        white: float,
+        scale: Scale,
         patients_unknown: bool,
         organs: Mapping[str, Path],
+        notes: Sequence[str] = (),
     ) -> None:
         self._direction = direction
         self._files = files
         self._labels = labels
         self._hu_per_grey = hu_per_grey
-        self._white = white
+        self._scale = scale
         self._organs = organs
         self.patients_unknown = patients_unknown
+        self.notes = tuple(notes)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __iter__(self) -> Iterator[ImagePair]:
         for stem, (real_path, fake_path, mask_path) in self._files.items():
-            real, fake = read_picture(real_path, self._white), read_picture(fake_path, self._white)
+            real, fake = read_picture(real_path, self._scale), read_picture(fake_path, self._scale)
             if fake.shape != real.shape:
                 raise DataError(
                     f"{fake_path} must have the size of the real image, {_size(real)}; got {_size(fake)}; resize it"
                 )
-            mask = read_region(mask_path, real.shape)
+            no_region = np.zeros(real.shape, dtype=bool)
+            mask = no_region if mask_path is None else read_region(mask_path, real.shape)
             patient, phase = self._labels[stem]
             yield ImagePair(
                 name=real_path.name,
@@ -68,52 +73,61 @@ class FilePairs:
 def pairs_from_files(
     real: str | Path,
     fake: str | Path,
-    masks: str | Path,
+    masks: str | Path | None,
     *,
     direction: str = "A2B",
     manifest: str | Path | None = None,
     organs: str | Path | None = None,
-    white: float = WHITE_16_BIT,
+    white: float | None = None,
+    array_range: tuple[float, float] | None = None,
 ) -> FilePairs:
     """The pairs of three folders that hold the same names, whatever their endings.
 
-    Patient and phase come from the manifest; without it from names like ``<patient>_<phase>_<slice index>``; where no
+    Patient and phase come from the manifest; without it from names like ``<patient>_<phase>_<slice index>``, or, where
+    all begin with one word and a number, ``volume_<number>_<slice index>``, from the number; where no
     name is like that, every image counts as a patient of its own, in the phase ``all``. Folders and names are checked
     at once, files when they are read.
 
     Args:
         real: The true images of the target domain: ``.png``, ``.tif`` (8- or 16-bit) or ``.npy``.
         fake: The generated ones, on the same grid.
-        masks: The evaluated region of each, 0 and 255; all 0 where the slice does not show it.
+        masks: The evaluated region of each, 0 and 255; all 0 where the slice does not show it. ``None`` scores whole
+            images alone.
         direction: ``A2B`` or ``B2A``, which the real images are the B or the A of.
         manifest: A data set's ``manifest.json``; where it maps the real images to HU, errors are given in HU too.
         organs: Masks, likewise, of what the region lies in, for the lesion audit.
-        white: The value of 16-bit files that stands for 255.
+        white: The value of 16-bit files that stands for 255; ``None`` takes 65535, where the files use that range.
+        array_range: The values of floating-point arrays that stand for 0 and 255; ``None`` takes -1 and 1, likewise.
 
     Raises:
         ConfigError: ``direction`` or ``white`` cannot be.
-        DataError: A folder is missing or empty, a name is not in all three, or the manifest cannot be used or lacks a
-            slice; on reading: a file cannot be read, or has another size than its real image.
+        DataError: A folder is missing or empty, a name is not in all three, the manifest cannot be used or lacks a
+            slice, or values are surely on another scale, see ``check_scale``; on reading: a file cannot be read, or
+            has another size than its real image.
         MaskError: On reading: a mask is not 0 and 255, or has another size.
     """
     if direction not in DIRECTIONS:
         raise ConfigError(f"`direction` must be A2B or B2A; got {direction!r}")
-    if not 1.0 <= white <= WHITE_16_BIT:
+    scale = Scale(white, array_range)
+    if white is not None and not 1.0 <= white <= WHITE_16_BIT:
         raise ConfigError(f"`white` must be a number between 1 and {WHITE_16_BIT:g}; got {white:g}")
     reals = list_pictures(Path(real), "real")
-    fakes, regions = list_pictures(Path(fake), "fake"), list_pictures(Path(masks), "masks")
+    fakes = list_pictures(Path(fake), "fake")
+    regions = {} if masks is None else list_pictures(Path(masks), "masks")
     around = {} if organs is None else list_pictures(Path(organs), "organs")
     for argument, folder, others in (("fake", fake, fakes), ("masks", masks, regions), ("organs", organs, around)):
         if folder is not None:
             _same_names(reals, others, argument, Path(folder))
-    files = {stem: (path, fakes[stem], regions[stem]) for stem, path in reals.items()}
+    files = {stem: (path, fakes[stem], regions.get(stem)) for stem, path in reals.items()}
     labels, hu_per_grey, patients_unknown = _labels_and_scales(list(reals), Path(real), manifest, direction)
+    notes = check_scale("real", reals.values(), scale) + check_scale("fake", fakes.values(), scale, strict=False)
     return FilePairs(
+        notes=notes,
         direction=direction,
         files=files,
         labels=labels,
         hu_per_grey=hu_per_grey,
-        white=white,
+        scale=scale,
         patients_unknown=patients_unknown,
         organs=around,
     )
@@ -151,6 +165,9 @@ def _labels_in_names(stems: list[str], folder: Path) -> tuple[dict[str, Label], 
     labels = {stem: label for stem, label in found.items() if label is not None}
     if not labels:
         return {stem: (stem, ONE_PHASE) for stem in stems}, True
+    if len({patient for patient, _ in labels.values()}) == 1 and all(phase.isdigit() for _, phase in labels.values()):
+        # volume_12_034: the number is the patient's, and no phase.
+        labels = {stem: (f"{patient}_{number}", ONE_PHASE) for stem, (patient, number) in labels.items()}
     odd = [stem for stem in stems if stem not in labels]
     if odd:
         raise DataError(

@@ -5,13 +5,16 @@ A data set's own files are 8-bit PNGs, or float32 arrays with PNGs as masks; tho
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, MaskError, first_line
+from ..errors import DataError, MaskError, UnreadableError, parsed, system_reason
+from ..saving.decoding import decoded_array, decoded_image
+from ..saving.stray_files import is_stray
 
 Grey = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -19,7 +22,42 @@ Picture = npt.NDArray[Any]
 
 ENDINGS = (".png", ".tif", ".tiff", ".npy")
 WHITE_16_BIT = 65535.0
+ARRAY_RANGE = (-1.0, 1.0)
+_PHOTOMETRIC = 262
+"""The TIFF tag that says which end of the range is white."""
 _MODES_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How the numbers of image files become 0..255.
+
+    Args:
+        white: The value of 16-bit files that stands for 255; ``None`` where nobody said, which is 65535.
+        array_range: The values of floating-point arrays that stand for 0 and 255; ``None`` where nobody said, which is
+            -1 and 1.
+
+    Raises:
+        DataError: The numbers cannot be a scale.
+    """
+
+    white: float | None = None
+    array_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        low, high = self.array_range_or_default
+        if not (np.isfinite([low, high]).all() and low < high):
+            raise DataError(f"`array_range` must be two rising numbers; got {low:g} and {high:g}; e.g. 0 1")
+
+    @property
+    def white_or_default(self) -> float:
+        """The value of 16-bit files that stands for 255."""
+        return WHITE_16_BIT if self.white is None else self.white
+
+    @property
+    def array_range_or_default(self) -> tuple[float, float]:
+        """The values of floating-point arrays that stand for 0 and 255."""
+        return ARRAY_RANGE if self.array_range is None else self.array_range
 
 
 def list_images(folder: Path, argument: str) -> tuple[str, ...]:
@@ -31,7 +69,7 @@ def list_images(folder: Path, argument: str) -> tuple[str, ...]:
     if not folder.is_dir():
         raise DataError(f"`{argument}` needs the folder {folder}, which is missing")
     found = (path for path in folder.iterdir() if path.suffix.lower() in (".png", ".npy") and path.is_file())
-    names = tuple(sorted(path.name for path in found))
+    names = tuple(sorted(path.name for path in found if not is_stray(path)))
     if not names:
         raise DataError(f"`{argument}` needs PNG images in {folder}, or .npy; there are none")
     return names
@@ -45,10 +83,7 @@ def read_grey(path: Path) -> npt.NDArray[Any]:
     """
     if path.suffix.lower() == ".npy":
         return _grey_of_floats(_load_array(path, DataError), path)
-    values, mode = _read(path, DataError)
-    if mode not in ("L", "RGB"):
-        raise DataError(f"{path} must be an 8-bit grey or RGB image; got mode {mode}; write it as 8-bit grey PNG")
-    return values
+    return _grey_of_8_bit(*_read(path, DataError), path)
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> Mask:
@@ -90,7 +125,7 @@ def list_pictures(folder: Path, argument: str) -> dict[str, Path]:
         raise DataError(f"`{argument}` must be a folder of images; {str(folder)!r} is not a folder; check the path")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in ENDINGS and path.is_file():
+        if path.suffix.lower() in ENDINGS and path.is_file() and not is_stray(path):
             if path.stem in found:
                 raise DataError(f"`{argument}` must hold an image once; {folder} has {path.name} twice; remove one")
             found[path.stem] = path
@@ -99,30 +134,39 @@ def list_pictures(folder: Path, argument: str) -> dict[str, Path]:
     return found
 
 
-def read_picture(path: Path, white: float = WHITE_16_BIT) -> Picture:
+def read_picture(path: Path, scale: Scale = Scale()) -> Picture:
     """An image on the scale 0..255, [H, W]; nothing is rounded or clipped.
 
     8-bit files are taken as they are (uint8; colour is turned to grey). 16-bit files are scaled by ``255 / white``, to
-    float64. Arrays (``.npy``) hold uint8, uint16, or floating-point values in [-1, 1], -1 being 0 and 1 being 255.
+    float64. Arrays (``.npy``) hold uint8, uint16, or floating-point
+    values in [-1, 1], or another range, the ends of which are 0 and 255.
 
     Args:
         path: The file.
-        white: The value of 16-bit files that stands for 255.
+        scale: What stands for 0 and 255.
 
     Raises:
         DataError: The file cannot be read, is of another kind, or has values beyond its range.
     """
     if path.suffix.lower() == ".npy":
-        return _from_array(_load_array(path, DataError), path, white)
-    from PIL import Image
+        return _from_array(_load_array(path, DataError), path, scale)
+    values, mode = _read(path, DataError)
+    if mode in _MODES_16_BIT:
+        return _from_16_bit(values, path, scale.white_or_default)
+    return _grey_of_8_bit(values, mode, path)
 
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _MODES_16_BIT:
-                return read_grey(path)
-            return _from_16_bit(np.asarray(image), path, white)
-    except (OSError, SyntaxError) as cause:
-        raise DataError(f"{path} cannot be read as an image: {first_line(cause)}") from cause
+
+def raw_values(path: Path) -> Picture | None:
+    """The stored values of a 16-bit file or a floating-point array; ``None`` of 8 bits, whose scale is no question.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    if path.suffix.lower() == ".npy":
+        values = _load_array(path, DataError)
+        return values if values.dtype == np.uint16 or values.dtype.kind == "f" else None
+    values, mode = _read(path, DataError)
+    return values if mode in _MODES_16_BIT else None
 
 
 def read_region(path: Path, shape: tuple[int, ...]) -> Mask:
@@ -173,18 +217,17 @@ def _load_array(path: Path, error: type[DataError] | type[MaskError]) -> Picture
         DataError or MaskError: The file is missing, damaged, or holds several; whichever is given as ``error``.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
+        return decoded_array(path)
     except FileNotFoundError as cause:
         raise error(f"{path} is missing") from cause
-    except (OSError, ValueError, EOFError) as cause:
-        raise error(f"{path} cannot be read as an array: {first_line(cause)}") from cause
-    if not isinstance(loaded, np.ndarray):
-        raise error(f"{path} must hold one array; it holds several; save one slice a file")
-    return loaded
+    except OSError as cause:
+        raise error(f"{path} cannot be read as an array: {system_reason(cause)}") from cause
+    except UnreadableError as cause:
+        raise error(f"{path} cannot be read as an array: {cause.line}") from cause
 
 
-def _grey_of_floats(values: Picture, path: Path) -> npt.NDArray[np.float64]:
-    """Floating-point values in [-1, 1], [H, W], as grey in 0..255; nothing is rounded.
+def _grey_of_floats(values: Picture, path: Path, ends: tuple[float, float] = ARRAY_RANGE) -> npt.NDArray[np.float64]:
+    """Floating-point values in [-1, 1], [H, W], as grey in 0..255; nothing is rounded. Another range has other ends.
 
     Raises:
         DataError: They are of another type or shape, or lie beyond the range; NaN does too.
@@ -193,18 +236,19 @@ def _grey_of_floats(values: Picture, path: Path) -> npt.NDArray[np.float64]:
         raise DataError(f"{path} must be an array [H, W]; got {values.shape}; save one slice a file")
     if not np.issubdtype(values.dtype, np.floating):
         raise DataError(f"{path} must be uint8, uint16 or floating-point; got {values.dtype}; convert it")
-    if not (np.abs(values) <= 1.0).all():
-        raise DataError(f"{path} must lie in [-1, 1]; got {values.min():g} to {values.max():g}; scale it")
-    grey: npt.NDArray[np.float64] = (values.astype(np.float64) + 1.0) * 127.5
+    low, high = ends
+    if not ((values >= low) & (values <= high)).all():
+        raise DataError(f"{path} must lie in [{low:g}, {high:g}]; got {values.min():g} to {values.max():g}; scale it")
+    grey: npt.NDArray[np.float64] = (values.astype(np.float64) - low) * (255.0 / (high - low))
     return grey
 
 
-def _from_array(values: Picture, path: Path, white: float) -> Picture:
+def _from_array(values: Picture, path: Path, scale: Scale) -> Picture:
     if values.ndim == 2 and values.dtype == np.uint8:
         return values
     if values.ndim == 2 and values.dtype == np.uint16:
-        return _from_16_bit(values, path, white)
-    return _grey_of_floats(values, path)
+        return _from_16_bit(values, path, scale.white_or_default)
+    return _grey_of_floats(values, path, scale.array_range_or_default)
 
 
 def _from_16_bit(values: Picture, path: Path, white: float) -> Picture:
@@ -214,18 +258,32 @@ def _from_16_bit(values: Picture, path: Path, white: float) -> Picture:
     return scaled
 
 
-def _read(path: Path, error: type[DataError] | type[MaskError]) -> tuple[Grey, str]:
-    from PIL import Image
+def _read(path: Path, error: type[DataError] | type[MaskError]) -> tuple[Picture, str]:
+    """The values of an image and its mode: 16-bit ones as they are, all others turned to 8-bit grey.
 
+    Raises:
+        DataError or MaskError: The file is missing, damaged or no image; whichever is given as ``error``.
+    """
     try:
-        with Image.open(path) as image:
-            image.verify()  # a PNG's checksums, which Pillow leaves aside where it decodes the pixels
-        with Image.open(path) as image:
-            return np.array(image.convert("L"), dtype=np.uint8), image.mode
+        image = decoded_image(path)
+        if image.mode in _MODES_16_BIT:
+            if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+                # Of 8 bits Pillow turns these round, of 16 it does not.
+                raise error(f"{path} must have 0 as black; it is a TIFF whose 0 is white; save it the other way")
+            return np.asarray(image), image.mode
+        return np.array(parsed(image.convert, "L"), dtype=np.uint8), image.mode
     except FileNotFoundError as cause:
         raise error(f"{path} is missing") from cause
-    except (OSError, SyntaxError, ValueError) as cause:  # PIL reports a broken PNG as either
-        raise error(f"{path} cannot be read as an image: {first_line(cause)}") from cause
+    except OSError as cause:
+        raise error(f"{path} cannot be read as an image: {system_reason(cause)}") from cause
+    except UnreadableError as cause:
+        raise error(f"{path} cannot be read as an image: {cause.line}") from cause
+
+
+def _grey_of_8_bit(values: Picture, mode: str, path: Path) -> Grey:
+    if mode not in ("L", "RGB"):
+        raise DataError(f"{path} must be an 8-bit grey or RGB image; got mode {mode}; write it as 8-bit grey PNG")
+    return values
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, DataError, ShapeError, kind_and_line
+from ..saving.records import fault_of
 from .similarity import check_images
 
 if TYPE_CHECKING:
@@ -221,9 +222,9 @@ def _import(name: str) -> ModuleType | Unavailable:
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:
-    import torch
+    from ..saving.checkpoint import read_tensors  # here, where torch is needed
 
-    weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    weights: dict[str, torch.Tensor] = read_tensors(path)
     return weights
 
 
@@ -249,4 +250,4 @@ def _quiet_construction() -> Iterator[None]:
 
 
 def _broken(path: Path, error: Exception) -> Unavailable:
-    return Unavailable(f"{path.name} cannot be loaded: {kind_and_line(error)}")
+    return Unavailable(f"{path.name} cannot be loaded: {fault_of(error)}")

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import ConfigError, DataError, MaskError
-from ..saving.names import DIRECTIONS, source_of, target_of
-from ..saving.records import fault_of, read_json
+from ..saving.names import CT_AND_MR, DIRECTIONS, DOMAINS, Domains, source_of, target_of
+from ..saving.records import NUMBER, entry, fault_of, of_kind, read_json
 from .image_files import ENDINGS, Mask, Picture, list_images, read_grey, read_mask, read_sigma, same_size
 
 Label = tuple[str, str]
@@ -62,7 +64,7 @@ class FolderPairs:
         split: str,
         direction: str,
         fake_dir: Path | None,
-        region: str,
+        region: str | None,
         labels: dict[str, Label],
         scales: dict[str, float],
         organ: str | None = None,
@@ -70,7 +72,7 @@ class FolderPairs:
         self._direction = direction
         self._source_dir = root / f"{split}{source_of(direction)}"
         self._real_dir = root / f"{split}{target_of(direction)}"
-        self._mask_dir = root / f"{split}{source_of(direction)}_{region}"
+        self._mask_dir = None if region is None else root / f"{split}{source_of(direction)}_{region}"
         self._organ_dir = None if organ is None else root / f"{split}{source_of(direction)}_{organ}"
         self._fake_dir = fake_dir
         self._labels = labels
@@ -96,7 +98,8 @@ class FolderPairs:
         fake = source
         if self._fake_dir is not None:
             fake = same_size(read_grey(self._fake_dir / name), source, self._fake_dir / name)
-        mask = read_mask(self._mask_dir / name, source.shape)
+        no_region = np.zeros(source.shape, dtype=bool)
+        mask = no_region if self._mask_dir is None else read_mask(self._mask_dir / name, source.shape)
         return ImagePair(
             name=name,
             patient=patient,
@@ -116,7 +119,7 @@ def pairs_from_folders(
     split: str,
     direction: str,
     fake_dir: str | Path | None,
-    region: str = "tumor",
+    region: str | None = "tumor",
     organ: str | None = None,
 ) -> FolderPairs:
     """The pairs of one direction: ``{split}A/x.png`` -> ``fake_dir/x.png``, against ``{split}B/x.png``.
@@ -130,7 +133,7 @@ def pairs_from_folders(
         direction: ``A2B`` or ``B2A``.
         fake_dir: The generated images, under the names of their sources; other files in it are left alone.
             ``None`` puts the source in their place, which is all the references need.
-        region: The evaluated region; its masks lie in ``{split}{source domain}_{region}``.
+        region: The evaluated region; its masks lie in ``{split}{source domain}_{region}``; ``None`` for none.
         organ: The region it lies in, for the lesion audit; its masks lie likewise.
 
     Raises:
@@ -143,19 +146,13 @@ def pairs_from_folders(
         raise ConfigError(f"`direction` must be A2B or B2A; got {direction!r}")
     root = Path(data_root)
     source_dir, real_dir = root / f"{split}{source_of(direction)}", root / f"{split}{target_of(direction)}"
-    mask_dir = root / f"{split}{source_of(direction)}_{region}"
     names = list_images(source_dir, "data_root")
     _all_there(names, list_images(real_dir, "data_root"), real_dir, "a paired test set has every name in both domains")
     _all_there(
         list_images(real_dir, "data_root"), names, source_dir, "a paired test set has every name in both domains"
     )
-    if not mask_dir.is_dir():
-        raise MaskError(
-            f"`region` {region!r} needs the mask folder {mask_dir}, which is missing; prepare it or name another region"
-        )
-    _all_there(
-        names, list_images(mask_dir, "region"), mask_dir, "a slice without the region has an all-zero mask", MaskError
-    )
+    if region is not None:
+        _require_masks(names, root / f"{split}{source_of(direction)}_{region}", region)
     if fake_dir is not None:
         generated = list_images(Path(fake_dir), "fake_dir")
         _all_there(names, generated, Path(fake_dir), "a generated image has the file name of its source")
@@ -170,6 +167,15 @@ def pairs_from_folders(
         scales=scales,
         organ=organ,
     )
+
+
+def _require_masks(names: tuple[str, ...], folder: Path, region: str) -> None:
+    if not folder.is_dir():
+        raise MaskError(
+            f"`region` {region!r} needs the mask folder {folder}, which is missing; prepare it or name another region"
+        )
+    rule = "a slice without the region has an all-zero mask"
+    _all_there(names, list_images(folder, "region"), folder, rule, MaskError)
 
 
 def with_sigma(pairs: Iterable[ImagePair], folders: Mapping[str, Path]) -> Iterator[ImagePair]:
@@ -216,16 +222,33 @@ def read_manifest(path: Path, domain: str, split: str | None = None) -> tuple[di
     labels: dict[str, Label] = {}
     scales: dict[str, float] = {}
     with _reading_manifest(path):
-        for name, entry in _slices(path, split):
-            label = (str(entry["patient"]), str(entry["phase"]))
+        for name, found in _slices(path, split):
+            label = (str(entry(found, "patient", str, int)), str(entry(found, "phase", str, int)))
             if labels.setdefault(name, label) != label:
                 raise ValueError(f"{name} has the patients and phases {labels[name]} and {label}")
-            intensity = entry.get("intensity", {})
-            if entry.get("domain") == domain and intensity.get("unit") == "HU":
-                scales[name] = abs(float(intensity["a"]))
+            intensity = of_kind(found.get("intensity", {}), "`intensity`", dict)
+            if found.get("domain") == domain and intensity.get("unit") == "HU":
+                scales[name] = abs(float(entry(intensity, "a", *NUMBER)))
                 if not 0.0 < scales[name] < math.inf:
                     raise ValueError(f"{name} has the factor {intensity['a']!r} to HU")
     return labels, scales
+
+
+def read_domains(place: Path) -> Domains:
+    """What a data set's ``manifest.json`` calls its domains: CT and MR where it names none, or there is none.
+
+    Args:
+        place: The manifest, or the data set.
+
+    Raises:
+        DataError: The manifest cannot be used.
+    """
+    path = place / "manifest.json" if place.is_dir() else place
+    if not path.is_file():
+        return CT_AND_MR
+    with _reading_manifest(path):
+        named = read_json(path).get("domains")
+        return CT_AND_MR if named is None else Domains.of([named[domain] for domain in DOMAINS])
 
 
 def label_in_name(stem: str) -> Label | None:
@@ -276,15 +299,15 @@ def _label_of(name: str) -> Label:
 
 
 def _slices(path: Path, split: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    for entry in read_json(path)["slices"]:
-        if split is None or entry["split"] == split:
-            name = str(entry["name"])
-            yield Path(name).stem if name.lower().endswith(ENDINGS) else name, entry
+    for found in entry(read_json(path), "slices", list):
+        if split is None or entry(found, "split", str) == split:
+            name = entry(found, "name", str)
+            yield Path(name).stem if name.lower().endswith(ENDINGS) else name, found
 
 
 @contextmanager
 def _reading_manifest(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+    except (OSError, ValueError) as cause:
         raise DataError(f"{path} must be a data set's manifest; {fault_of(cause)}") from cause

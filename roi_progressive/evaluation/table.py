@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..saving.names import CT_AND_MR, Domains
+from ..saving.plain_text import in_csv, in_latex, in_markdown, printable
 from .aggregation import Cell, Results, metric_of, metrics_of
 from .intervals import DIFFERENCE
 from .lesions import MIN_CONTRAST_GREY
 from .metrics import COUNTS, FID, INVENTED, INVERTED, LESION_COUNTS, LOST, NO_SIGMA, UCE
 
-_LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": "~",
-    "^": r"\textasciicircum{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "→": r"$\to$",
-    "−": "$-$",
-}
 
-
-def render_text(results: Mapping[str, Results], region: str = "tumor", notes: Sequence[str] = ()) -> str:
+def render_text(
+    results: Mapping[str, Results],
+    region: str | None = "tumor",
+    notes: Sequence[str] = (),
+    domains: Domains = CT_AND_MR,
+) -> str:
     """The table for a terminal, columns aligned; a row's intervals stand in the line below it.
 
     Args:
         results: What :func:`aggregate` gave, by the name of the arm; its order is kept.
-        region: Name of the region, for the legend.
+        region: Name of the region, for the legend; without one the scores of whole images alone are shown.
         notes: More lines of the legend.
+        domains: What the domains are called: directions bear their names, unless they are CT and MR.
     """
-    table = _lay_out(results, region, notes)
+    table = _lay_out(results, region, notes, domains)
     every = [table.header, *table.rows, *(["", "", "", *line] for line in table.intervals)]
     widths = [max(len(line[i]) for line in every) for i in range(len(table.header))]
     lines = [_aligned(table.header, widths), "  ".join("-" * width for width in widths)]
@@ -45,57 +43,61 @@ def render_text(results: Mapping[str, Results], region: str = "tumor", notes: Se
     return "\n".join([*lines, "", *table.notes]) + "\n"
 
 
-def render_markdown(results: Mapping[str, Results], region: str = "tumor", notes: Sequence[str] = ()) -> str:
+def render_markdown(
+    results: Mapping[str, Results],
+    region: str | None = "tumor",
+    notes: Sequence[str] = (),
+    domains: Domains = CT_AND_MR,
+) -> str:
     """The same table in Markdown; arguments as in :func:`render_text`."""
-    table = _lay_out(results, region, notes)
+    table = _lay_out(results, region, notes, domains, in_markdown)
     rule = ["---"] * 3 + ["---:"] * (len(table.header) - 3)
-    lines = [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
-        for line in [table.header, *table.joined(" ")]
-    ]
+    lines = ["| " + " | ".join(line) + " |" for line in [table.header, *table.joined(" ")]]
     lines.insert(1, "| " + " | ".join(rule) + " |")
     return "\n".join([*lines, "", *(f"{note}  " for note in table.notes)]) + "\n"
 
 
-def render_csv(results: Mapping[str, Results]) -> str:
+def render_csv(results: Mapping[str, Results], region: str | None = "tumor") -> str:
     """The same rows as comma-separated numbers at full precision, for other programs.
 
     Args:
         results: As in :func:`render_text`.
+        region: Without one the scores of whole images alone.
 
     Returns:
         A header of names as in the JSON and a line for each row. Each score is followed by its interval, as
         ``<name>_low`` and ``<name>_high``; what does not exist is empty.
     """
     cells = [cell for _, _, _, cell in _walk(results)]
-    metrics = _columns(cells)
+    metrics = _columns(cells, region)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    named = [name for key in metrics for name in (key, f"{key}_low", f"{key}_high")]
+    named = [in_csv(name) for key in metrics for name in (key, f"{key}_low", f"{key}_high")]
     writer.writerow(["arm", "direction", "phase", *named, *COUNTS])
     for arm, direction, phase, cell in _walk(results):
         numbers: list[float | None] = []
         for key in metrics:
             numbers += [cell.get(key), *(cell.get("intervals", {}).get(key) or (None, None))]
-        writer.writerow([arm, direction, phase, *numbers, *(cell[key] for key in COUNTS)])
+        writer.writerow([in_csv(arm), in_csv(direction), in_csv(phase), *numbers, *(cell[key] for key in COUNTS)])
     return text.getvalue()
 
 
-def render_latex(results: Mapping[str, Results], region: str = "tumor", notes: Sequence[str] = ()) -> str:
+def render_latex(
+    results: Mapping[str, Results],
+    region: str | None = "tumor",
+    notes: Sequence[str] = (),
+    domains: Domains = CT_AND_MR,
+) -> str:
     """The same table as a LaTeX ``tabular`` that needs no package; the legend stands in comments.
 
     Arguments as in :func:`render_text`.
     """
-    table = _lay_out(results, region, notes)
-    lines = [" & ".join(_in_latex(cell) for cell in line) + r" \\" for line in [table.header, *table.joined("~")]]
+    table = _lay_out(results, region, notes, domains)
+    lines = [" & ".join(in_latex(cell) for cell in line) + r" \\" for line in [table.header, *table.joined("~")]]
     comments = [f"% {note}" for note in table.notes]
     begin = rf"\begin{{tabular}}{{lll{'r' * (len(table.header) - 3)}}}"
     body = [begin, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
     return "\n".join([*comments, *body]) + "\n"
-
-
-def _in_latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 @dataclass(frozen=True)
@@ -118,28 +120,52 @@ class _Table:
         ]
 
 
-def _lay_out(results: Mapping[str, Results], region: str, notes: Sequence[str]) -> _Table:
+def _lay_out(
+    results: Mapping[str, Results],
+    region: str | None,
+    notes: Sequence[str],
+    domains: Domains,
+    name: Callable[[str], str] = printable,
+) -> _Table:
+    """The table as text; ``name`` writes whatever a user, a data set or a plugin named."""
     cells = [cell for _, _, _, cell in _walk(results)]
-    columns = [*_columns(cells), *COUNTS]
-    header = ["arm", "direction", "phase", *(COUNTS.get(key) or metric_of(key).title for key in columns)]
+    counts = [key for key in COUNTS if region is not None or key != "n_region_slices"]
+    columns = [*_columns(cells, region), *counts]
+    header = ["arm", "direction", "phase", *(COUNTS.get(key) or name(metric_of(key).title) for key in columns)]
     footnotes: dict[str, int] = {}
     rows = [
-        [arm, direction, phase, *(_text(cell, key, footnotes, signed=arm == DIFFERENCE) for key in columns)]
+        [
+            name(arm),
+            _named(name(direction), domains),
+            name(phase),
+            *(_text(cell, key, footnotes, signed=arm == DIFFERENCE) for key in columns),
+        ]
         for arm, direction, phase, cell in _walk(results)
     ]
     intervals = [[_interval(cell, key) for key in columns] for cell in cells]
     legend = [
-        *_legend(cells, region),
-        *_lesion_legend(results),
-        *notes,
-        *(f"[{mark}] {why}" for why, mark in footnotes.items()),
+        *_legend(cells, None if region is None else name(region)),
+        *(_lesion_legend(results, domains) if region is not None else []),
+        *_direction_legend(results, domains),
+        *map(name, notes),
+        *(f"[{mark}] {name(why)}" for why, mark in footnotes.items()),
     ]
     return _Table(header, rows, intervals, legend)
 
 
-def _columns(cells: Sequence[Cell]) -> list[str]:
-    """The scores to show: HU only where something is known in HU."""
-    keys = metrics_of(cells)
+def _named(direction: str, domains: Domains) -> str:
+    return direction if domains == CT_AND_MR else domains.title(direction)
+
+
+def _direction_legend(results: Mapping[str, Results], domains: Domains) -> list[str]:
+    directions = dict.fromkeys(direction for of_arm in results.values() for direction in of_arm)
+    named = [f"{_named(direction, domains)} is {direction}" for direction in directions]
+    return [] if domains == CT_AND_MR or not named else [f"In files, options and logs {', '.join(named)}."]
+
+
+def _columns(cells: Sequence[Cell], region: str | None) -> list[str]:
+    """The scores to show: HU only where something is known in HU, those of a region only where there is one."""
+    keys = [key for key in metrics_of(cells) if region is not None or metric_of(key).of != "region"]
     of_hu = {key for key in keys if metric_of(key).needs == "hu"}
     in_hu = any(cell.get(key) is not None for cell in cells for key in of_hu)
     return [key for key in keys if in_hu or key not in of_hu]
@@ -152,12 +178,13 @@ def _walk(results: Mapping[str, Results]) -> Iterator[tuple[str, str, str, Cell]
                 yield arm, direction, phase, cell
 
 
-def _legend(cells: Sequence[Cell], region: str) -> list[str]:
-    notes = [
-        "↑ higher is better, ↓ lower is better (LPIPS, FID and KID are distances), → 1 best at 1.",
-        f"TPSNR, TSSIM, texture (standard deviation, generated over real) and what says region are those of the "
-        f"{region} alone, over the slices that show it (n region of n).",
-    ]
+def _legend(cells: Sequence[Cell], region: str | None) -> list[str]:
+    notes = ["↑ higher is better, ↓ lower is better (LPIPS, FID and KID are distances), → 1 best at 1."]
+    if region is not None:
+        notes.append(
+            f"TPSNR, TSSIM, texture (standard deviation, generated over real) and what says region are those of the "
+            f"{region} alone, over the slices that show it (n region of n)."
+        )
     if any(cell.get("intervals") for cell in cells):
         notes.append("[low, high]: 95 % of the means when patients are drawn with replacement (10,000 draws).")
     if any(cell.get(UCE.key) is not None for cell in cells):
@@ -171,7 +198,7 @@ def _legend(cells: Sequence[Cell], region: str) -> list[str]:
     return notes
 
 
-def _lesion_legend(results: Mapping[str, Results]) -> list[str]:
+def _lesion_legend(results: Mapping[str, Results], domains: Domains) -> list[str]:
     """How many lesions the shares are of; the truth, and with it what is unclear, is the same for all arms."""
     of_first = next(iter(results.values()), {})
     counts = {
@@ -179,7 +206,9 @@ def _lesion_legend(results: Mapping[str, Results]) -> list[str]:
     }
     if not any(clear + unclear for clear, unclear in counts.values()):
         return []
-    listed = "; ".join(f"{direction} {clear} ({unclear})" for direction, (clear, unclear) in counts.items())
+    listed = "; ".join(
+        f"{_named(direction, domains)} {clear} ({unclear})" for direction, (clear, unclear) in counts.items()
+    )
     return [
         f"{LOST.heading}, {INVERTED.heading}, {INVENTED.heading}: lesions whose contrast to their surroundings is "
         "under half of the real one, is reversed, or is not there in truth, as shares of the clear lesions.",

@@ -10,7 +10,7 @@ from numpy.lib import format as npy
 from PIL import Image, ImageFile
 from PIL.Image import Image as PillowImage
 
-from ..errors import DataError
+from ..errors import DataError, parsed
 
 FORMAT = "NPY"
 
@@ -45,11 +45,13 @@ def checked(image: PillowImage, path: str, channels: int) -> PillowImage:
 
     Raises:
         DataError: The network wants colour, or a value is NaN or beyond [-1, 1].
+        UnreadableError: The file is cut off.
     """
     if channels != 1:
         raise DataError(
             f"`dataroot` holds arrays, which have one channel; got {channels} for {path!r}; use 8-bit images"
         )
+    parsed(image.load)
     values = np.asarray(image)
     if not (np.abs(values) <= 1.0).all():
         raise DataError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from PIL.Image import Resampling, Transpose
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler, default_collate
 
-from ..errors import DataError
+from ..errors import DataError, RoiProgressiveError, UnreadableError, first_line, parsed
 from ..runtime.devices import choose_device
 from ..saving.names import DOMAINS
+from ..saving.signals import signals_later
+from ..saving.stray_files import is_stray
 from .array_images import FORMAT, checked
 from .options import HostOptions
 from .ranks import sampler_for
@@ -180,6 +184,7 @@ class ImageLoader:
             # New workers take a seed from it, and those that live on none: from torch's own stream it would be missed.
             generator=torch.Generator() if opt.num_threads else None,
             collate_fn=_collate,
+            worker_init_fn=_deaf_to_interrupts,
         )
 
     def __len__(self) -> int:
@@ -191,7 +196,50 @@ class ImageLoader:
         if self._parts is not None:
             self._parts.set_epoch(self._epoch)
             self._epoch += 1
-        return iter(self.dataloader)
+        with signals_later():  # of a loader that is half made, torch's own finalizer prints an AttributeError
+            return iter(self.dataloader)
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Around the use of a loader: what happens to its worker processes is one line.
+
+    Raises:
+        RoiProgressiveError: An error of ours in a worker, without the traceback that torch wraps it in.
+        DataError: A worker was killed, or the memory that they share is full.
+    """
+    try:
+        yield
+    except RoiProgressiveError as error:
+        own = _line_of_worker(error)
+        if own is None:
+            raise
+        raise type(error)(own) from None
+    except (OSError, RuntimeError) as error:
+        if not any(words in str(error) for words in _OF_WORKERS):
+            raise
+        raise DataError(
+            f"`workers` must fit this machine; a process that loads images was killed or had no memory to share "
+            f"({first_line(error).partition(':')[0]}); use --workers 0, or give the machine more of /dev/shm"
+        ) from error
+
+
+_OF_WORKERS = ("DataLoader worker", "shared memory", "torch_shm", "shm_open")
+
+
+def _line_of_worker(error: RoiProgressiveError) -> str | None:
+    """The error's own line out of the traceback of a worker; ``None`` of any other error."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return None
+    begin = f"{type(error).__module__}.{type(error).__qualname__}: "
+    lines = [line.removeprefix(begin) for line in text.splitlines() if line.startswith(begin)]
+    return lines[-1] if lines else None
+
+
+def _deaf_to_interrupts(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the first one ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def create_dataset(opt: HostOptions) -> ImageLoader:
@@ -204,7 +252,7 @@ def create_dataset(opt: HostOptions) -> ImageLoader:
 
 
 def find_images(folder: str) -> list[str]:
-    """Paths of all images under ``folder``, sorted, hidden files left out.
+    """Paths of all images under ``folder``, sorted; what other programs have left there is left out.
 
     Raises:
         DataError: The folder is missing or holds no image.
@@ -212,7 +260,7 @@ def find_images(folder: str) -> list[str]:
     if not Path(folder).is_dir():
         raise DataError(f"`dataroot` must hold the folder {folder!r}; there is none; check `dataroot` and `phase`")
     files = (path for path in Path(folder).rglob("*") if path.suffix.lower() in _SUFFIXES)
-    paths = sorted(str(path) for path in files if not path.name.startswith(".") and path.is_file())
+    paths = sorted(str(path) for path in files if not is_stray(path) and path.is_file())
     if not paths:
         raise DataError(
             f"`dataroot` must hold images in {folder!r}; none found; put {', '.join(sorted(_SUFFIXES))} there"
@@ -222,7 +270,7 @@ def find_images(folder: str) -> list[str]:
 
 def _read(path: str, channels: int) -> PillowImage:
     try:
-        image = Image.open(path)
+        image = parsed(Image.open, path)
         if image.format == FORMAT:
             return checked(image, path, channels)
         # Pillow would clip these to 255 and leave a white image, without a word.
@@ -231,9 +279,11 @@ def _read(path: str, channels: int) -> PillowImage:
                 f"`dataroot` must hold images of 8 bits a channel; {path!r} has mode {image.mode}; "
                 f"window it to 8 bits first"
             )
-        return image.convert(_MODES[channels])
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"`dataroot` must hold readable images; {path!r} is not: {error}; replace the file") from error
+        return parsed(image.convert, _MODES[channels])
+    except UnreadableError as error:
+        raise DataError(
+            f"`dataroot` must hold readable images; {path!r} is not: {error.line}; replace the file"
+        ) from error
 
 
 def pins_memory(opt: HostOptions) -> bool:

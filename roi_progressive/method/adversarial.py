@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -87,12 +88,10 @@ def term_losses(terms: Sequence[tuple[Elementwise, Sequence[JudgedMap]]]) -> Ten
         counts = counts.astype(np.float32)
     place, count = upload([places.reshape(-1), counts], logits.device)
     rows = logits.index_select(0, place).view(len(terms), longest)
-    losses: list[Tensor] = []
-    begin = 0
-    while begin < len(terms):
-        end = next((n for n in range(begin, len(terms)) if terms[n][0] is not terms[begin][0]), len(terms))
-        # A view for each loss; one loss for all terms is no view at all.
-        part, counted = (rows, count) if end - begin == len(terms) else (rows[begin:end], count[begin:end])
-        losses.append((terms[begin][0](part) * counted).sum(dim=1))
-        begin = end
+    # One loss after the other, each on its own rows.
+    sizes = [len(list(same)) for _, same in groupby(terms, key=lambda term: id(term[0]))]
+    losses, first = [], 0
+    for part, counted in zip(rows.split(sizes), count.split(sizes), strict=True):
+        losses.append((terms[first][0](part) * counted).sum(dim=1))
+        first += len(part)
     return losses[0] if len(losses) == 1 else torch.cat(losses)

@@ -285,8 +285,10 @@ class DiscriminatorBank(nn.Module):
             yield (key,), [of]
 
     def _stack(self, keys: tuple[str, ...]) -> StackedRegion | None:
-        """The networks of one region in several directions, side by side; ``None`` where they are not all ours and alike,
-        or somebody's hooks want to be called with what they were hooked to."""
+        """The networks of one region in several directions, side by side.
+
+        ``None`` where they are not all ours and alike, or where hooks want to be called with what they were hooked to.
+        """
         if keys not in self._in_use:
             if keys not in self._stacks:
                 networks = [self._network(key) for key in keys]

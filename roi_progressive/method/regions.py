@@ -1,9 +1,9 @@
 """From masks to what a region discriminator sees: windows, scale pyramids, logit weights.
 
 What depends on masks alone is made in NumPy, where no device has to wait for it: where the windows lie, what is
-painted, what each logit weighs. One operation then cuts all windows of a step out of its images. Region terms touch the region
-only: the gradient on the image is exactly zero outside the mask grown by ``context_px`` in every mode, since painting
-comes before any resizing.
+painted, what each logit weighs. One operation then cuts all windows of a step out of its images. Region terms touch the
+region only: the gradient on the image is exactly zero outside the mask grown by ``context_px`` in every mode, since
+painting comes before any resizing.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from ..config import RegionConfig
 from ..errors import ShapeError
+from ..runtime.finite import HALF
 from ..runtime.uploads import upload
 
 Box = tuple[int, int, int, int]
@@ -39,8 +40,8 @@ class RegionMask:
     Nothing is computed before it is asked for: a step in which the region is not active costs nothing.
 
     Args:
-        mask: ``[N, 1, H, W]``; bool, or numbers of which those above 0 are inside. Best given on the CPU: it is read
-            there, and on a GPU that waits for it.
+        mask: ``[N, 1, H, W]``; bool, or numbers of which those above one half of their range are inside, as
+            ``from_tensor`` tells. Best given on the CPU: it is read there, and on a GPU that waits for it.
         device: Where the images are.
 
     Example:
@@ -65,7 +66,7 @@ class RegionMask:
         """The masks of a batch.
 
         Args:
-            mask: ``[N, 1, H, W]`` or ``[N, H, W]``; bool, or numbers of which those above 0 are inside.
+            mask: ``[N, 1, H, W]`` or ``[N, H, W]``; bool, or numbers: see ``inside_of``.
             device: Where the images are; the mask's own device by default.
 
         Raises:
@@ -88,7 +89,7 @@ class RegionMask:
     @cached_property
     def inside(self) -> Bools:
         """Whether each pixel is, ``[N, H, W]``, on the CPU."""
-        return self._numbers if self._numbers.dtype == np.bool_ else self._numbers > 0
+        return inside_of(self._numbers)
 
     @cached_property
     def mask(self) -> Tensor:
@@ -106,6 +107,20 @@ class RegionMask:
     def is_finite(self) -> bool:
         """Whether the mask was given in finite numbers."""
         return self._numbers.dtype.kind != "f" or bool(np.isfinite(self._numbers).all())
+
+    def of_samples(self, samples: slice) -> RegionMask:
+        """The masks of some images of the batch."""
+        part = RegionMask(torch.from_numpy(self.inside[samples, None]), self._device)
+        part.is_finite = self.is_finite
+        return part
+
+    @classmethod
+    def joined(cls, batches: Sequence[RegionMask]) -> RegionMask:
+        """The masks of several batches of images of one size, as one batch."""
+        inside = np.concatenate([batch.inside for batch in batches])
+        together = cls(torch.from_numpy(inside[:, None]), batches[0]._device)
+        together.is_finite = all(batch.is_finite for batch in batches)
+        return together
 
     @property
     def is_empty(self) -> bool:
@@ -140,6 +155,28 @@ class RegionMask:
         if key not in self._plans:
             self._plans[key] = list(_groups(self, shape[1], config, background))
         return self._plans[key]
+
+
+def inside_of(mask: npt.NDArray[Any]) -> Bools:
+    """Which pixels a mask marks: the same that its sharp edges would, where interpolation made them soft.
+
+    Args:
+        mask: Any shape. Bool; whole numbers: labels, all of which above 0 are inside, or grey levels, where one is over
+            127, of which those above mid-grey are; or floats: shares from 0 to 1, of which one half and more is inside,
+            grey levels from 0 to 255 likewise, or values from -1 to 1 as images have, of which those above 0 are. A
+            number that is not finite counts as 1 or 0.
+
+    Returns:
+        Bool of the same shape.
+    """
+    if mask.dtype == np.bool_ or not mask.size:
+        return mask.astype(np.bool_)
+    if mask.dtype.kind != "f":
+        return np.asarray(mask > (127 if mask.max() > 127 else 0))
+    known = np.nan_to_num(mask, nan=0.0, posinf=1.0, neginf=0.0)
+    if known.max() > 127:
+        return np.asarray(known > 127.5)
+    return np.asarray(known > 0 if known.min() < -0.5 else known >= 0.5)
 
 
 def mask_boxes(inside: Bools) -> tuple[Box | None, ...]:
@@ -371,7 +408,7 @@ def extract_windows(image: Tensor, region: RegionMask, config: RegionConfig, bac
 
 def in_full(image: Tensor) -> Tensor:
     """An image in single precision or better: in half, one pixel's share of a logit would vanish."""
-    return image.to(torch.promote_types(image.dtype, torch.float32))
+    return image.float() if image.dtype in HALF else image
 
 
 def mask_tensor(inside: Bools, dtype: torch.dtype) -> Tensor:
@@ -413,8 +450,19 @@ def logit_weights(mask: Floats, geometry: Geometry, level: int = 0) -> Floats:
     plain = tuple([(int(kernel), int(stride), int(padding)) for kernel, stride, padding in geometry])
     rows = _means(mask.shape[1], level, plain)
     columns = rows if mask.shape[1] == mask.shape[2] else _means(mask.shape[2], level, plain)
-    weights: Floats = rows @ (mask @ columns.T)
-    return weights
+    return _product(rows, _product(mask.astype(np.float64), columns.T))
+
+
+_ONE_THREAD = 2**18
+"""Multiplications up to which OpenBLAS wakes no other threads; once woken they spin for milliseconds, and on many
+cores the few small products of a step would take more of the processor than the rest of it."""
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """``left @ right``, ``[..., m, k]`` and ``[..., k, n]``, in pieces small enough for one thread."""
+    step = max(1, _ONE_THREAD // (right.shape[-2] * right.shape[-1]))
+    pieces = [left[..., first : first + step, :] @ right for first in range(0, left.shape[-2], step)]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-2)
 
 
 @lru_cache(maxsize=256)

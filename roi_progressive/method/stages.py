@@ -80,8 +80,11 @@ class StageController:
 
     Args:
         config: Fade-in and trigger.
-        n_epochs: Length of the whole run in epochs.
+        n_epochs: Length of the whole run in epochs. A run that is first seen in a later epoch than its first (a plain
+            one that goes on guided) is what is left of it: shares of the run are shares of that.
         plan: The stages; ``default_plan(config)`` where not given.
+        last_epoch: The run's last epoch in the host's own count, where the host says; otherwise ``n_epochs`` tells it,
+            counted from 0.
 
     Raises:
         ConfigError: ``n_epochs`` or the plan is unusable.
@@ -97,9 +100,12 @@ class StageController:
         {'liver': 0.3333333333333333, 'ggd': 1.0}
     """
 
-    def __init__(self, config: Config, n_epochs: int, plan: Sequence[Stage] | None = None) -> None:
+    def __init__(
+        self, config: Config, n_epochs: int, plan: Sequence[Stage] | None = None, *, last_epoch: int | None = None
+    ) -> None:
         check.whole("", "n_epochs", n_epochs, low=1)
-        self.n_epochs = n_epochs
+        self._n_epochs_in_all = n_epochs
+        self._told_last_epoch = last_epoch
         self.plan = tuple(plan) if plan is not None else default_plan(config)
         if [stage.number for stage in self.plan] != list(range(1, len(self.plan) + 1)):
             raise ConfigError(
@@ -139,6 +145,26 @@ class StageController:
         if self.stage != before:
             self._best, self._stale_epochs = None, 0
         return self.stage
+
+    @property
+    def n_epochs(self) -> int:
+        """Length of the run in epochs, from the first one seen."""
+        first, in_all = self.first_epoch, self._n_epochs_in_all
+        if first is None:
+            return in_all
+        if self._told_last_epoch is not None:
+            return max(1, self._told_last_epoch - first + 1)
+        # Counts begin at 0 or 1; who says a length that ends before the first epoch seen means what is left.
+        return in_all - first if 1 < first < in_all else in_all
+
+    @property
+    def last_epoch(self) -> int:
+        """The run's last epoch, in the host's own count."""
+        return (self.first_epoch or 0) + self.n_epochs - 1
+
+    def never_reached(self) -> list[Stage]:
+        """The stages that would begin after the run's last epoch."""
+        return [stage for stage in self.plan if self.first_epoch_of(stage) > self.last_epoch]
 
     @property
     def stage(self) -> Stage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
+from ..errors import HostNotSupportedError, RoiProgressiveError, kind_and_line
 from ..method.regions import RegionMask
 from ..method.stages import Stage
 from .patching import Patches
@@ -125,12 +126,21 @@ class GuidedSession(Protocol):
             MaskError: The batch at hand carries no masks.
         """
 
+    def step_may_start(self) -> None:
+        """Tell that a forward begins of which only a backward will tell whether it is trained on: for hosts whose loops
+        call the parts of a step themselves. In place of ``step_started``; nothing happens before that backward."""
+
     def translated(self) -> None:
         """Tell that the host's forward is done and its backward is to come; the adapter is asked for
         ``translations`` now, and our gradient is laid on their images. Outside a step it does nothing."""
 
-    def step_finished(self) -> None:
-        """Tell that the host's training step is done: the region discriminators take theirs."""
+    def step_finished(self, *, if_trained: bool = False) -> None:
+        """Tell that the host's training step is done: the region discriminators take theirs.
+
+        Args:
+            if_trained: Forget the step where no backward of the host has come by our images: for hosts whose forward
+                alone does not tell whether they train.
+        """
 
     def step_abandoned(self) -> None:
         """Tell that the host's training step failed: what was begun is forgotten."""
@@ -269,10 +279,19 @@ class Adapter(abc.ABC):
         """Whether the host trains; one that only translates needs no masks."""
         return True
 
-    def loss_scale(self) -> float:
-        """Factor by which the host multiplies its loss before backward (a GradScaler's); asked when the gradient of the
-        generated image arrives."""
-        return 1.0
+    def last_epoch(self) -> int | None:
+        """The last epoch of the host's run in its own count, where its length is counted from the run's start and not
+        from where it is continued; ``None`` where the run begins at its start."""
+        return None
+
+    def epoch_begins(self) -> None:  # noqa: B027 - optional, and nothing to do by default
+        """Called first in ``start_epoch``: the host's steps of the epoch before are over."""
+
+    def generator_loss(self) -> Tensor | None:
+        """The scalar that the host trains its generators on, as it holds it now; asked when a backward of the host
+        begins. The gradient that arrives there is the factor that the host has put on its loss, and is put on ours.
+        ``None``, or one of another pass: the sum that the backward starts from stands for it."""
+        return None
 
     def dataset_layout(self, dataset: Any) -> DatasetLayout | None:
         """How the host's data set reads images; ``None`` where masks cannot follow its files."""
@@ -294,3 +313,36 @@ class Adapter(abc.ABC):
 
     def load_host_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - optional, and nothing to do by default
         """Restore what ``host_state`` described."""
+
+
+OWN_ADAPTER = "write an adapter of your own on DialectAdapter (README, 'Your own host'), or give {'A2B': G, 'B2A': F}"
+
+_ASKED = ("generators", "translations", "install", "learning_rates", "betas", "n_epochs", "last_epoch", "epoch_begins")
+_ASKED_TOO = ("is_training", "generator_loss", "dataset_layout", "image_files", "resume_file", "host_state")
+
+
+def asked_carefully(adapter: Adapter, host: Any) -> Adapter:
+    """An adapter whose failures on its host are told as such: a host may look like its family and be another.
+
+    Args:
+        adapter: Any; it is changed in place, and given back.
+        host: What the user gave to ``attach``.
+    """
+    for method in (*_ASKED, *_ASKED_TOO):
+        vars(adapter)[method] = _careful(adapter.name, method, getattr(adapter, method), type(host).__name__)
+    return adapter
+
+
+def _careful(adapter: str, method: str, asked: Callable[..., Any], host: str) -> Callable[..., Any]:
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return asked(*args, **kwargs)
+        except RoiProgressiveError:
+            raise
+        except Exception as error:
+            raise HostNotSupportedError(
+                f"`host` must be what adapter {adapter!r} takes it for; its `{method}` fails on {host}: "
+                f"{kind_and_line(error)}; {OWN_ADAPTER}"
+            ) from error
+
+    return ask

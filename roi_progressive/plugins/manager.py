@@ -14,10 +14,8 @@ from ..config import Config
 from ..errors import HostNotSupportedError, PluginError, add_note, one_line
 from ..method.stages import Stage
 from . import hookspecs
-from .adapter import Adapter
+from .adapter import OWN_ADAPTER, Adapter, asked_carefully
 from .answer_checks import check_answer
-
-HOW_TO = "give {'A2B': G, 'B2A': F}, or write an adapter (README, 'Your own host') and give it as plugins=[...]"
 
 
 class Plugins:
@@ -137,13 +135,13 @@ class Plugins:
         """
         adapter: Adapter | None = self.call("roi_adapter", host=host, config=config)
         if adapter is not None:
-            return adapter
+            return asked_carefully(adapter, host)
         lacking: Mapping[str, Sequence[str]] = self.merged("roi_host_lacks", host=host)
         missed = "; ".join(f"{name} misses {', '.join(attributes)}" for name, attributes in lacking.items())
         tried = ", ".join(self.names("roi_adapter")) or "no adapter is installed"
         raise HostNotSupportedError(
             f"`host` must be a model an adapter understands, or a dict of generators; got {type(host).__name__}; "
-            f"tried: {tried}{f' ({missed})' if missed else ''}; {HOW_TO}"
+            f"tried: {tried}{f' ({missed})' if missed else ''}; {OWN_ADAPTER}, and give it as plugins=[...]"
         )
 
     def stages(self, config: Config, n_epochs: int) -> Sequence[Stage] | None:

@@ -1,29 +1,24 @@
-"""Where masks come from, and how they follow their image through a host's own transforms.
-
-A sample is read once as ever; then, for each region, once more with the same random state and with every image file
-replaced by its mask. Whatever the host does to an image it does to the mask ("Masks follow their image exactly").
-"""
+"""Where masks lie, and what their files and batches say; how they follow their image is told in ``replay``."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..config import RegionConfig
-from ..errors import MaskError, one_line
+from ..errors import MaskError, UnreadableError, one_line, parsed
 from ..method.regions import RegionMask
-from ..runtime.rng import RandomState
-from .adapter import DatasetLayout, DomainMasks
+from ..saving.decoding import decoded_image
+from ..saving.stray_files import is_stray
+from .adapter import DomainMasks
 from .hookspecs import hookimpl
-from .patching import Patches
 
 BATCH_KEY = "roi_masks"
 MID_GREY = 127
@@ -34,9 +29,28 @@ MaskFiles = Mapping[str, Mapping[str, str | None]]
 
 @hookimpl(trylast=True)
 def roi_masks(path: Path, regions: Sequence[str]) -> dict[str, Path | None]:
-    """The default source of masks: sibling folders, ``trainA/x.png`` or ``.npy`` → ``trainA_tumor/x.png``."""
+    """The default source of masks: folders beside the images', ``trainA/x.png`` or ``.npy`` → ``trainA_tumor/x.png``;
+    with folders a patient below them, ``trainA/p01/x.png`` → ``trainA_tumor/p01/x.png``."""
+    return {region: _beside(path, region) for region in regions}
+
+
+_SPLIT = re.compile(r"(train|val|valid|validation|test)[ab]?", re.IGNORECASE)
+_LEVELS = 4
+"""How many folders above an image are looked at; more would be somebody else's."""
+
+
+def _beside(path: Path, region: str) -> Path:
+    above = [folder for folder in list(path.parents)[:_LEVELS] if folder.name]
+    top = next((place for place, folder in enumerate(above) if _SPLIT.fullmatch(folder.name)), None)
+    above = above[: top + 1] if top is not None else above
     name = path.with_suffix(".png").name if path.suffix.lower() == ".npy" else path.name
-    return {region: path.parent.with_name(f"{path.parent.name}_{region}") / name for region in regions}
+
+    def beside(folder: Path) -> Path:
+        return folder.with_name(f"{folder.name}_{region}") / path.relative_to(folder).with_name(name)
+
+    # Where none exists yet, the folder of the split: hosts take whatever lies below it for images.
+    asked = above[-1] if top is not None else path.parent
+    return next((beside(f) for f in above if f.with_name(f"{f.name}_{region}").is_dir()), beside(asked))
 
 
 Lookup = Callable[[Path, Sequence[str]], Mapping[str, Path | None]]
@@ -53,27 +67,37 @@ def find_masks(
         lookup: The hook ``roi_masks``.
 
     Raises:
-        MaskError: A mask is missing, and its region does not say ``missing = "skip"``.
+        MaskError: A mask is missing, and its region does not say ``missing = "skip"``; or the host lists masks, or
+            files of other programs, among its images.
     """
     names = [region.name for region in regions]
     found: dict[str, dict[str, str | None]] = {}
     for path in dict.fromkeys(paths):
+        _check_is_image(Path(path), names)
         files = lookup(Path(path), names)
         found[path] = {region.name: _existing(Path(path), region, files) for region in regions}
+    masks = {file for files_of_image in found.values() for file in files_of_image.values()}
+    both = next((path for path in found if path in masks), None)
+    if both is not None:
+        raise MaskError(
+            f"`dataset` must list images only; it lists {both!r}, which is a mask, and would train on it; move the "
+            f"masks out of the images' folder"
+        )
     return found
 
 
-def masked_dataset(layout: DatasetLayout, regions: Sequence[RegionConfig], lookup: Lookup) -> MaskedDataset:
-    """A host's data set with its masks, to be put in its place.
-
-    Raises:
-        MaskError: A mask is missing, or the data set carries masks of another session.
-    """
-    dataset = layout.loader.dataset
-    if isinstance(dataset, MaskedDataset):
-        raise MaskError("`dataset` must be the host's own; got one that serves another session; close that one first")
-    found = find_masks(layout.paths, regions, lookup)
-    return MaskedDataset(dataset, layout.image_modules, layout.domains, found, [region.name for region in regions])
+def _check_is_image(path: Path, regions: Sequence[str]) -> None:
+    if is_stray(path):
+        raise MaskError(
+            f"`dataset` must list images only; it lists {str(path)!r}, which a file browser or notebook has left; "
+            f"delete it, or the host trains on it"
+        )
+    for region in regions:
+        if any(folder.name.endswith(f"_{region}") for folder in list(path.parents)[:2]):
+            raise MaskError(
+                f"`dataset` must list images only; it lists {str(path)!r}, which lies in a folder of {region!r} masks; "
+                f"move that folder out of the images', e.g. from trainA/p01_{region} to trainA_{region}/p01"
+            )
 
 
 def _existing(image: Path, region: RegionConfig, files: Mapping[str, Path | None]) -> str | None:
@@ -91,54 +115,31 @@ def _existing(image: Path, region: RegionConfig, files: Mapping[str, Path | None
     )
 
 
-class _Opener:
-    """Stands in for ``PIL.Image`` in a host's namespace: opens images and notes their sizes, or opens their masks."""
+def read_mask(file: str, region: str, size: tuple[int, int] | None = None) -> Image.Image:
+    """A mask in one band of 8 bits: white inside, black outside, grey where it is soft.
 
-    def __init__(self, masks: MaskFiles, sizes: dict[str, tuple[int, int]], region: str | None) -> None:
-        self._masks = masks
-        self._sizes = sizes
-        self._region = region
-        self.opened: list[str] = []
+    The colour a mask is drawn in is no matter: the brightest of its bands counts. Neither are its bits.
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(Image, name)
-
-    def open(self, path: Any, *args: Any, **kwargs: Any) -> Any:
-        key = str(path)
-        if key not in self._masks:
-            return Image.open(path, *args, **kwargs)
-        self.opened.append(key)
-        if self._region is None:
-            image = Image.open(path, *args, **kwargs)
-            self._sizes[key] = image.size
-            return image
-        if key not in self._sizes:  # another image than the first time, which `MaskedDataset` reports
-            return Image.open(path, *args, **kwargs)
-        file = self._masks[key][self._region]
-        return Image.new("L", self._sizes[key], 0) if file is None else _mask(file, self._region, self._sizes[key])
-
-
-def _mask(file: str, region: str, size: tuple[int, int]) -> Image.Image:
-    """A mask of its image's size, white inside, in a mode that every host reads.
+    Args:
+        file: The mask.
+        region: Its region, for the message.
+        size: Its image's, which must be its own; ``None`` takes any.
 
     Raises:
         MaskError: The file is unreadable, of another size, or has values that would all count as outside.
     """
     try:
-        with Image.open(file) as unread:
-            unread.verify()  # a PNG's checksums, which Pillow leaves aside where it decodes the pixels
-        opened = Image.open(file)
-        opened.load()
-        mask: Image.Image = opened if opened.mode in ("L", "RGB") else opened.convert("L")
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = one_line(error)
+        opened = decoded_image(file)
+        mask: Image.Image = parsed(_one_band, opened)
+    except (OSError, UnreadableError) as error:
+        reason = error.line if isinstance(error, UnreadableError) else one_line(error)
         raise MaskError(f"`{region}` mask {file!r} must be a readable image: {reason}; write it anew") from error
-    if mask.size != size:
+    if size is not None and mask.size != size:
         raise MaskError(
             f"`{region}` mask {file!r} must be of its image's size {size} (width, height); "
             f"got {mask.size}; export both on one grid"
         )
-    largest = max(high for _, high in _extrema(mask))
+    largest: Any = mask.getextrema()[1]
     if 0 < largest <= MID_GREY:
         raise MaskError(
             f"`{region}` mask {file!r} must be above mid-grey ({MID_GREY}) inside; its largest value is {largest}, "
@@ -147,86 +148,17 @@ def _mask(file: str, region: str, size: tuple[int, int]) -> Image.Image:
     return mask
 
 
-def _extrema(image: Image.Image) -> tuple[tuple[int, int], ...]:
-    """Smallest and largest value of every band; Pillow drops the outer tuple where there is one band."""
-    found: Any = image.getextrema()
-    return tuple(found) if isinstance(found[0], tuple) else (found,)
-
-
-class MaskedDataset(Dataset[Any]):
-    """A host's data set whose samples carry their masks; picklable wherever the host's own is.
-
-    Args:
-        dataset: The host's.
-        image_modules: Names of the modules in whose namespace it opens images as ``Image.open``.
-        domains: Keys of a sample that hold images.
-        masks: Mask files by image file and region.
-        regions: The regions to read.
-    """
-
-    def __init__(
-        self,
-        dataset: Any,
-        image_modules: Sequence[str],
-        domains: Sequence[str],
-        masks: MaskFiles,
-        regions: Sequence[str],
-    ) -> None:
-        self.dataset = dataset
-        self._image_modules = tuple(image_modules)
-        self._domains = tuple(domains)
-        self._masks = masks
-        self._regions = tuple(regions)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "dataset":  # not yet set while unpickling
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __getitem__(self, index: Any) -> dict[str, Any]:
-        before, sizes = RandomState.now(), dict[str, tuple[int, int]]()
-        with self._opening(sizes, None) as opened:
-            sample = self.dataset[index]
-        after = RandomState.now()
-        masks: dict[str, dict[str, Tensor]] = {domain: {} for domain in self._domains}
-        try:
-            for region in self._regions:
-                before.restore()
-                with self._opening(sizes, region) as opened_again:
-                    replay = self.dataset[index]
-                self._check_replay(opened, opened_again)
-                for domain in self._domains:
-                    masks[domain][region] = replay[domain][:1] > 0
-        finally:
-            after.restore()
-        return {**sample, BATCH_KEY: masks}
-
-    def _check_replay(self, opened: list[str], opened_again: list[str]) -> None:
-        """Masks follow their image only where a sample read twice reads the same files twice."""
-        kind = type(self.dataset).__name__
-        if not opened:
-            raise MaskError(
-                f"`dataset` must open its image files for every sample, so that masks can follow; {kind} opened none "
-                f"of the files it lists; switch its cache off, or bring the masks in the batch (`batch_key`)"
-            )
-        if opened_again != opened:
-            raise MaskError(
-                f"`dataset` must read the same files again when Python's, NumPy's and torch's random states are put "
-                f"back; {kind} read {opened} and then {opened_again}; draw from one of these streams"
-            )
-
-    @contextmanager
-    def _opening(self, sizes: dict[str, tuple[int, int]], region: str | None) -> Iterator[list[str]]:
-        opener, patches = _Opener(self._masks, sizes, region), Patches()
-        try:
-            for name in self._image_modules:
-                patches.set(importlib.import_module(name), "Image", opener)
-            yield opener.opened
-        finally:
-            patches.undo()
+def _one_band(mask: Image.Image) -> Image.Image:
+    """The brightest band of a mask file, whatever its mode; transparency is none."""
+    if mask.mode in ("I", "F") or mask.mode.startswith("I;16"):
+        values = np.asarray(mask, dtype=np.float64)
+        largest = float(values.max(initial=0.0))
+        factor = 255.0 / 65535.0 if largest > 255.0 else 255.0 if mask.mode == "F" and largest <= 1.0 else 1.0
+        return Image.fromarray(np.clip(np.rint(values * factor), 0, 255).astype(np.uint8))
+    if mask.mode in ("L", "1", "LA"):
+        return mask.convert("L")
+    red, green, blue = mask.convert("RGB").split()
+    return ImageChops.lighter(ImageChops.lighter(red, green), blue)
 
 
 def masks_in_batch(

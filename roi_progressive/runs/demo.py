@@ -20,7 +20,9 @@ from ..data.phantom import make_phantom
 from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
 from ..runtime.parallel import Report, run_parallel
+from ..saving.locks import only_writer
 from ..saving.whole_files import make_folder, require_new_or_empty
+from ..saving.written import check_foreign, recorded
 from . import demo_report
 from .evaluate import evaluate_run
 from .options import TrainOptions
@@ -155,29 +157,34 @@ def run_demo(
     if weights_dir is not None and not Path(weights_dir).is_dir():  # found now, not after the training
         raise DataError(f"`weights` must be a folder; {str(weights_dir)!r} is not one; give one, or leave it out")
     progress = report or (lambda share, text: None)
-    make_folder(folder)
-    started = time.monotonic()
-    progress(0.0, "making the phantom")
-    make_phantom(
-        folder / "data",
-        n_train=n_train,
-        n_test=n_test,
-        slices_per_patient=slices_per_patient,
-        seed=seed,
-        force=force,
-    )
-    arms = [_Arm(name, folder / "data", folder / name, seed, epochs, device) for name in ARMS]
-    _train_all(arms, processes, progress)
-    progress(0.95, "evaluating")
-    scores: dict[str, RunScores] = {}
-    for arm in arms:
-        references = ("constant_fill", "copy_source") if arm.name == "plain" else ()
-        scores[arm.name] = evaluate_run(
-            arm.out, region=REGION, references=references, weights_dir=weights_dir, device=device
-        )
-    progress(0.99, "drawing")
-    minutes = (time.monotonic() - started) / 60
-    return demo_report.write(folder, scores, seed=seed, epochs=epochs, minutes=minutes)
+    files = [folder / name for name in demo_report.FILES]
+    check_foreign(folder, files)
+    with only_writer(folder):
+        require_new_or_empty(folder, force=force, remedy="use --force")
+        make_folder(folder)
+        with recorded(folder, *files):
+            started = time.monotonic()
+            progress(0.0, "making the phantom")
+            make_phantom(
+                folder / "data",
+                n_train=n_train,
+                n_test=n_test,
+                slices_per_patient=slices_per_patient,
+                seed=seed,
+                force=force,
+            )
+            arms = [_Arm(name, folder / "data", folder / name, seed, epochs, device) for name in ARMS]
+            _train_all(arms, processes, progress)
+            progress(0.95, "evaluating")
+            scores: dict[str, RunScores] = {}
+            for arm in arms:
+                references = ("constant_fill", "copy_source") if arm.name == "plain" else ()
+                scores[arm.name] = evaluate_run(
+                    arm.out, region=REGION, references=references, weights_dir=weights_dir, device=device
+                )
+            progress(0.99, "drawing")
+            minutes = (time.monotonic() - started) / 60
+            return demo_report.write(folder, scores, seed=seed, epochs=epochs, minutes=minutes)
 
 
 def _train_all(arms: Sequence[_Arm], processes: int, progress: Callable[[float, str], None]) -> None:

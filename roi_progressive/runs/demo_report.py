@@ -21,6 +21,7 @@ from .scores import RunScores
 
 REGION = "tumor"
 REFERENCES = ("constant_fill", "copy_source")
+FILES = ("metrics.json", "figure.png", "curves.png", "report.md")
 
 
 def write(folder: Path, scores: Mapping[str, RunScores], *, seed: int, epochs: int, minutes: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,24 @@ from .. import setting_checks as check
 from ..errors import ConfigError, DataError, MaskError
 from ..evaluation.aggregation import aggregate
 from ..evaluation.file_pairs import FilePairs, pairs_from_files
-from ..evaluation.image_files import WHITE_16_BIT
 from ..evaluation.intervals import DIFFERENCE, paired_difference, with_intervals
 from ..evaluation.networks import load_inception, load_lpips
-from ..evaluation.pairs import FolderPairs, ImagePair, pairs_from_folders, require_folders, with_sigma
+from ..evaluation.pairs import (
+    FolderPairs,
+    ImagePair,
+    pairs_from_folders,
+    read_domains,
+    require_folders,
+    with_sigma,
+)
 from ..evaluation.references import constant_fill, copy_source, mean_image
 from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score
 from ..plugins.manager import Plugins
 from ..runtime.devices import choose_device
-from ..saving.names import DIRECTIONS
-from ..saving.records import ChangedRecordError, check_files, read_json
+from ..saving.locks import only_writer
+from ..saving.names import CT_AND_MR, DIRECTIONS
+from ..saving.records import entry, fault_of, of_kind, read_json
+from ..saving.written import check_files
 from .folder import Run
 from .scores import RunScores
 from .train import Report
@@ -29,6 +38,7 @@ from .translate import translate
 PATIENTS_UNKNOWN = (
     "Neither a manifest nor the names tell patients: every image counts as one, and intervals may be too narrow."
 )
+ONLY_IMAGES = "No masks were given: whole images alone were scored."
 ORGAN = "liver"
 REFERENCES = ("constant_fill", "copy_source", "mean_image")
 
@@ -51,7 +61,8 @@ def evaluate_run(
 
     Args:
         run: A run, or its folder.
-        region: The region of interest; the innermost one of the data by default.
+        region: The region of interest; the innermost one of the data by default. Of data without regions, whole images
+            are scored.
         split: ``test`` or ``val``; its images must be paired.
         references: Which references to score too.
         uncertainty: Score the predicted sigma of the run too.
@@ -75,25 +86,34 @@ def evaluate_run(
         )
     if weights_dir is not None and not Path(weights_dir).is_dir():
         raise DataError(f"`weights` must be a folder; {str(weights_dir)!r} is not one; give one, or leave it out")
-    chosen = region or default_region(root)
+    domains, chosen = read_domains(root), region or default_region(root)
+    if chosen is None:
+        references = [name for name in references if name != "constant_fill"]
     # Mistakes in the data come to light before anything is translated.
     organ = ORGAN if chosen == "tumor" and ORGAN in regions_of(root) else None
     sources = {d: _sources(root, split, d, chosen, organ) for d in DIRECTIONS}
+    arms = {name: [_reference(name, pairs, root, chosen) for pairs in sources.values()] for name in references}
+    first_of_arms = (itertools.islice(arm, 1) for of_arm in arms.values() for arm in of_arm)
+    for _ in itertools.chain(*sources.values(), *first_of_arms):  # read, and looked at
+        pass
     place = str(choose_device(device))
     lpips, inception = load_lpips(weights_dir, place), load_inception(weights_dir, device=place)
-    images = translate(opened, split, device=device, report=report)
-    pairs = {d: pairs_from_folders(root, split, d, images[d], chosen, organ) for d in DIRECTIONS}
-    shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
-    if uncertainty:
-        maps = {d: opened.sigma(split, d) for d in DIRECTIONS}
-        shown["model"] = [with_sigma(of_direction, maps) for of_direction in pairs.values()]
-    for name in references:
-        shown[name] = [_reference(name, of_direction, root, chosen) for of_direction in sources.values()]
-    extra = _extra_columns(Plugins(plugins))
-    slices = {
-        arm: [scored for p in of_arm for scored in score(p, lpips, inception, extra)] for arm, of_arm in shown.items()
-    }
-    return RunScores({arm: aggregate(scored) for arm, scored in slices.items()}, slices, images, chosen)
+    with only_writer(opened.folder):  # until all was scored: nobody else makes the images anew
+        images = translate(opened, split, device=device, report=report)
+        pairs = {d: pairs_from_folders(root, split, d, images[d], chosen, organ) for d in DIRECTIONS}
+        shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
+        if uncertainty:
+            maps = {d: opened.sigma(split, d) for d in DIRECTIONS}
+            shown["model"] = [with_sigma(of_direction, maps) for of_direction in pairs.values()]
+        for name in references:
+            shown[name] = [_reference(name, of_direction, root, chosen) for of_direction in sources.values()]
+        extra = _extra_columns(Plugins(plugins))
+        slices = {
+            arm: [scored for p in of_arm for scored in score(p, lpips, inception, extra)]
+            for arm, of_arm in shown.items()
+        }
+    results = {arm: aggregate(scored) for arm, scored in slices.items()}
+    return RunScores(results, slices, images, chosen, (), domains)
 
 
 def _extra_columns(manager: Plugins) -> Callable[[ImagePair], dict[str, Any]]:
@@ -106,14 +126,15 @@ def _extra_columns(manager: Plugins) -> Callable[[ImagePair], dict[str, Any]]:
 def evaluate_folders(
     real: Sequence[str | Path],
     fake: Sequence[str | Path],
-    masks: Sequence[str | Path],
+    masks: Sequence[str | Path] | None,
     *,
     directions: Sequence[str] = ("A2B",),
     manifest: str | Path | None = None,
     organs: Sequence[str | Path] | None = None,
     sigma: Sequence[str | Path] | None = None,
     region: str = "region",
-    white: float = WHITE_16_BIT,
+    white: float | None = None,
+    array_range: tuple[float, float] | None = None,
     weights_dir: str | Path | None = None,
     device: str = "auto",
     plugins: Iterable[Any] = (),
@@ -124,13 +145,14 @@ def evaluate_folders(
     Args:
         real: The folder of true images, one for each direction.
         fake: The folder of generated ones, likewise.
-        masks: The folder of masks, likewise.
+        masks: The folder of masks, likewise; ``None`` scores whole images alone.
         directions: What the folders are, ``A2B`` or ``B2A``.
-        manifest: Tells patients, phases and HU.
+        manifest: Tells patients, phases, HU, and what the domains are called.
         organs: The folder of masks of what the region lies in, likewise, for the lesion audit.
         sigma: The folder of predicted standard deviations in grey levels, likewise, where there are any.
         region: The name of what the masks show, for the table's legend.
-        white: The value of 16-bit files that stands for 255.
+        white: The value of 16-bit files that stands for 255; ``None`` takes 65535, where the files use that range.
+        array_range: The values of floating-point arrays that stand for 0 and 255; ``None`` takes -1 and 1, likewise.
         weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
         device: Where LPIPS, FID and KID are computed: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         plugins: Plugins that add columns (hook ``roi_metrics``), besides those installed.
@@ -146,15 +168,18 @@ def evaluate_folders(
         MaskError: A mask cannot be used.
         PluginError: A plugin's column has a name that is taken.
     """
-    given = {"real": len(real), "fake": len(fake), "masks": len(masks), "direction": len(directions)}
+    given = {"real": len(real), "fake": len(fake), "direction": len(directions)}
+    given |= {} if masks is None else {"masks": len(masks)}
     given |= {name: len(more) for name, more in (("organs", organs), ("sigma", sigma)) if more is not None}
     if len(set(given.values())) != 1 or len(set(directions)) != len(directions):
         counts = ", ".join(f"{count} for --{name}" for name, count in given.items())
         raise ConfigError(f"`direction` must come once for each of the folders, each another; got {counts}; match them")
-    around: Sequence[str | Path | None] = [None] * len(directions) if organs is None else organs
+    nowhere: Sequence[str | Path | None] = [None] * len(directions)
+    folders = zip(real, fake, masks or nowhere, organs or nowhere, directions, strict=True)
+    scale = {"white": white, "array_range": array_range}
     pairs = [
-        pairs_from_files(*folders, organs=organ, direction=direction, manifest=manifest, white=white)
-        for *folders, organ, direction in zip(real, fake, masks, around, directions, strict=True)
+        pairs_from_files(*of_direction, organs=organ, direction=direction, manifest=manifest, **scale)  # type: ignore[arg-type]
+        for *of_direction, organ, direction in folders
     ]
     for folder in (*fake, *(sigma or ())):  # what a run wrote carries checksums
         check_files(Path(folder))
@@ -167,8 +192,12 @@ def evaluate_folders(
         every = with_sigma(every, maps)
     slices = score(every, lpips, inception, _extra_columns(Plugins(plugins)))
     images = {direction: Path(folder) for direction, folder in zip(directions, fake, strict=True)}
-    notes = (PATIENTS_UNKNOWN,) if any(of_direction.patients_unknown for of_direction in pairs) else ()
-    return RunScores({"generated": aggregate(slices)}, {"generated": slices}, images, region, notes)
+    notes = [PATIENTS_UNKNOWN] if any(of_direction.patients_unknown for of_direction in pairs) else []
+    notes += [ONLY_IMAGES] if masks is None else []
+    notes += dict.fromkeys(note for of_direction in pairs for note in of_direction.notes)
+    domains = CT_AND_MR if manifest is None else read_domains(Path(manifest))
+    of = None if masks is None else region
+    return RunScores({"generated": aggregate(slices)}, {"generated": slices}, images, of, tuple(notes), domains)
 
 
 def _reported(pairs: Sequence[FilePairs], report: Report | None) -> Iterator[ImagePair]:
@@ -201,7 +230,7 @@ def with_certainty(scores: RunScores, compared_with: Sequence[SliceScores] | Non
     return replace(scores, results=results)
 
 
-def _sources(root: Path, split: str, direction: str, region: str, organ: str | None) -> FolderPairs:
+def _sources(root: Path, split: str, direction: str, region: str | None, organ: str | None) -> FolderPairs:
     try:
         return pairs_from_folders(root, split, direction, None, region, organ)
     except MaskError as error:
@@ -213,24 +242,29 @@ def regions_of(root: Path) -> list[str]:
     """The regions that a data set names in its manifest or, without one, has mask folders of.
 
     Raises:
-        DataError: The manifest is not as it was written.
+        DataError: The manifest cannot be read, or is not as it was written.
     """
+    manifest = root / "manifest.json"
     try:
-        return [str(name) for name in read_json(root / "manifest.json")["regions"]]
-    except ChangedRecordError as error:
-        raise DataError(f"{root / 'manifest.json'} must be a data set's manifest; {error}") from error
-    except (OSError, ValueError, KeyError, TypeError):
-        folders = [path.name for split in ("train", "test") for path in root.glob(f"{split}A_*") if path.is_dir()]
-        return sorted({name.partition("A_")[2] for name in folders})
+        described = of_kind(read_json(manifest), "its content", dict) if manifest.exists() else {}
+        if "regions" in described:
+            return [str(name) for name in entry(described, "regions", list)]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{manifest} must be a data set's manifest; {fault_of(error)}; prepare it anew") from error
+    # The manifest of another program, or none.
+    folders = [path.name for split in ("train", "test") for path in root.glob(f"{split}A_*") if path.is_dir()]
+    return sorted({name.partition("A_")[2] for name in folders})
 
 
-def default_region(root: Path) -> str:
-    """``tumor`` where the data have it, otherwise the last region their manifest names.
+def default_region(root: Path) -> str | None:
+    """``tumor`` where the data have it, otherwise the last region their manifest names; ``None`` where it names none.
 
     Raises:
-        DataError: The data have no region, or their manifest is not as it was written.
+        DataError: The data have no region although no manifest says so, or their manifest is not as it was written.
     """
     regions = regions_of(root)
+    if not regions and _says_no_regions(root):
+        return None
     if not regions:
         raise DataError(
             f"`data` must have a region; {str(root)!r} has no mask folder such as trainA_tumor; "
@@ -239,7 +273,14 @@ def default_region(root: Path) -> str:
     return "tumor" if "tumor" in regions else regions[-1]
 
 
-def _reference(name: str, pairs: FolderPairs, root: Path, region: str) -> Iterable[ImagePair]:
+def _says_no_regions(root: Path) -> bool:
+    try:
+        return bool(read_json(root / "manifest.json")["regions"] == [])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _reference(name: str, pairs: FolderPairs, root: Path, region: str | None) -> Iterable[ImagePair]:
     if name == "copy_source":
         return copy_source(pairs)
-    return mean_image(pairs, root) if name == "mean_image" else constant_fill(pairs, root, region)
+    return constant_fill(pairs, root, region) if name == "constant_fill" and region else mean_image(pairs, root)

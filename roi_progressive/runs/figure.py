@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +13,17 @@ from ..evaluation.aggregation import phase_order
 from ..evaluation.figures import ComparisonRow, comparison_figure, slice_to_show
 from ..evaluation.image_files import read_sigma
 from ..evaluation.metrics import TPSNR
-from ..evaluation.pairs import FolderPairs, pairs_from_folders
+from ..evaluation.pairs import FolderPairs, pairs_from_folders, read_domains
 from ..evaluation.scoring import SliceScores
 from ..evaluation.similarity import region_psnr
-from ..saving.names import CT_AND_MR, DIRECTIONS, source_of, target_of
-from ..saving.records import check_files
+from ..saving.locks import only_writer
+from ..saving.names import DIRECTIONS, Domains, source_of, target_of
 from ..saving.whole_files import make_folder
+from ..saving.written import check_files, check_foreign, made_by, recorded, written_names
 from .evaluate import default_region
 from .folder import Run
 from .train import Report
-from .translate import translate
+from .translate import origin_of, translate
 
 FORMATS = ("png", "pdf")
 
@@ -35,11 +36,13 @@ class RunFigure:
         direction: ``A2B`` or ``B2A``.
         files: The same figure as PNG and as PDF.
         rows: What each row shows, one line a row.
+        title: The direction by the names of its domains.
     """
 
     direction: str
     files: tuple[Path, ...]
     rows: tuple[str, ...]
+    title: str
 
 
 def draw_run(
@@ -92,20 +95,44 @@ def draw_run(
     if out is not None and not force:
         _require_absent([file for of_direction in files.values() for file in of_direction])
     chosen_region = region or default_region(root)
+    if chosen_region is None:
+        raise DataError(
+            f"`data` must have a region to box and enlarge; {str(root)!r} has none; look at the images that "
+            f"`roi-progressive evaluate` leaves in {str(opened.folder / split)!r}"
+        )
     for direction in directions:  # mistakes come to light before anything is translated
         _require_region(pairs_from_folders(root, split, direction, None, chosen_region), patient, chosen_region)
-    make_folder(target)
-    images = _images(opened, split, device, report)
-    for folder in (*images.values(), *(opened.sigma(split, direction) for direction in directions if sigma)):
+    every_file = [file for of_direction in files.values() for file in of_direction]
+    check_foreign(target, every_file)
+    with only_writer(target), only_writer(opened.folder):
+        make_folder(target)
+        with recorded(target, *every_file):
+            return _drawn(opened, files, chosen_region, split, patient, sigma, error, device, report)
+
+
+def _drawn(
+    opened: Run,
+    files: Mapping[str, tuple[Path, ...]],
+    region: str,
+    split: str,
+    patient: str | None,
+    sigma: bool,
+    error: bool,
+    device: str,
+    report: Report | None,
+) -> list[RunFigure]:
+    images, domains = _images(opened, split, sigma, device, report), read_domains(opened.data)
+    for folder in (*images.values(), *(opened.sigma(split, direction) for direction in files if sigma)):
         check_files(folder)
     drawn = []
-    for direction in directions:
-        pairs = pairs_from_folders(root, split, direction, images[direction], chosen_region)
+    for direction in files:
+        pairs = pairs_from_folders(opened.data, split, direction, images[direction], region)
         chosen = _slices_to_show(pairs, patient)
         sigma_dir = opened.sigma(split, direction) if sigma else None
-        rows = [_row(pairs, scored, sigma_dir, error) for scored in chosen]
-        comparison_figure(rows, *files[direction], inset=True)
-        drawn.append(RunFigure(direction, files[direction], tuple(_row_text(scored, patient) for scored in chosen)))
+        rows = [_row(pairs, scored, sigma_dir, error, domains) for scored in chosen]
+        comparison_figure(rows, *files[direction], inset=True, domains=domains)
+        texts = tuple(_row_text(scored, patient) for scored in chosen)
+        drawn.append(RunFigure(direction, files[direction], texts, domains.title(direction)))
     return drawn
 
 
@@ -115,21 +142,20 @@ def _require_absent(files: Sequence[Path]) -> None:
         raise DataError(f"`out` must not hold the figures yet; {str(present)!r} exists; choose another, or use --force")
 
 
-def _images(run: Run, split: str, device: str, report: Report | None) -> dict[str, Path]:
-    """The generated images by direction, those of an earlier translation by the same networks where all are there."""
+def _images(run: Run, split: str, sigma: bool, device: str, report: Report | None) -> dict[str, Path]:
+    """The generated images by direction, those of an earlier translation of the same files by the same networks."""
     found = {direction: run.images(split, direction) for direction in DIRECTIONS}
-    saved = run.saved_at()
-    current = all(
-        images.is_dir()
-        and images.stat().st_mtime >= saved
-        and _stems(run.data / f"{split}{direction[0]}") <= _stems(images)
-        for direction, images in found.items()
-    )
+    folders = [*found.values(), *(run.sigma(split, direction) for direction in DIRECTIONS if sigma)]
+    try:
+        origin = origin_of(run, split, run.epoch)
+    except OSError:  # a network that is missing is found, and told, where it is loaded
+        return translate(run, split, device=device, report=report)
+    current = all(made_by(folder) == origin and _complete(folder) for folder in folders)
     return found if current else translate(run, split, device=device, report=report)
 
 
-def _stems(folder: Path) -> set[str]:
-    return {path.stem for path in folder.iterdir()} if folder.is_dir() else set()
+def _complete(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in written_names(folder) or ())
 
 
 def _require_region(pairs: FolderPairs, patient: str | None, region: str) -> None:
@@ -165,9 +191,11 @@ def _slices_to_show(pairs: FolderPairs, patient: str | None) -> list[SliceScores
     return [slice_to_show(of_phase[phase], patient) for phase in sorted(phases, key=phase_order)]
 
 
-def _row(pairs: FolderPairs, shown: SliceScores, sigma_dir: Path | None, error: bool) -> ComparisonRow:
+def _row(
+    pairs: FolderPairs, shown: SliceScores, sigma_dir: Path | None, error: bool, domains: Domains
+) -> ComparisonRow:
     pair = pairs[shown["name"]]
-    source, target = (CT_AND_MR.name(domain_of(pair.direction)) for domain_of in (source_of, target_of))
+    source, target = (domains.name(domain_of(pair.direction)) for domain_of in (source_of, target_of))
     assert pair.source is not None
     panels = {f"real {source}": pair.source, f"generated {target}": pair.fake, f"real {target}": pair.real}
     maps = {}

@@ -3,13 +3,14 @@
 ``run.json`` (what was asked for), ``networks/`` (the host's checkpoints, ours beside them, and ``latest.json``, which
 says whose they are), ``history.jsonl`` (one line an epoch), ``samples/`` (pictures while it trains) and, once
 translated, ``<split>/A2B/``, ``<split>/B2A/`` with the generated images and ``<split>/A2B_sigma/``, ... with
-uncertainty maps. Whatever a command reads back carries a checksum.
+uncertainty maps. Whatever a command reads back carries a checksum, and ``written.json`` in each folder says what in it
+is ours.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,33 @@ from PIL import Image
 from torch import Tensor
 
 from ..config import Config
-from ..errors import CheckpointError, DataError
+from ..errors import CheckpointError, DataError, DivergenceError
 from ..host import HostOptions
+from ..runtime.finite import finite
 from ..saving.names import DIRECTIONS, SPLITS
-from ..saving.records import fault_of, read_json, read_json_lines, to_json, write_json
+from ..saving.records import (
+    NUMBER,
+    EntryError,
+    append_json,
+    entry,
+    fault_of,
+    of_kind,
+    read_json,
+    read_json_lines,
+    to_json,
+    write_json,
+)
 from ..saving.whole_files import write_text, writing, written_whole
+from ..saving.written import (
+    check_foreign,
+    put_away_leftovers,
+    recorded,
+    remove_half_written,
+    remove_written,
+    written_names,
+)
 from .options import TrainOptions
 
-_HALF_WRITTEN = re.compile(r"\.?.+\.(pth|json|jsonl|png)\.\d+\.tmp")
 _NETWORKS = re.compile(r"(\d+)_(net_[GD]_[AB]|average_G_[AB]|roi_progressive|optimizers)\.pth")
 
 
@@ -83,10 +103,6 @@ class Run:
         """The epoch after which it is finished."""
         return self.options.epochs + self.options.decay_epochs
 
-    def saved_at(self) -> float:
-        """When its networks were saved, in seconds since the epoch of the system's clock."""
-        return _pointer(self.folder).stat().st_mtime
-
     def images(self, split: str, direction: str) -> Path:
         """The folder of what its networks made of a split in a direction."""
         return self.folder / split / direction
@@ -121,7 +137,8 @@ def write_description(
     """
     described = {"data": str(data), "options": asdict(options), "config": config.to_mapping()}
     devices = [{"from_epoch": 1, "device": device}]
-    write_json(folder / "run.json", {"format": 1, "size_px": list(size_px), **described, "devices": devices})
+    with recorded(folder, folder / "run.json"):
+        write_json(folder / "run.json", {"format": 1, "size_px": list(size_px), **described, "devices": devices})
 
 
 def add_device(folder: Path, from_epoch: int, device: str) -> None:
@@ -132,13 +149,14 @@ def add_device(folder: Path, from_epoch: int, device: str) -> None:
     """
     path = folder / "run.json"
     try:
-        described = read_json(path)
-        devices = [entry for entry in described.get("devices", []) if entry["from_epoch"] < from_epoch]
-        if not devices or devices[-1]["device"] != device:
+        described = of_kind(read_json(path), "its content", dict)
+        known = entry({"devices": [], **described}, "devices", list)
+        devices = [found for found in known if entry(found, "from_epoch", int) < from_epoch]
+        if not devices or entry(devices[-1], "device", str) != device:
             devices.append({"from_epoch": from_epoch, "device": device})
         if devices != described.get("devices"):
             write_json(path, {**described, "devices": devices})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise _unusable_description(path, error) from error
 
 
@@ -150,9 +168,10 @@ def _read_description(folder: Path) -> tuple[Path, TrainOptions, Config]:
     try:
         described = read_json(path)
         known = {field.name for field in fields(TrainOptions)}
-        options = TrainOptions(**{key: value for key, value in described["options"].items() if key in known})
-        return Path(described["data"]), options, Config.from_mapping(described["config"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        chosen = entry(described, "options", dict)
+        options = TrainOptions(**{key: value for key, value in chosen.items() if key in known})
+        return Path(entry(described, "data", str)), options, Config.from_mapping(entry(described, "config", dict))
+    except (OSError, ValueError) as error:
         raise _unusable_description(path, error) from error
 
 
@@ -177,7 +196,8 @@ def point_at(folder: Path, epoch: int) -> None:
     Raises:
         DataError: It cannot be written.
     """
-    write_json(_pointer(folder), {"epoch": epoch})
+    with recorded(folder, _pointer(folder)):
+        write_json(_pointer(folder), {"epoch": epoch})
 
 
 def saved_epoch(folder: Path) -> int | None:
@@ -188,13 +208,11 @@ def saved_epoch(folder: Path) -> int | None:
     """
     path = _pointer(folder)
     try:
-        epoch = read_json(path)["epoch"]
-        if not isinstance(epoch, int) or isinstance(epoch, bool):
-            raise TypeError(f"the epoch is {epoch!r}")
+        epoch: int = entry(read_json(path), "epoch", int)
         return epoch
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"`run` must hold a saved epoch; {str(path)!r}, which names it, is damaged: "
             f'{fault_of(error)}; take another copy of it, or write {{"epoch": N}} into it, where N is the epoch in '
@@ -219,6 +237,16 @@ def history_file(folder: Path) -> Path:
     return folder / "history.jsonl"
 
 
+def add_to_history(folder: Path, epoch: int, stage: int, losses: Mapping[str, float | None]) -> None:
+    """Write down an epoch that is done.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    with recorded(folder, history_file(folder)):
+        append_json(history_file(folder), {"epoch": epoch, "stage": stage, "losses": dict(losses)})
+
+
 def history(run: str | Path) -> list[dict[str, Any]]:
     """The epochs of a run: number, stage, and mean losses by name; a line that was cut off is left out.
 
@@ -227,9 +255,17 @@ def history(run: str | Path) -> list[dict[str, Any]]:
     """
     path = history_file(Path(run))
     lines = read_json_lines(path) if path.is_file() else []
-    for line in lines:
-        if not isinstance(line, dict) or not isinstance(line.get("epoch"), int):
-            raise DataError(f"`run` must hold what was written; {str(path)!r} has a line that is no epoch's: {line!r}")
+    try:
+        for line in lines:
+            entry(line, "epoch", int)
+            entry(line, "stage", int)
+            for name, loss in entry(line, "losses", dict).items():
+                of_kind(loss, f"the loss {name!r}", *NUMBER, type(None))
+    except EntryError as error:
+        raise DataError(
+            f"`run` must hold what was written; {str(path)!r} has a line that is no epoch's: {error}; take another "
+            f"copy of it"
+        ) from error
     return lines
 
 
@@ -252,27 +288,44 @@ def truncate_history(folder: Path, epoch: int) -> None:
 # -- what is left of others --------------------------------------------------------------------------------------------
 
 
+def check_place(folder: Path) -> None:
+    """Check that a new run in a folder would take the places of none but our own files.
+
+    Raises:
+        DataError: There is another file of such a name.
+    """
+    ours = [folder / "run.json", history_file(folder), _pointer(folder)]
+    ours += [path for path in folder.glob("networks/*") if _NETWORKS.fullmatch(path.name)]
+    check_foreign(folder, [*ours, *folder.glob("samples/epoch_*.png")])
+
+
 def remove_leftovers(folder: Path, epoch: int | None) -> None:
-    """Remove what a killed process could not: half-written files, and networks of other epochs than the saved one."""
-    for path in [*folder.glob("*"), *folder.glob("networks/*"), *folder.glob("samples/*")]:
-        of_epoch = _NETWORKS.fullmatch(path.name) if path.parent.name == "networks" else None
-        if _HALF_WRITTEN.fullmatch(path.name) or (of_epoch and int(of_epoch[1]) != epoch):
-            path.unlink(missing_ok=True)
+    """Remove what a killed process could not: half-written files, and networks of other epochs than the saved one.
+
+    Raises:
+        DataError: The record of what we wrote is damaged, or cannot be written.
+    """
+    remove_half_written(folder)
+    found = ((name, _NETWORKS.fullmatch(Path(name).name)) for name in written_names(folder) or ())
+    remove_written(folder, [name for name, of_epoch in found if of_epoch and int(of_epoch[1]) != epoch])
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier run left, and nothing else; its pointer to its networks first."""
-    _pointer(folder).unlink(missing_ok=True)
-    remove_leftovers(folder, None)
-    for pattern in ("run.json", "history.jsonl", "networks/*.pth", "samples/epoch_*.png"):
-        for path in folder.glob(pattern):
-            path.unlink()
+    """Remove what an earlier run left, by its records, and nothing else; its pointer to its networks first.
+
+    Raises:
+        DataError: A record of what we wrote is damaged.
+    """
+    remove_written(folder, [_pointer(folder).relative_to(folder).as_posix()])
     for split in SPLITS:
         for direction in DIRECTIONS:
             for name in (direction, f"{direction}_sigma"):
-                shutil.rmtree(folder / split / name, ignore_errors=True)
-        for name in ("table.md", "table.csv", "table.tex", "metrics.json", "reliability.png", "reliability.pdf"):
-            (folder / split / name).unlink(missing_ok=True)
+                put_away_leftovers(folder / split / name)
+                remove_written(folder / split / name)
+        remove_half_written(folder / split)
+        remove_written(folder / split)
+    remove_half_written(folder)
+    remove_written(folder)
 
 
 # -- images ------------------------------------------------------------------------------------------------------------
@@ -283,10 +336,25 @@ def write_image(path: Path, image: Tensor) -> None:
 
     Raises:
         DataError: It cannot be written.
+        DivergenceError: A number of it is infinite or NaN.
     """
+    require_finite(image, path.name)
     with writing(path), written_whole(path) as (aside,), open(aside, "wb") as file:
         if path.suffix == ".npy":
             np.save(file, image[0].clamp(-1, 1).float().cpu().numpy())
         else:
             grey = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
             Image.fromarray(grey).save(file, format="PNG")
+
+
+def require_finite(image: Tensor, name: str) -> None:
+    """Check an image before anybody sees it: of a NaN a file of grey levels would make black.
+
+    Raises:
+        DivergenceError: A number of it is infinite or NaN.
+    """
+    if not bool(finite([image])):
+        raise DivergenceError(
+            f"`run` must make images of finite numbers; those of {name} are infinite or NaN: the training diverged; "
+            f"train anew with a lower --learning-rate"
+        )

@@ -14,8 +14,9 @@ from ..runtime.devices import check_device_name, check_precision
 _WHOLE = {
     **dict.fromkeys(("channels", "discriminator_channels", "batch_size", "save_every_epochs"), (1, 2**16)),
     **dict.fromkeys(("depth", "discriminator_layers"), (1, 8)),  # 8 halvings leave one pixel of 256
-    **dict.fromkeys(("epochs", "decay_epochs", "workers"), (0, 10**6)),
-    "seed": (0, 2**63 - 1),
+    **dict.fromkeys(("epochs", "decay_epochs"), (0, check.MOST_EPOCHS)),
+    "workers": (0, 1024),
+    "seed": (0, check.MOST),
 }
 
 

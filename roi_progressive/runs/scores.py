@@ -18,8 +18,10 @@ from ..evaluation.figures import reliability_figure
 from ..evaluation.metrics import LESION_COUNTS
 from ..evaluation.scoring import LABELS, SliceScores
 from ..evaluation.table import render_csv, render_latex, render_markdown
-from ..saving.records import fault_of, read_json, write_json
+from ..saving.names import CT_AND_MR, DOMAINS, Domains
+from ..saving.records import NUMBER, entry, fault_of, of_kind, read_json, write_json
 from ..saving.whole_files import write_text
+from ..saving.written import recorded, remove_written
 
 IDENTICAL = "identical pixels"
 RELIABILITY_FILES = ("reliability.png", "reliability.pdf")
@@ -34,15 +36,17 @@ class RunScores:
         results: The rows of the table by arm; the evaluated arm comes first.
         slices: One entry for each slice and direction, by arm, of the arms that were scored here.
         images: The folder of generated images by direction.
-        region: The region of interest.
+        region: The region of interest; ``None`` where whole images alone were scored.
         notes: Remarks that stand below the table.
+        domains: What the domains are called.
     """
 
     results: Mapping[str, Results]
     slices: Mapping[str, Sequence[SliceScores]]
     images: Mapping[str, Path]
-    region: str
+    region: str | None
     notes: tuple[str, ...] = ()
+    domains: Domains = CT_AND_MR
 
 
 def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
@@ -50,7 +54,8 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
 
     ``metrics.json`` holds ``region``; ``notes``; ``rows``, as in the table, each with ``arm, direction, phase``, its
     values and counts, ``intervals`` and ``reasons``; ``slices``, those of the first arm; and ``reference_slices`` by
-    arm. Where sigma was scored it holds ``reliability`` too: by direction, and ``image`` or the region, the points of
+    arm. Domains that are not CT and MR are named by ``domains``. Where sigma was scored it holds ``reliability`` too:
+    by direction, and ``image`` or the region, the points of
     :func:`~roi_progressive.evaluation.calibration.reliability`; they are drawn as ``reliability.png`` and ``.pdf``.
 
     Returns:
@@ -59,10 +64,25 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
     Raises:
         DataError: A file cannot be written.
     """
-    files = tuple(Path(folder) / name for name in FILES)
-    write_text(files[0], render_markdown(scores.results, scores.region, scores.notes))
-    write_text(files[1], render_csv(scores.results))
-    write_text(files[2], render_latex(scores.results, scores.region, scores.notes))
+    place = Path(folder)
+    files = tuple(place / name for name in FILES)
+    pictures = tuple(place / name for name in RELIABILITY_FILES)
+    first = next(iter(scores.slices))
+    curves = _reliability(scores.slices[first], scores.region)
+    with recorded(place, *files, *(pictures if curves else ())):
+        _write_tables(files, scores, curves)
+        if curves:
+            reliability_figure(curves, *pictures, domains=scores.domains)
+    if curves:
+        return files + pictures
+    remove_written(place, RELIABILITY_FILES)  # an earlier evaluation's
+    return files
+
+
+def _write_tables(files: Sequence[Path], scores: RunScores, curves: Mapping[str, Any]) -> None:
+    write_text(files[0], render_markdown(scores.results, scores.region, scores.notes, scores.domains))
+    write_text(files[1], render_csv(scores.results, scores.region))
+    write_text(files[2], render_latex(scores.results, scores.region, scores.notes, scores.domains))
     rows = [
         {"arm": arm, "direction": direction, "phase": phase, **cell}
         for arm, directions in scores.results.items()
@@ -70,39 +90,32 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
         for phase, cell in phases.items()
     ]
     first, *others = scores.slices
-    curves = _reliability(scores.slices[first], scores.region)
-    content = {
+    content: dict[str, Any] = {
         "region": scores.region,
         "notes": list(scores.notes),
         "rows": rows,
         "slices": plain_scores(scores.slices[first]),
         "reference_slices": {arm: plain_scores(scores.slices[arm]) for arm in others},
     }
+    if scores.domains != CT_AND_MR:
+        content["domains"] = {domain: scores.domains.name(domain) for domain in DOMAINS}
     write_json(files[3], content | ({"reliability": curves} if curves else {}))
-    return files + _pictures(Path(folder), curves)
 
 
-def _reliability(slices: Sequence[SliceScores], region: str) -> dict[str, dict[str, list[dict[str, float]]]]:
+def _reliability(slices: Sequence[SliceScores], region: str | None) -> dict[str, dict[str, list[dict[str, float]]]]:
     """The reliability diagram's points by direction, and over the image or the region; empty without a sigma."""
     known: dict[str, list[npt.NDArray[np.float64]]] = {}
     for scored in slices:
         if "calibration" in scored:
             known.setdefault(scored["direction"], []).append(scored["calibration"])
     return {
-        direction: {name: reliability(bins) for name, bins in zip(("image", region), np.sum(of, axis=0), strict=True)}
+        direction: {
+            name: reliability(bins)
+            for name, bins in zip(("image", region), np.sum(of, axis=0), strict=True)
+            if name is not None
+        }
         for direction, of in known.items()
     }
-
-
-def _pictures(folder: Path, curves: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Draw the diagram or, without a sigma, take away an earlier evaluation's."""
-    pictures = tuple(folder / name for name in RELIABILITY_FILES)
-    if curves:
-        reliability_figure(curves, *pictures)
-        return pictures
-    for path in pictures:
-        path.unlink(missing_ok=True)
-    return ()
 
 
 def plain_scores(slices: Sequence[SliceScores]) -> list[dict[str, Any]]:
@@ -127,8 +140,8 @@ def read_slices(path: str | Path) -> list[SliceScores]:
             f"none; evaluate the other one first"
         )
     try:
-        return [_scored(entry) for entry in read_json(file)["slices"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [_scored(found) for found in entry(read_json(file), "slices", list)]
+    except (OSError, ValueError) as error:
         raise DataError(
             f"`compare` must be a folder or metrics.json that `roi-progressive evaluate` wrote; {str(file)!r} cannot "
             f"be used: {fault_of(error)}; evaluate the other one again"
@@ -144,21 +157,22 @@ def _plain(scored: SliceScores) -> dict[str, Any]:
     return {**labels, **scores, "reasons": reasons}
 
 
-def _scored(entry: Mapping[str, Any]) -> SliceScores:
-    reasons = {str(name): str(reason) for name, reason in entry["reasons"].items()}
+def _scored(found: Any) -> SliceScores:
+    reasons = {name: str(reason) for name, reason in entry(found, "reasons", dict).items()}
+    given = {name: value for name, value in found.items() if name not in (*LABELS, *LESION_COUNTS, "reasons")}
     scores = {
         name: math.inf if reasons.get(name) == IDENTICAL else None if value is None else float(value)
-        for name, value in entry.items()
-        if name not in (*LABELS, *LESION_COUNTS, "reasons")
+        for name, value in given.items()
+        if of_kind(value, f"`{name}`", *NUMBER, type(None)) is value
     }
-    counts = {key: int(entry[key]) for key in LESION_COUNTS if key in entry}
+    counts = {key: entry(found, key, int) for key in LESION_COUNTS if key in found}
     return {
         **counts,  # type: ignore[typeddict-item]
-        "name": entry["name"],
-        "patient": entry["patient"],
-        "phase": entry["phase"],
-        "direction": entry["direction"],
-        "region_px": int(entry["region_px"]),
+        "name": entry(found, "name", str),
+        "patient": entry(found, "patient", str),
+        "phase": entry(found, "phase", str),
+        "direction": entry(found, "direction", str),
+        "region_px": entry(found, "region_px", int),
         "scores": scores,
         "reasons": {name: reason for name, reason in reasons.items() if reason != IDENTICAL},
         "fid_features": None,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,25 @@ from torch import Tensor
 
 from ..check.data_check import check_folder, check_size, read_everything
 from ..config import Config
-from ..errors import CheckpointError, DataError, ShapeError, first_line
+from ..errors import CheckpointError, DataError, DivergenceError, ShapeError, first_line
 from ..host import CycleGANModel, create_dataset, create_model
+from ..host.dataset import worker_errors
 from ..runtime.devices import choose_device, describe_device, deterministic
 from ..runtime.distributed import from_every_process, is_main_process, n_processes
+from ..runtime.finite import first_not_finite
 from ..saving.checkpoint import checkpoint_name, load_checkpoint, save_checkpoint
-from ..saving.records import append_json
+from ..saving.locks import only_writer, resolved
 from ..saving.state_checks import adam_state
 from ..saving.whole_files import make_folder, require_new_or_empty
+from ..saving.written import recorded, remove_written, written_names
 from ..training.session import Session, attach
-from .average import AveragedGenerators
+from .average import GENERATORS, AveragedGenerators, average_file
 from .folder import (
     Run,
     add_device,
+    add_to_history,
+    check_place,
     clear,
-    history_file,
     point_at,
     remove_leftovers,
     saved_epoch,
@@ -71,14 +76,38 @@ def train(
 
     Raises:
         ConfigError: This machine has no such device as the options name.
-        DataError: ``data`` cannot be used, or ``out`` holds files and ``force`` is not set.
+        DataError: ``data`` cannot be used, ``out`` holds files and ``force`` is not set, or files that are not ours
+            under the names of ours, or another command is writing it.
+        DivergenceError: A weight or a loss is infinite or NaN at an epoch's end.
         MaskError: Masks are missing, unreadable or of another size than their images.
     """
     options, settings = options or TrainOptions(), _kept(config or INERT, exact=n_processes() == 1)
     device = choose_device(options.device)
-    folder, root = Path(out), Path(data).resolve()
-    require_new_or_empty(folder, force=force, remedy="use --force or --resume")
-    check_folder(root)
+    folder, root = Path(out), resolved(data, "data")
+    with _alone_in(folder):
+        require_new_or_empty(folder, force=force, remedy="use --force or --resume")
+        check_place(folder)
+        check_folder(root)
+        _train_anew(root, folder, options, settings, device, plugins, force, report)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """The first of the processes that train together keeps other commands away from the run."""
+    with only_writer(folder) if is_main_process() else nullcontext(), worker_errors():
+        yield
+
+
+def _train_anew(
+    root: Path,
+    folder: Path,
+    options: TrainOptions,
+    settings: Config,
+    device: torch.device,
+    plugins: Iterable[Any],
+    force: bool,
+    report: Report | None,
+) -> None:
     host_options = options.host_options(root, folder, force=force)
     model = create_model(host_options)
     dataset = create_dataset(host_options)
@@ -94,8 +123,9 @@ def train(
             clear(folder)
             write_description(folder, root, options, settings, size_px, describe_device(device))
 
+        averages = _averages(model, options, folder)
         try:
-            _loop(model, dataset, session, options, folder, report, begin)
+            _loop(model, dataset, session, averages, options, folder, report, begin)
         except ShapeError as error:
             raise DataError(
                 f"`data` must hold images that the networks can take; {size_px[0]} x {size_px[1]} px do not suit "
@@ -121,9 +151,18 @@ def resume(
         ConfigError: This machine has no such device.
         DataError: ``out`` is no run, its data are gone, or a record in it is damaged.
         CheckpointError: There is no saved epoch, or a file of it is missing or damaged.
+        DivergenceError: A weight or a loss is infinite or NaN at an epoch's end.
     """
-    run = Run.open(out, device=device)
+    Run.open(out, device=device)  # a folder that is no run gets no lock
+    with _alone_in(Path(out)):
+        _go_on(Run.open(out, device=device), plugins, report)
+
+
+def _go_on(run: Run, plugins: Iterable[Any], report: Report | None) -> None:
+    """All that is read is read, and verified, before anything is removed: the folder may be half of a copy."""
+    written_names(run.folder)
     if run.epoch >= run.last_epoch:
+        _verify_epoch(run)
         if is_main_process():
             remove_leftovers(run.folder, run.epoch)
         return
@@ -136,30 +175,46 @@ def resume(
         if not exact:
             load_optimizers(model, run.networks, run.epoch)
         read_everything(dataset)
+        averages = _averages(model, run.options, run.folder)
         if is_main_process():
             truncate_history(run.folder, run.epoch)
             remove_leftovers(run.folder, run.epoch)
             add_device(run.folder, run.epoch + 1, describe_device(choose_device(run.options.device)))
-        _loop(model, dataset, session, run.options, run.folder, report)
+        _loop(model, dataset, session, averages, run.options, run.folder, report)
+
+
+def _verify_epoch(run: Run) -> None:
+    """Load all that a finished run saved.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+    """
+    model = create_model(run.host_options(continue_train=True, epoch=str(run.epoch)))
+    model.load_networks(run.epoch)
+    if run.options.average_decay > 0:
+        AveragedGenerators(model, run.options.average_decay).load(run.networks, run.epoch)
+    load_checkpoint(run.networks / checkpoint_name(run.epoch))
 
 
 def _loop(
     model: CycleGANModel,
     dataset: Any,
     session: Session,
+    averages: AveragedGenerators | None,
     options: TrainOptions,
     folder: Path,
     report: Report | None,
     begin: Callable[[], None] = lambda: None,
 ) -> None:
     with deterministic(options.deterministic):
-        _train_epochs(model, dataset, session, options, folder, report, begin)
+        _train_epochs(model, dataset, session, averages, options, folder, report, begin)
 
 
 def _train_epochs(
     model: CycleGANModel,
     dataset: Any,
     session: Session,
+    averages: AveragedGenerators | None,
     options: TrainOptions,
     folder: Path,
     report: Report | None,
@@ -167,7 +222,6 @@ def _train_epochs(
 ) -> None:
     last = options.epochs + options.decay_epochs
     steps = len(dataset.dataloader)
-    averages = _averages(model, options, folder)
     begun = False
     for epoch in range(model.opt.epoch_count, last + 1):
         stage = session.start_epoch(epoch)
@@ -185,12 +239,39 @@ def _train_epochs(
                 report((epoch - 1) * steps + step, last * steps, f"epoch {epoch} of {last}, {stage}")
         model.update_learning_rate()
         means = _mean_of(from_every_process(sums.read()))
+        _require_finite(model, session, means, options, epoch)
         losses = {name: loss if math.isfinite(loss) else None for name, loss in means.items()}
         if not is_main_process():
             continue
-        append_json(history_file(folder), {"epoch": epoch, "stage": stage.number, "losses": losses})
+        add_to_history(folder, epoch, stage.number, losses)
         if epoch % options.save_every_epochs == 0 or epoch == last:
             _save(model, session, averages, folder, epoch)
+
+
+def _require_finite(
+    model: CycleGANModel, session: Session, losses: Mapping[str, float], options: TrainOptions, epoch: int
+) -> None:
+    """Look at what an epoch left, whatever was active in it: nothing good comes after an infinite weight.
+
+    Steps of ours that were not finite are left out and counted where they happen; with a scaler of the losses the host
+    leaves out its own likewise.
+
+    Raises:
+        DivergenceError: A weight, or a loss of the host's, is infinite or NaN.
+    """
+    networks = {f"net{name}": getattr(model, f"net{name}") for name in model.model_names}
+    networks |= {f"a network of ours, {type(network).__name__}": network for network in session.networks()}
+    found = first_not_finite(
+        (f"{name}, {key}", value) for name, network in networks.items() for key, value in network.state_dict().items()
+    )
+    if found is None and options.precision != "fp16":
+        names = [name for name in model.loss_names if not name.startswith("roi_")]
+        found = next((f"loss {name}" for name in names if not math.isfinite(losses.get(name, 0.0))), None)
+    if found is not None:
+        raise DivergenceError(
+            f"`learning_rate` must let the run converge; after epoch {epoch} {found} is infinite or NaN; nothing of "
+            f"this epoch was saved; lower it and start again with --force"
+        )
 
 
 def _averages(model: CycleGANModel, options: TrainOptions, folder: Path) -> AveragedGenerators | None:
@@ -250,16 +331,24 @@ def _save(
 ) -> None:
     """Save an epoch and its picture, then point at it, then drop the one before: a stop in between loses nothing."""
     before = saved_epoch(folder)
-    model.save_networks(epoch)
-    if session.config.resume != "exact":
-        save_optimizers(model, folder / "networks", epoch)
-    if averages is not None:
-        averages.save(folder / "networks", epoch)
-    _draw_sample(model, folder / "samples" / f"epoch_{epoch:04d}.png")
+    networks, sample = folder / "networks", folder / "samples" / f"epoch_{epoch:04d}.png"
+    with recorded(folder, *_files_of_epoch(model, networks, epoch), sample):
+        model.save_networks(epoch)
+        if session.config.resume != "exact":
+            save_optimizers(model, networks, epoch)
+        if averages is not None:
+            averages.save(networks, epoch)
+        _draw_sample(model, sample)
     point_at(folder, epoch)
     if before is not None and before != epoch:
-        for path in (folder / "networks").glob(f"{before}_*.pth"):
-            path.unlink()
+        remove_written(folder, [f"networks/{path.name}" for path in _files_of_epoch(model, networks, before)])
+
+
+def _files_of_epoch(model: CycleGANModel, networks: Path, epoch: int) -> list[Path]:
+    """All that a run of any options writes of an epoch's networks."""
+    own = [networks / f"{epoch}_net_{name}.pth" for name in model.model_names]
+    own += [average_file(networks, epoch, name) for name in GENERATORS]
+    return [*own, optimizers_file(networks, epoch), networks / checkpoint_name(epoch)]
 
 
 def _draw_sample(model: CycleGANModel, path: Path) -> None:

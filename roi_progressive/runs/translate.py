@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,16 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..evaluation.image_files import list_images, read_grey
+from ..evaluation.pairs import read_domains
 from ..host import CycleGANModel, create_model
-from ..saving.names import DIRECTIONS, SPLITS
-from ..saving.records import write_checksums
-from ..saving.whole_files import new_folder, writing
+from ..saving.checkpoint import checkpoint_name
+from ..saving.locks import only_writer
+from ..saving.names import DIRECTIONS, SPLITS, source_of
+from ..saving.whole_files import writing
+from ..saving.written import checksum_of, new_folder, write_checksums
 from ..training.session import Session, attach
-from .average import use_averages
-from .folder import Run, write_image
+from .average import GENERATORS, average_file, use_averages
+from .folder import Run, require_finite, write_image
 from .train import INERT, Report
 
 
@@ -49,12 +53,14 @@ def translate(
     Raises:
         ConfigError: This machine has no such device.
         DataError: The run or the images are missing.
-        CheckpointError: A network is missing or damaged.
+        CheckpointError: A network is missing, damaged or not of finite numbers.
+        DivergenceError: An image would have a number that is not finite.
     """
     if split not in SPLITS:
         raise DataError(f"`split` must be one of {', '.join(SPLITS)}; got {split!r}")
     opened = run if isinstance(run, Run) else Run.open(run, epoch=epoch)
     chosen = opened.epoch if epoch is None else epoch
+    domains = read_domains(opened.data)
     sources = {direction: opened.data / f"{split}{direction[0]}" for direction in DIRECTIONS}
     names = {direction: list_images(folder, "data") for direction, folder in sources.items()}
     host_options = opened.host_options().for_test(phase=split, epoch=str(chosen), device=device)
@@ -66,6 +72,7 @@ def translate(
     with_sigma = opened.config.ggd is not None
     settings = replace(opened.config, resume="networks") if with_sigma else replace(INERT, resume="fresh")
     with ExitStack() as stack:
+        stack.enter_context(only_writer(opened.folder))
         session = stack.enter_context(attach(model, None, settings))
         images, maps = ({d: place(split, d) for d in DIRECTIONS} for place in (opened.images, opened.sigma))
         folders = [*images.values(), *(maps.values() if with_sigma else ())]
@@ -81,15 +88,38 @@ def translate(
                     _write_sigma(made[maps[direction]], Path(name).stem, sigma)
                 done += 1
                 if report is not None:
-                    report(done, total, f"translating {direction}")
+                    report(done, total, f"translating {domains.title(direction)}")
+        origin = origin_of(opened, split, chosen)
         for folder in made.values():
-            write_checksums(folder)
+            write_checksums(folder, made_by=origin)
     return images
+
+
+def origin_of(run: Run, split: str, epoch: int) -> dict[str, Any]:
+    """What the images of a split are made by: the epoch, and the checksums of its networks and of the sources.
+
+    Raises:
+        OSError: A file of them is missing.
+    """
+    averaged = run.options.average_decay > 0
+    files = [
+        average_file(run.networks, epoch, name) if averaged else run.networks / f"{epoch}_net_{name}.pth"
+        for name in GENERATORS
+    ]
+    files += [run.networks / checkpoint_name(epoch)] if run.config.ggd is not None else []
+    folders = [run.data / f"{split}{source_of(direction)}" for direction in DIRECTIONS]
+    sources = [folder / name for folder in folders for name in list_images(folder, "data")]
+    return {
+        "epoch": epoch,
+        "networks": {file.name: checksum_of(file) for file in files},
+        "sources": {file.relative_to(run.data).as_posix(): checksum_of(file) for file in sources},
+    }
 
 
 def _write_sigma(folder: Path, stem: str, sigma: Tensor) -> None:
     write_image(folder / f"{stem}.png", sigma - 1.0)  # a sigma of 2 is the whole range, as the image's 2 from -1 to 1
     exact = folder / f"{stem}.npy"
+    require_finite(sigma, exact.name)
     with writing(exact):
         np.save(exact, sigma[0].float().cpu().numpy() * 127.5)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from ..errors import DataError, RoiProgressiveError
+from ..saving.signals import ENDING
 
 Report = Callable[[float, str], None]
 """Told of the share done, 0 to 1, and of what is being done."""
@@ -95,12 +97,14 @@ def _took_last_message(
 
 
 def _work(task: Task, channel: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too, and ends this process
+    for number in ENDING:  # the parent gets what a terminal sends to all, and ends this process
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # by way of whatever is to be put away
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         task(lambda share, text: channel.send((share, text)))
         channel.send(None)
-    except BrokenPipeError:  # the parent is gone
+    except (BrokenPipeError, SystemExit):  # the parent is gone, or ends us
         return
     except (RoiProgressiveError, OSError) as error:
         channel.send(error)

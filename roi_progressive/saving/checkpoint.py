@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..errors import CheckpointError, first_line, one_line, system_reason
+from ..errors import CheckpointError, UnreadableError, one_line, parsed, system_reason
 from .whole_files import written_whole
 
 FORMAT = 1
@@ -113,7 +113,8 @@ def read_network(path: Path, network: nn.Module, device: torch.device) -> Mappin
     """The state that ``write_network`` wrote, for a network of the same shape.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or belongs to a network of another shape.
+        CheckpointError: The file is missing, damaged, belongs to a network of another shape, or holds a number that
+            is not finite.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -128,6 +129,12 @@ def read_network(path: Path, network: nn.Module, device: torch.device) -> Mappin
             f"`epoch` must name a checkpoint of the same networks; {str(path)!r} differs in {len(differing)} entries, "
             f"first {differing[0]}; use the options it was trained with"
         )
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(
+                f"`epoch` must name networks of finite numbers; {str(path)!r} has infinite ones or NaN in {key}: the "
+                f"training diverged; take an earlier epoch, or train anew with a lower learning rate"
+            )
     return dict(state)
 
 
@@ -161,25 +168,66 @@ def _read(path: Path, argument: str, device: torch.device | str) -> Any:
         CheckpointError: The file is damaged, or holds what is no tensor and no plain value.
     """
     try:
-        _check_bytes(path)
-        return torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:  # its text tells how to run the file all the same; ours does not
+        return read_tensors(path, device)
+    except OtherObjectsError as error:
         raise CheckpointError(
             f"`{argument}` must name a checkpoint of tensors and plain values; {str(path)!r} is damaged or holds other "
             f"objects, which are never loaded; take another copy of it"
         ) from error
-    except Exception as error:  # torch raises half a dozen unrelated types for a damaged file
+    except (OSError, UnreadableError) as error:
+        reason = error.line if isinstance(error, UnreadableError) else system_reason(error)
         raise CheckpointError(
-            f"`{argument}` must name a readable checkpoint; {str(path)!r} is damaged: {first_line(error)}; "
-            f"take another copy of it"
+            f"`{argument}` must name a readable checkpoint; {str(path)!r} is damaged: {reason}; take another copy of it"
         ) from error
+
+
+class OtherObjectsError(UnreadableError):
+    """A file holds what is no tensor and no plain value; its text never tells how to run it all the same."""
+
+
+def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
+    """What a file of tensors holds, ours or anybody's; nothing in it is executed.
+
+    Raises:
+        OSError: The system does not give the file.
+        OtherObjectsError: It holds other objects.
+        UnreadableError: It is damaged, or has tensors that are no arrays of numbers.
+    """
+    _check_bytes(path)
+    try:
+        content = parsed(torch.load, path, map_location=device, weights_only=True)
+    except UnreadableError as error:
+        if isinstance(error.__cause__, pickle.UnpicklingError) or "weights_only" in str(error):
+            raise OtherObjectsError("it holds other objects than tensors and plain values") from error
+        raise
+    _require_plain_tensors(content)
+    return content
+
+
+def _require_plain_tensors(content: Any) -> None:
+    """Sparse, quantized and meta tensors load, and fail in whichever operation comes first.
+
+    Raises:
+        UnreadableError: There is one.
+    """
+    waiting, seen = [content], set[int]()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            kind = "meta" if value.is_meta else "quantized" if value.is_quantized else str(value.layout)
+            if kind != str(torch.strided):
+                raise UnreadableError(f"it holds a {kind.removeprefix('torch.')} tensor")
+        elif isinstance(value, (Mapping, list, tuple, set)) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, Mapping) else value
 
 
 def _check_bytes(path: Path) -> None:
     """Compare the file with its checksum: torch would read flipped bits of a weight as if they were the weight.
 
     Raises:
-        zipfile.BadZipFile: They differ.
+        OSError: The system does not give the file.
+        UnreadableError: They differ.
     """
     with open(path, "rb") as file:
         if file.read(len(_ZIP_START)) != _ZIP_START:
@@ -189,9 +237,9 @@ def _check_bytes(path: Path) -> None:
         end = file.read()
         sealed = not (end.startswith(_ZIP_END) and end.endswith(b"\0\0"))
         if sealed and _seal_of(file, n_bytes - _SEAL_BYTES) != file.read():
-            raise zipfile.BadZipFile("its checksum does not match")
+            raise UnreadableError("its checksum does not match")
     if not sealed:
-        _check_entries(path)
+        parsed(_check_entries, path)
 
 
 def _seal_of(file: BinaryIO, n_bytes: int) -> bytes:

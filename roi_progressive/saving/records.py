@@ -1,4 +1,4 @@
-"""Records that one command leaves to a later one: JSON, lines of JSON, and checksums of the files of a folder.
+"""Records that one command leaves to a later one: JSON, and lines of JSON.
 
 Each record carries a checksum of its own text, so that a flipped bit is an error and never another number. A record
 that an older version wrote, or a user, has none and is read all the same; whoever edits one by hand removes its entry
@@ -20,7 +20,6 @@ from ..errors import DataError, UnreadableError, kind_and_line, parsed
 from .whole_files import write_text, writing
 
 KEY = "checksum"
-FOLDER_RECORD = "checksums.json"
 _UNKNOWN = "sha256:" + "0" * 64
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -33,7 +32,7 @@ def to_json(content: Mapping[str, Any], *, indent: int | None = 1, ascii_only: b
     """A record as text, with the checksum as its last entry: the SHA-256 of the text with 64 zeros in its place.
 
     Args:
-        content: Without NaN and infinity, and without an entry ``checksum``.
+        content: Without NaN and infinity, whole numbers of more than 64 bits, and an entry ``checksum``.
         indent: As for ``json.dumps``; ``None`` gives one line.
         ascii_only: Whether other characters are escaped; names of files may hold what UTF-8 cannot.
 
@@ -213,40 +212,3 @@ def read_json_lines(path: Path) -> list[Any]:
                 f"take another copy of it"
             ) from error
     return records
-
-
-# -- checksums of the files of a folder --------------------------------------------------------------------------------
-
-
-def write_checksums(folder: Path) -> None:
-    """Leave a record of the checksums of all files in a folder, for :func:`check_files`.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    write_json(folder / FOLDER_RECORD, {"files": {path.name: _digest(path.read_bytes()) for path in files}})
-
-
-def check_files(folder: Path) -> None:
-    """Compare the files of a folder with the record in it; what has no record, or no entry in it, passes.
-
-    Raises:
-        DataError: A file, or the record, is not what was written.
-    """
-    record = folder / FOLDER_RECORD
-    if not record.is_file():
-        return
-    try:
-        checksums = entry(read_json(record), "files", dict)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{record} cannot be used: {fault_of(error)}; remove {str(folder)!r} to have it made anew"
-        ) from error
-    for name, checksum in checksums.items():
-        file = folder / name
-        if file.is_file() and _digest(file.read_bytes()) != checksum:
-            raise DataError(
-                f"{file} must be as it was written; its checksum does not match; remove {str(folder)!r} to have it "
-                f"made anew, or {FOLDER_RECORD} in it if you changed the file"
-            )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import DataError, system_reason
+from .locks import LOCK_NAME
+from .signals import signals_later
 
 # -- files -------------------------------------------------------------------------------------------------------------
 
@@ -40,8 +41,9 @@ def written_whole(*paths: Path) -> Iterator[list[Path]]:
         for aside in asides:
             with open(aside, "r+b") as file:
                 os.fsync(file.fileno())
-        for path, aside in zip(paths, asides, strict=True):
-            os.replace(aside, path)
+        with signals_later():
+            for path, aside in zip(paths, asides, strict=True):
+                os.replace(aside, path)
 
 
 def _remove(aside: Path) -> None:
@@ -78,7 +80,7 @@ def write_text(path: Path, text: str) -> None:
 # -- folders -----------------------------------------------------------------------------------------------------------
 
 
-def require_new_or_empty(folder: Path, *, force: bool, remedy: str = "use force") -> None:
+def require_new_or_empty(folder: Path, *, force: bool, remedy: str = "use --force") -> None:
     """Check that a folder may be filled: it is new or empty, or ``force`` allows files in it.
 
     Args:
@@ -91,7 +93,7 @@ def require_new_or_empty(folder: Path, *, force: bool, remedy: str = "use force"
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"`out` must be a new or empty folder; {str(folder)!r} is a file; choose another")
-    if folder.is_dir() and any(folder.iterdir()) and not force:
+    if folder.is_dir() and any(path.name != LOCK_NAME for path in folder.iterdir()) and not force:
         raise DataError(
             f"`out` must be a new or empty folder; {str(folder)!r} holds files; choose another, or {remedy}"
         )
@@ -110,59 +112,3 @@ def make_folder(folder: Path) -> None:
             f"`out` must be a folder that can be written; {str(folder)!r} cannot be made: {error.strerror}; "
             f"choose another"
         ) from error
-
-
-@contextmanager
-def new_folder(out: str | Path, *, force: bool, keep: Iterable[Path] = ()) -> Iterator[Path]:
-    """A folder to write into that becomes ``out`` when the block ends well, and vanishes when it does not.
-
-    Args:
-        out: The folder to make. It may exist if it is empty.
-        force: Replace a folder that holds files.
-        keep: Files that must not be lost: replacing a folder that holds one of them is refused.
-
-    Raises:
-        DataError: ``out`` is a file, holds files and ``force`` is false, holds a file of ``keep``, or cannot be
-            written.
-    """
-    target = Path(out).resolve()
-    check_replaceable(target, force, keep)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        aside.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(f"`out` must be a folder that can be written; got {str(out)!r}: {error.strerror}") from error
-    try:
-        yield aside
-        check_replaceable(target, force, keep)
-        put_in_place(aside, target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-
-
-def put_in_place(aside: Path, target: Path) -> None:
-    """Rename a finished folder to its place; what was there is removed after it."""
-    if not target.exists():
-        aside.rename(target)
-        return
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    target.rename(old)
-    try:
-        aside.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def check_replaceable(target: Path, force: bool, keep: Iterable[Path]) -> None:
-    """Check that a folder may take the place of ``target``: it is new or empty, or ``force`` replaces it.
-
-    Raises:
-        DataError: It may not, or it holds a file of ``keep``.
-    """
-    require_new_or_empty(target, force=force)
-    for file in keep if target.is_dir() else ():
-        if target in file.resolve().parents:
-            raise DataError(f"`out` must not hold the input; {str(target)!r} holds {file.name}; choose another folder")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import Config, RegionConfig, StageConfig
 from ..errors import ConfigError, PluginError, one_line
@@ -132,8 +132,10 @@ class _Trial:
             yield f"`learning_rates` must give generator and discriminator, neither below 0; got {dict(rates)}"
         if not all(0 <= beta < 1 for beta in adapter.betas()):
             yield f"`betas` must be two numbers from 0 to below 1; got {adapter.betas()}"
-        if not adapter.loss_scale() > 0:
-            yield f"`loss_scale` must be above 0; got {adapter.loss_scale()}"
+        if (loss := adapter.generator_loss()) is not None and (not isinstance(loss, Tensor) or loss.ndim):
+            yield f"`generator_loss` must be a scalar tensor or None; got {loss!r}"
+        if (last := adapter.last_epoch()) is not None and not isinstance(last, int):
+            yield f"`last_epoch` must be a whole number, or None; got {last!r}"
         if (length := adapter.n_epochs()) is not None and (not isinstance(length, int) or length < 1):
             yield f"`n_epochs` must be a whole number of at least 1, or None; got {length!r}"
         if adapter.is_training() is not True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,16 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
+from ..method.regions import RegionMask
 from ..plugins.adapter import Adapter, Translation
 from ..plugins.manager import Plugins
+from ..runtime.distributed import sums_over_processes
 from ..runtime.finite import DroppedSteps, LateNumber, first_not_finite
 from ..runtime.rng import ForkedStream
 from ..saving.checkpoint import fitting
 from ..saving.state_checks import adam
 from .learner import Learner
 from .objective import masks_in
-from .tap import Injection, leaf, surrogate
+from .tap import Injection, Tap, leaf, surrogate
 from .uncertainty import GGDWrapper
+
+MOST_FORWARDS = 16
+"""Forwards of one step that are remembered for the discriminators; a step of more is learnt from by its last ones."""
 
 
 class Guidance:
@@ -47,7 +51,9 @@ class Guidance:
         self._heads: dict[str, GGDWrapper] | None = None
         self._learner: Learner | None = None
         self._pending: Mapping[str, Any] | None = None
-        self._translations: list[Translation] = []
+        self._tap = Tap(adapter.generator_loss)
+        self._translations: list[list[Translation]] = []
+        """What every forward of the step made, for the discriminators."""
         self._injections: list[Injection] = []
         self._contributions_were_finite: list[LateNumber] = []
         self._discriminators_were_finite: LateNumber | None = None
@@ -59,56 +65,61 @@ class Guidance:
         for head in self.heads().values():
             head.start_recording()
 
-    def contribute(
-        self, translations: Sequence[Translation], weights: Mapping[str, float], *, host_scale: bool
-    ) -> Tensor:
+    def contribute(self, translations: Sequence[Translation], weights: Mapping[str, float], *, in_loss: bool) -> Tensor:
         """Compute our terms and lay their gradients on the host's tensors.
+
+        A step may hold several forwards: micro-batches, or several steps of the generators. All of them are guided, and
+        the discriminators learn from all.
 
         Args:
             translations: What the host's forward made.
             weights: Stage weight of every active term.
-            host_scale: Ask the adapter for the loss's scale (otherwise the returned scalar brings it).
+            in_loss: Whether the returned scalar is added to the loss, as a script does; otherwise our gradients join
+                the host's in its own backward.
 
         Returns:
             A scalar with our value; zero where no term is active.
         """
-        if {t.direction for t in translations} & {t.direction for t in self._translations}:
-            self._begin_again(from_script=not host_scale)
         if not self._translations:
             self.losses = {}
-        if not translations or not (weights or self._plugins.names("roi_generator_losses")):
+        if not translations or not self.has_terms(weights):
             return translations[0].fake.new_zeros(()) if translations else torch.zeros(())
         contribution = self._built(translations).contribution(translations, weights)
         self.losses.update(contribution.losses)
         self._contributions_were_finite.append(LateNumber(contribution.is_finite))
-        self._translations += [_for_discriminators(translation) for translation in translations]
+        self._translations.append([_for_discriminators(translation) for translation in translations])
+        # A script that never ends its step must not pile up the images of all earlier ones.
+        del self._translations[:-MOST_FORWARDS], self._contributions_were_finite[:-MOST_FORWARDS]
         injections = [
             Injection(
                 gradient.tensor,
                 gradient.gradient,
                 gradient.name,
                 balance=self._config.balance if gradient.is_image else None,
-                scale=self._adapter.loss_scale if host_scale else None,
             )
             for gradient in contribution.gradients
         ]
+        self._tap.retire_used()
         self._injections += injections
-        if host_scale or not injections:
-            return contribution.value
-        return surrogate(contribution.value, injections, [g.tensor for g in contribution.gradients if g.is_image])
+        del self._injections[: -MOST_FORWARDS * max(1, len(injections))]
+        value = contribution.value
+        if in_loss and injections:
+            value = surrogate(value, injections, [gradient.tensor for gradient in contribution.gradients])
+        self._tap.lay(injections)
+        return value
 
-    def _begin_again(self, *, from_script: bool) -> None:
-        """A direction came twice: its step was never finished, or the host's forward ran a second time."""
-        self._drop_injections(warn=from_script)
-        self._translations = []
-        self._contributions_were_finite = []
-        if from_script and self._config.regions:
-            warnings.warn(
-                "discriminator_step() was not called since the last generator_loss(...), so that the region "
-                "discriminators do not learn; call it after your own discriminator's step",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+    def await_backward(self, then: Callable[[], None]) -> None:
+        """Call this once before the next backward of the host runs."""
+        self._tap.await_backward(then)
+
+    def has_terms(self, weights: Mapping[str, float]) -> bool:
+        """Whether anything may be asked of a step: an active term, or a plugin that brings terms of its own."""
+        return bool(weights or self._plugins.names("roi_generator_losses"))
+
+    @property
+    def is_collected(self) -> bool:
+        """Whether a backward of the host's has come by in this step."""
+        return any(injection.fired for injection in self._injections)
 
     def finish(self, weights: Mapping[str, float], files: Callable[[], Sequence[str]] = tuple) -> bool:
         """The step is done: check that our gradient was collected, and move our discriminators.
@@ -129,14 +140,26 @@ class Guidance:
         broken = None if all(self._contributions_were_finite) else "a reconstructed image or a loss or gradient of ours"
         if broken is None and arrived_broken and not overflowed:
             broken = f"the host's gradient for {arrived_broken[0].name}"
-        self._drop_injections()
-        translations, learner, losses = self._translations, self._learner, None
-        if translations and learner is not None:
-            losses = learner.discriminator_step(translations, weights, overflowed=overflowed, is_finite=broken is None)
+        used = {injection.name for injection in self._injections if injection.fired}
+        unused = {injection.name: injection for injection in self._injections if injection.name not in used}
+        self._lift()
+        for injection in unused.values():
+            injection.warn_if_unused()
+        made, learner = self._translations, self._learner
+        losses: dict[str, Tensor] | None = None
+        if made and learner is not None:
+            rounds, is_recounted = _rounds(made)
+            for translations in rounds:
+                if is_recounted:
+                    learner.count(translations)
+                found = learner.discriminator_step(
+                    translations, weights, overflowed=overflowed, is_finite=broken is None
+                )
+                losses = losses if found is None else {**(losses or {}), **found}
         self.losses.update(losses or {})
         self.abandon()
-        if translations and learner is not None:
-            self._count(translations, learner, broken, files)
+        if made and learner is not None:
+            self._count([translation for forward in made for translation in forward], learner, broken, files)
         return losses is not None
 
     def _count(
@@ -159,7 +182,7 @@ class Guidance:
 
     def abandon(self) -> None:
         """Forget the step at hand: nothing of it is collected, learnt or recorded any more."""
-        self._drop_injections(warn=False)
+        self._lift()
         self._translations = []
         self._contributions_were_finite = []
         for head in (self._heads or {}).values():
@@ -230,10 +253,9 @@ class Guidance:
                 self._stream.load_state_dict(self._pending["stream"])
             self._pending = None
 
-    def _drop_injections(self, *, warn: bool = True) -> None:
-        for injection in self._injections:
-            injection.finish(warn=warn)
-        self._injections.clear()
+    def _lift(self) -> None:
+        self._tap.lift()
+        self._injections = []
 
     def close(self) -> None:
         """Take every hook off the host's tensors and generators."""
@@ -250,6 +272,44 @@ def _check_optimizers(learner: Mapping[str, Any] | None) -> None:
     for saved in (learner["bank_optimizer"], *learner["head_optimizers"].values()):
         if saved is not None:
             adam(saved)
+
+
+def _rounds(made: Sequence[Sequence[Translation]]) -> tuple[list[list[Translation]], bool]:
+    """What the discriminators learn from in one step each: all forwards of the host's step as one batch, or one after
+    the other where their sizes differ on any process; and whether a direction came more than once."""
+    by_direction: dict[str, list[Translation]] = {}
+    for translation in (translation for forward in made for translation in forward):
+        by_direction.setdefault(translation.direction, []).append(translation)
+    if all(len(translations) == 1 for translations in by_direction.values()):
+        return [[translation for (translation,) in by_direction.values()]], False
+    joined = [_joined(translations) for translations in by_direction.values()]
+    # Whether all can is the same answer on all processes, which must make as many steps as each other.
+    (n_apart,) = sums_over_processes([sum(translation is None for translation in joined)])
+    if n_apart:
+        return [list(forward) for forward in made], True
+    return [[translation for translation in joined if translation is not None]], True
+
+
+def _joined(translations: Sequence[Translation]) -> Translation | None:
+    """Several batches of one direction as one; ``None`` where they differ in more than their number of images."""
+    first = translations[0]
+    alike = {
+        (
+            *(tuple(image.shape[1:]) for image in (t.source, t.fake, t.real)),
+            *(tuple(masks) for masks in (t.masks, t.real_masks)),
+        )
+        for t in translations
+    }
+    if len(alike) > 1:
+        return None
+    return dataclasses.replace(
+        first,
+        source=torch.cat([t.source.detach() for t in translations]),
+        fake=torch.cat([t.fake for t in translations]),
+        real=torch.cat([t.real for t in translations]),
+        masks={name: RegionMask.joined([t.masks[name] for t in translations]) for name in first.masks},
+        real_masks={name: RegionMask.joined([t.real_masks[name] for t in translations]) for name in first.real_masks},
+    )
 
 
 def _for_discriminators(translation: Translation) -> Translation:

@@ -76,8 +76,7 @@ class Learner:
         for translation in translations:
             self._build_heads(translation)
         self._mixed = is_mixed(translations[0].fake)
-        self._shares.count(translations, self._config)
-        self.bank.shares.update(self._shares.of_windows())
+        self.count(translations)
         with self._drawing(), single_precision(translations[0].fake):
             contribution = self._objective.contribution(translations, weights, self._shares)
         if self._config.ggd is not None and self._head_optimizers:
@@ -89,6 +88,11 @@ class Learner:
                 mixed=self._mixed,
             )
         return contribution
+
+    def count(self, translations: Sequence[Translation]) -> None:
+        """Count the windows and pixels that losses are means over, on all processes."""
+        self._shares.count(translations, self._config)
+        self.bank.shares.update(self._shares.of_windows())
 
     def _drawing(self) -> AbstractContextManager[None]:
         """Our random stream, for what may draw from one: networks and terms of plugins. Ours do not."""
@@ -103,7 +107,7 @@ class Learner:
             (direction, translation.identity),
         )
         for made_by, output in outputs:
-            if output is not None and made_by in self._heads:
+            if output is not None and made_by in self._heads and self._heads[made_by].can_read(output):
                 self._heads[made_by].build_head(output)
                 self._optimize_head(made_by)
 

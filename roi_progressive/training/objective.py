@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -169,6 +170,7 @@ class GeneratorObjective:
         self._bank = bank
         self._heads = heads
         self._plugins = plugins
+        self._without_target: set[str] = set()
 
     def contribution(
         self, translations: Sequence[Translation], weights: Mapping[str, float], shares: Shares | None = None
@@ -251,25 +253,31 @@ class GeneratorObjective:
         weight = 0.0 if ggd is None else weights.get("ggd", 0.0) * ggd.weight
         if ggd is None or weight == 0:
             return
-        asked, made = [], []
+        asked, made, directions = [], [], []
         for translation in translations:
-            output, truth, made_by, kind = self._residual_of(translation, ggd.target)
+            residual = self._residual_of(translation, ggd.target)
+            if residual is None:
+                continue
+            output, truth, made_by, kind = residual
+            directions.append(translation.direction)
             leaf = leaves.of(output, f"the {kind} image of {translation.direction}")
             asked.append((self._heads[made_by], output, leaf - truth.detach(), leaf))
             made.append((output, made_by))
+        if not asked:
+            return
         found = ggd_terms(asked)
         for (output, made_by), term in zip(made, found, strict=True):
             if term.features is not output:
                 leaves.add(term.features, term.leaf, f"the features of generator {made_by}", is_image=False)
-        directions = [translation.direction for translation in translations]
         yield _Terms(
             tuple(f"ggd_{direction}" for direction in directions),
             tuple(weight * shares.ggd(direction) for direction in directions),
             torch.stack([term.loss for term in found]),
         )
 
-    def _residual_of(self, translation: Translation, configured: str) -> tuple[Tensor, Tensor, str, str]:
-        """Image, its truth, which generator made it, and of which kind it is."""
+    def _residual_of(self, translation: Translation, configured: str) -> tuple[Tensor, Tensor, str, str] | None:
+        """Image, its truth, which generator made it, and of which kind it is; ``None`` where there is nothing to learn
+        from."""
         direction = translation.direction
         target = self._target(translation) if configured == "auto" else configured
         output, truth, made_by = {
@@ -281,11 +289,27 @@ class GeneratorObjective:
             missing = {"cycle": "a reconstruction", "identity": "an identity image"}.get(target, "a generated image")
             missing = missing if configured != "auto" else "a paired truth, a reconstruction or an identity image"
             missing = missing if output is None else f"generator {made_by}"
+            if configured == "auto":
+                self._leave_out(direction, missing)
+                return None
             raise ConfigError(
                 f"`ggd.target` is {configured!r} and needs {missing} for {direction}; the host gave none; "
                 f"choose another target or set ggd = false"
             )
+        if not self._heads[made_by].can_read(output):
+            return None
         return output, truth, made_by, {"paired": "generated", "cycle": "reconstructed"}.get(target, target)
+
+    def _leave_out(self, direction: str, missing: str) -> None:
+        """Nobody has asked for a target the host has not; say once that there is no uncertainty to learn."""
+        if direction not in self._without_target:
+            self._without_target.add(direction)
+            warnings.warn(
+                f"uncertainty is left out for {direction}: `ggd.target` = 'auto' needs {missing}, and the host's "
+                f"forward makes none; name a target, or set ggd = false",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _target(self, translation: Translation) -> str:
         """What ``auto`` stands for: the data decide."""

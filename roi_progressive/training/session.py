@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,20 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..errors import CheckpointError, ConfigError, MaskError
+from ..errors import CheckpointError, ConfigError, HostNotSupportedError, MaskError, ShapeError
 from ..method.regions import RegionMask
 from ..method.stages import EpochMeans, Stage, StageController
 from ..plugins import masks as mask_files
 from ..plugins.adapter import Adapter, DomainMasks, Translation, Uncertainty
 from ..plugins.manager import Plugins
 from ..plugins.patching import Patches
+from ..plugins.replay import masked_dataset
 from ..runtime.distributed import is_main_process, n_processes
 from ..runtime.rng import RandomState
 from ..saving.checkpoint import check_config, checkpoint_name, fitting, load_checkpoint, save_checkpoint
 from ..saving.state_checks import whole
 from .guidance import Guidance
+from .idleness import Idleness
 
 _MARK = "_roi_progressive_attached"
+_GUIDED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+"""The generators of all open sessions."""
 
 
 def attach(
@@ -42,7 +48,8 @@ def attach(
         host: A model object that an adapter understands, or ``{"A2B": generator, "B2A": generator}`` for a script.
         dataset: The host's data set or loader, from whose image files the masks follow; scripts give masks by hand.
         config: A ``Config``, a mapping, or the path of a TOML file; ``Config()`` where not given.
-        n_epochs: Length of the run; a host that knows its own needs none.
+        n_epochs: Length of the run in epochs; a host that knows its own needs none. Of a run that was begun without us
+            and goes on guided, the length of the whole: the stages share what is left.
         plugins: Modules or objects with ``hookimpl`` functions, besides those installed.
 
     Returns:
@@ -75,7 +82,7 @@ def attach(
     length = n_epochs if n_epochs is not None else adapter.n_epochs()
     if length is None:
         raise ConfigError("`n_epochs` must be given for this host; got none; give the length of the run in epochs")
-    session = Session(adapter, settings, manager, length)
+    session = Session(adapter, settings, manager, length, adapter.last_epoch() if n_epochs is None else None)
     try:
         session._connect(host, dataset)
     except BaseException:
@@ -125,17 +132,22 @@ class Session:
         >>> session.close()
     """
 
-    def __init__(self, adapter: Adapter, config: Config, plugins: Plugins, n_epochs: int) -> None:
+    def __init__(
+        self, adapter: Adapter, config: Config, plugins: Plugins, n_epochs: int, last_epoch: int | None = None
+    ) -> None:
         self.config = config
         self._adapter = adapter
         self._plugins = plugins
-        self._stages = StageController(config, n_epochs, plugins.stages(config, n_epochs))
+        self._stages = StageController(config, n_epochs, plugins.stages(config, n_epochs), last_epoch=last_epoch)
         self._guidance = Guidance(config, adapter, plugins)
+        self._idleness = Idleness(config)
         self._epoch_means = EpochMeans()
         self._arrived: tuple[Mapping[str, Any], torch.device | str] | None = None
         self._batch_in_step: Mapping[str, Any] | None = None
         self._masks: DomainMasks = {"A": {}, "B": {}}
         self._in_step = False
+        self._may_train = False
+        self._in_epoch = False
         self._n_steps = 0
         self._host_random: RandomState | None = None
         self._patches = Patches()
@@ -146,11 +158,30 @@ class Session:
             if _MARK in vars(host):
                 raise ConfigError("`host` has an open session already; got a second `attach`; close the first one")
             self._patches.set(host, _MARK, True)
+        self._claim_generators()
         self._follow_masks(dataset)
         self._adapter.install(self, self._patches)
         file = self._adapter.resume_file()
         if file is not None and self.config.resume != "fresh":
             self.load_state_dict(load_checkpoint(file))
+
+    def _claim_generators(self) -> None:
+        """Two sessions on one network would each guide it, and each think they are alone."""
+        for network in self._adapter.generators().values():
+            while isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+                network = network.module
+            if any(isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)) for module in network.modules()):
+                raise HostNotSupportedError(
+                    f"`host` must translate images [N, C, H, W]; {type(network).__name__} has convolutions of three "
+                    f"dimensions, for volumes [N, C, D, H, W]; train on slices"
+                )
+            if network in _GUIDED:
+                raise ConfigError(
+                    f"`host` has generators of an open session already ({type(network).__name__}); got a second "
+                    f"`attach`; close the first one"
+                )
+            _GUIDED.add(network)
+            self._patches.on_undo(functools.partial(_GUIDED.discard, network))
 
     def _follow_masks(self, dataset: Any) -> None:
         """Have the samples of ``dataset`` carry the masks that lie in files."""
@@ -164,7 +195,8 @@ class Session:
                 f"{type(dataset).__name__}; give the loader that is trained on, or bring the masks in the batch "
                 f"(`batch_key`; for scripts: `generator_loss`)"
             )
-        masked = mask_files.masked_dataset(layout, regions, self._plugins.mask_files)
+        masked = masked_dataset(layout, regions, self._plugins.mask_files)
+        self._idleness.regions_have_files(masked.regions_with_files)
         self._patches.set(layout.loader, "dataset", masked)
 
     # -- the two calls of a user's script -------------------------------------------------------------------------
@@ -176,15 +208,20 @@ class Session:
             epoch: In the host's own count.
 
         Raises:
-            ConfigError: The epoch lies before the one the run already stood at.
+            ConfigError: The epoch lies before the one the run already stood at, or the session is closed.
         """
+        self._check_open()
         if self._host_random is not None:  # came with a loaded state, for the start of its next epoch
             self._host_random.restore()
             self._host_random = None
+        self._adapter.epoch_begins()
+        self._epoch_over()
         before = self._stages.stage if self._stages.epoch is not None else None
         if self.config.stages.trigger == "plateau":
             self._stages.observe(self._epoch_means.take())
         stage = self._stages.start_epoch(epoch)
+        self._in_epoch = True
+        self._idleness.plan_known(self._stages)
         if stage != before:
             self._plugins.call("roi_stage_started", stage=stage, session=self)
         return stage
@@ -218,7 +255,8 @@ class Session:
             fake_A: What the generator B2A made of ``real_B``.
             rec_B: What the generator A2B made of ``fake_A``.
             idt_A: What the generator B2A made of ``real_A``.
-            masks_A: Masks of ``real_A`` by region, ``[N, 1, H, W]``, above 0 inside; best on the CPU.
+            masks_A: Masks of ``real_A`` by region, ``[N, 1, H, W]``, 1 inside and 0 outside (of soft edges one half
+                and more is inside); best on the CPU.
             masks_B: Masks of ``real_B`` by region.
             paired: Whether ``real_A`` and ``real_B`` show the same, pixel by pixel.
 
@@ -241,6 +279,8 @@ class Session:
                     f"`{name}` must be the generator's own output, with its graph; got a tensor without gradient; give "
                     f"it before any detach(), and leave it out where its generator does not train"
                 )
+        for name, image in (("real_A", real_A), ("real_B", real_B), ("fake_B", fake_B), ("fake_A", fake_A)):
+            _check_is_batch(name, image)
         a, b = _region_masks(masks_A, real_A), _region_masks(masks_B, real_B)
         translations = []
         if fake_B is not None:
@@ -271,7 +311,8 @@ class Session:
                     paired=paired,
                 )
             )
-        return self._guidance.contribute(translations, self._weights(), host_scale=False)
+        self._idleness.looked_at(translations)
+        return self._guidance.contribute(translations, self._weights(), in_loss=True)
 
     def discriminator_step(self) -> None:
         """After the script's own discriminator step: move the region discriminators one step."""
@@ -341,6 +382,7 @@ class Session:
             batch: The host's, with our masks in it.
             device: Where the host has put the images.
         """
+        self._idleness.batch_arrived()
         self._arrived = batch, device
 
     def step_started(self) -> None:
@@ -349,32 +391,68 @@ class Session:
         Raises:
             MaskError: The batch at hand carries no masks.
         """
+        self._take_masks()
+        self._in_step, self._may_train = True, False
+        self._guidance.start()
+
+    def _take_masks(self) -> None:
         if self._arrived is not None:
             batch, device = self._arrived
             self._masks = mask_files.masks_in_batch(batch, self.config.regions, device)
             self._arrived, self._batch_in_step = None, batch
-        self._in_step = True
-        self._guidance.start()
+
+    def step_may_start(self) -> None:
+        """A forward begins of which only a backward will tell whether it is trained on."""
+        if not self._in_step:
+            self._may_train = True
+            self._guidance.start()
 
     def translated(self) -> None:
         """The host's forward is done, its backward to come: lay our gradient on the generated images."""
-        if self._in_step and torch.is_grad_enabled():
-            self._guidance.contribute(self._adapter.translations(self._masks), self._weights(), host_scale=True)
+        if self._may_train and torch.is_grad_enabled():
+            self._guidance.await_backward(self._is_trained)
+        elif self._in_step and torch.is_grad_enabled():
+            self._contribute()
 
-    def step_finished(self) -> None:
-        """The host's step is done: move our discriminators."""
-        self._in_step = False
+    def _is_trained(self) -> None:
+        """A backward is about to run after a forward of which it was not known."""
+        self._take_masks()
+        self._in_step, self._may_train = True, False
+        self._contribute()
+
+    def _contribute(self) -> None:
+        weights = self._weights()
+        # Where nothing is active, nothing is asked of a host either: it may lack what regions would need.
+        if self._guidance.has_terms(weights):
+            translations = self._adapter.translations(self._masks)
+            for translation in translations:
+                for name in ("source", "fake", "real"):
+                    _check_is_batch(f"{name} of {translation.direction}", getattr(translation, name))
+            self._idleness.looked_at(translations)
+            self._guidance.contribute(translations, weights, in_loss=False)
+
+    def step_finished(self, *, if_trained: bool = False) -> None:
+        """The host's step is done: move our discriminators.
+
+        Args:
+            if_trained: Forget the step where no backward of the host has come by our images.
+        """
+        if if_trained and not self._guidance.is_collected:
+            self.step_abandoned()
+            return
+        self._in_step = self._may_train = False
         was_guided = self._guidance.finish(self._weights(), self._broken_files)
         self._batch_in_step = None
         if was_guided:
             self._n_steps += 1
+            self._idleness.guided()
             if self.config.stages.trigger == "plateau":
                 self._epoch_means.add(self._guidance.losses)
             self._plugins.call("roi_step_finished", step=self._n_steps, losses=dict(self._guidance.losses))
 
     def step_abandoned(self) -> None:
         """The host's step failed: forget it, so that a loop that goes on starts the next one afresh."""
-        self._in_step, self._batch_in_step = False, None
+        self._in_step, self._may_train, self._batch_in_step = False, False, None
         self._guidance.abandon()
 
     def _broken_files(self) -> list[str]:
@@ -449,9 +527,17 @@ class Session:
 
     def close(self) -> None:
         """Take every patch and hook off the host again ("Detach leaves no trace"); a second call does nothing."""
+        if not self._closed and self._idleness.saw_batches:
+            self._epoch_over()
         self._closed = True
         self._guidance.close()
         self._patches.undo()
+
+    def _epoch_over(self) -> None:
+        """Have it said what kept the epoch that was trained here from being guided."""
+        if self._in_epoch and self._stages.epoch is not None:
+            self._idleness.epoch_over(self._stages.epoch, self._weights(), n_dropped=self.dropped_steps)
+        self._in_epoch = False
 
     def __enter__(self) -> Session:
         return self
@@ -464,6 +550,14 @@ class Session:
     def _check_open(self) -> None:
         if self._closed:
             raise ConfigError("`session` must be open; got a closed one; `attach` anew")
+
+
+def _check_is_batch(name: str, image: Tensor | None) -> None:
+    if image is not None and image.ndim != 4:
+        raise ShapeError(
+            f"`{name}` must be images [N, C, H, W]; got {list(image.shape)}; images of two dimensions are supported, "
+            f"volumes are not: train on slices"
+        )
 
 
 def _region_masks(masks: Mapping[str, Tensor] | None, images: Tensor) -> dict[str, RegionMask]:

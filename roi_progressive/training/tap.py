@@ -1,19 +1,27 @@
 """The gradient tap: our gradient joins the host's on its way through the generator.
 
 A host builds its loss and calls ``backward`` inside its own method. Our terms are computed on a detached copy of the
-generated image before that, and their gradient is added by a tensor hook when the host's arrives there. By the
-sum rule this is exactly the gradient of the summed loss, in the one pass the host pays for anyway.
+generated image before that, and their gradient is added where the host's passes by. By the sum rule this is exactly
+the gradient of the summed loss, in the one pass the host pays for anyway.
+
+By how much the host multiplies its loss, how often it calls ``backward`` and on what is seen, never guessed: while a
+step has something to add, every ``torch.autograd.backward`` of the process is seen before it runs. Hooks live for one
+such pass; a host's ``autograd.grad`` meets none of them, and nothing of ours stays on its tensors.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+import threading
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from ..runtime.finite import LateNumber, is_mixed, largest
 
@@ -27,63 +35,247 @@ def leaf(tensor: Tensor) -> Tensor:
     return (copy.float() if copy.dtype in (torch.float16, torch.bfloat16) else copy).requires_grad_()
 
 
+# -- where a gradient passes by ----------------------------------------------------------------------------------------
+
+
+class _Place:
+    """A tensor's place in the autograd graph, which stays its place whatever is done to the tensor afterwards."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        node = tensor.grad_fn
+        # A leaf's gradient arrives at the node that accumulates it, which torch shows to those that use the leaf only.
+        self.node: Any = tensor.view_as(tensor).grad_fn.next_functions[0][0] if node is None else node  # type: ignore[union-attr]
+        self._output = tensor.output_nr
+
+    def watch(self, arrived: Callable[[Tensor | None], Tensor | None]) -> RemovableHandle:
+        """Tell of every gradient that arrives; what is returned takes its place, where it is not ``None``."""
+
+        def hook(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...] | None:
+            new = arrived(gradients[self._output])
+            return None if new is None else (*gradients[: self._output], new, *gradients[self._output + 1 :])
+
+        handle: RemovableHandle = self.node.register_prehook(hook)
+        return handle
+
+
+class Pass:
+    """One ``torch.autograd.backward`` of the host, while it runs.
+
+    Attributes:
+        root: The autograd node it starts from.
+        loss_gradient: The gradient that arrived at the host's loss, which is the factor the host has put on it;
+            ``None`` until then, and where the pass does not come by.
+        root_gradient: The same for a loss that the host does not name: the sum that the pass starts from.
+    """
+
+    def __init__(self, roots: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+        self.root: Any = roots[0].grad_fn
+        self.loss_gradient: Tensor | float | None = None
+        first = gradients[0]
+        self.root_gradient: Tensor | float = 1.0 if first is None or first.numel() != 1 else first.reshape(())
+
+    def watch_loss(self, loss: Tensor | None) -> list[RemovableHandle]:
+        """Have ``loss_gradient`` and ``root_gradient`` told before any generated image is reached."""
+        handles = []
+        if loss is not None and loss.grad_fn is not None:
+            if loss.grad_fn is self.root:
+                self.loss_gradient = self.root_gradient
+                return []
+            handles.append(_Place(loss).watch(self._loss_reached))
+        total = _sum_below(self.root)
+        if total is not None and total is not self.root:
+            handles.append(total.register_prehook(self._sum_reached))
+        return handles
+
+    def _loss_reached(self, gradient: Tensor | None) -> None:
+        self.loss_gradient = gradient
+
+    def _sum_reached(self, gradients: tuple[Tensor | None, ...]) -> None:
+        if gradients[0] is not None:
+            self.root_gradient = gradients[0]
+
+
+def _sum_below(root: Any) -> Any:
+    """The sum that a root is a multiple of: factors in front of a sum are scale, not loss; ``None`` without one."""
+    node = root
+    while node is not None and node.name() in ("MulBackward0", "DivBackward0"):
+        followed = [following for following, _ in node.next_functions if following is not None]
+        node = followed[0] if len(followed) == 1 else None
+    return node if node is not None and node.name() == "AddBackward0" else None
+
+
+# -- seeing every backward ---------------------------------------------------------------------------------------------
+
+_watching: weakref.WeakSet[Tap] = weakref.WeakSet()
+"""Weakly, so that a session that was dropped in the middle of a step is not kept by it."""
+_lock = threading.Lock()
+_running = threading.local()
+_restore: Callable[[], None] | None = None
+
+
+def _patch() -> Callable[[], None]:
+    """Stand for ``torch.autograd.backward``, which ``Tensor.backward`` calls; returns what undoes it."""
+    original = torch.autograd.backward
+
+    def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
+        # A pass within a pass, such as a reentrant checkpoint's, is no pass of its own.
+        if getattr(_running, "inside", False):
+            return original(tensors, grad_tensors, *args, **kwargs)
+        roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+        gradients = [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors or [None] * len(roots))
+        _running.inside = True
+        handles: list[RemovableHandle] = []
+        try:
+            if roots and all(isinstance(root, Tensor) for root in roots):
+                for tap in tuple(_watching):
+                    handles += tap.begin(Pass(roots, gradients))
+            return original(tensors, grad_tensors, *args, **kwargs)
+        finally:
+            _running.inside = False
+            for handle in handles:
+                handle.remove()
+
+    def restore() -> None:
+        # Where somebody has put a patch of their own over ours, it stays in their chain and does nothing.
+        if torch.autograd.backward is backward:
+            torch.autograd.backward = original
+
+    torch.autograd.backward = backward
+    return restore
+
+
+def _watch(tap: Tap) -> None:
+    global _restore
+    with _lock:
+        if _restore is None:
+            _restore = _patch()
+        _watching.add(tap)
+
+
+def _unwatch(tap: Tap) -> None:
+    global _restore
+    with _lock:
+        _watching.discard(tap)
+        if not _watching and _restore is not None:
+            _restore()
+            _restore = None
+
+
+# -- what is added -----------------------------------------------------------------------------------------------------
+
+
 class Injection:
-    """Adds one fixed gradient to a tensor's gradient, once.
+    """One fixed gradient of ours for one tensor of the host's graph.
 
     Args:
-        tensor: A tensor of the host's graph that requires a gradient.
+        tensor: Of the host's graph; requires a gradient.
         gradient: Ours, of the tensor's shape.
         name: What the tensor is, for the warning where no backward ever reaches it.
         balance: Cap of our gradient's norm as a share of the host's own gradient at this tensor; ``None`` for none.
-        scale: Factor of the host's loss (a GradScaler's), read when the host's gradient arrives;
-            ``None`` means that a ``Surrogate`` tells it.
+
+    Attributes:
+        fired: Whether any of it was added.
+        is_mixed: Whether the tensor was made in half precision.
     """
 
-    def __init__(
-        self,
-        tensor: Tensor,
-        gradient: Tensor,
-        name: str,
-        *,
-        balance: float | None = None,
-        scale: Callable[[], float] | None = None,
-    ) -> None:
+    def __init__(self, tensor: Tensor, gradient: Tensor, name: str, *, balance: float | None = None) -> None:
         self.name = name
         self.fired = False
         self.is_mixed = is_mixed(tensor)
-        self._largest: LateNumber | None = None
-        self.scale: Tensor | None = None
-        self._gradient: Tensor | None = gradient
-        self._balance = balance
-        self._host_scale = scale
-        self._handle = tensor.register_hook(self._fire)
+        self.place = _Place(tensor)
+        self.gradient = gradient
+        self.balance = balance
+        self.in_loss = False
+        """Whether a ``surrogate`` brings it; the host's backward need not be asked for the scale then."""
+        self._largest: list[LateNumber] = []
+        # What was met so far in this step. All passes of a step together add what one pass of their sum would.
+        self._by_loss = False
+        self._root: Any = None
+        self._scale: Tensor | float = 0.0
+        self._added: Tensor | float = 0.0
+        self._host: Tensor | None = None
+        self._from_loss: Tensor | float | None = None
 
-    def _fire(self, host_gradient: Tensor) -> Tensor | None:
-        scale = self._host_scale() if self._host_scale is not None else self.scale
-        if self.fired or scale is None or self._gradient is None:
-            return None
-        self.fired = True
-        ours, self._gradient = self._gradient, None
-        if self._balance is None and ours.dtype == host_gradient.dtype:
-            summed = _plus(host_gradient, ours, scale)
+    def arrives(self, passing: Pass, host_gradient: Tensor | None) -> Tensor | None:
+        """The host's gradient passes by.
+
+        Args:
+            passing: Its pass.
+            host_gradient: What has arrived; ``None`` for nothing, which only our own term makes pass here.
+
+        Returns:
+            What takes its place; ``None`` where that is the same.
+        """
+        here = self._scale_of(passing)
+        if self.in_loss and self.balance is None:
+            ours = None  # the surrogate has brought it already
+        elif self.balance is None:
+            ours = None if here is None else self.gradient
         else:
-            ours = (ours * scale).to(host_gradient.dtype)
-            if self._balance is not None:
-                ours = ours * balance_factor(ours, host_gradient, self._balance)
-            summed = host_gradient + ours
-        found = largest([summed])
-        self._largest = None if found is None else LateNumber(found)
-        return summed
+            ours = self._balanced(host_gradient, here)
+        if ours is not None:
+            self.fired = True
+            scale = 1.0 if here is None or self.balance is not None else here
+            if host_gradient is None:
+                summed = _times(ours, scale)
+            elif ours.dtype == host_gradient.dtype:
+                summed = _plus(host_gradient, ours, scale)
+            else:
+                summed = host_gradient + _times(ours, scale).to(host_gradient.dtype)
+        elif host_gradient is None:
+            return None
+        else:
+            summed = host_gradient
+        found = largest([summed]) if self.fired else None
+        if found is not None:
+            self._largest.append(LateNumber(found))
+        return None if ours is None else summed
+
+    def _scale_of(self, passing: Pass) -> Tensor | float | None:
+        """The factor on our term in this pass; ``None`` where the pass is of another loss."""
+        if self.in_loss:
+            here, self._from_loss = self._from_loss, None
+        elif passing.loss_gradient is not None:
+            if not self._by_loss:  # what was added to other losses before was not for this one
+                self._scale, self._added, self._host = 0.0, 0.0, None
+            self._by_loss, here = True, passing.loss_gradient
+        elif self._by_loss or (self._root is not None and self._root is not passing.root):
+            here = None
+        else:
+            self._root, here = passing.root, passing.root_gradient
+        if here is not None and self.balance is not None:
+            self._scale = self._scale + here
+        return here
+
+    def _balanced(self, host_gradient: Tensor | None, here: Tensor | float | None) -> Tensor | None:
+        """What is to be added now so that all passes together have added ours under the cap of all of the host's."""
+        if host_gradient is not None:
+            wide = host_gradient.float() if host_gradient.dtype in (torch.float16, torch.bfloat16) else host_gradient
+            self._host = wide if self._host is None else self._host + wide
+        if here is None and not self.fired:
+            return None
+        assert self.balance is not None
+        ours = _times(self.gradient, self._scale)
+        host = torch.zeros_like(ours) if self._host is None else self._host
+        total = self._scale * balance_factor(ours, host, self.balance)
+        step = total - self._added
+        self._added = total
+        return _times(self.gradient, step)
+
+    def told_by_loss(self, scale: Tensor) -> None:
+        """The surrogate's backward has come by with the factor that is on the script's loss."""
+        if self.balance is None:
+            self.fired = True
+        else:
+            self._from_loss = scale
 
     def was_finite(self) -> bool:
         """Whether the gradient that arrived was, with ours under its scale; also where none has arrived."""
-        return self._largest is None or math.isfinite(float(self._largest))
+        return all(math.isfinite(float(number)) for number in self._largest)
 
-    def finish(self, *, warn: bool = True) -> None:
-        """Take the hook away; ``warn`` where the host's backward never came by."""
-        self._handle.remove()
-        self._gradient = None
-        if warn and not self.fired:
+    def warn_if_unused(self) -> None:
+        """Warn where the host's backward never came by."""
+        if not self.fired:
             warnings.warn(
                 f"the gradient for {self.name} was never collected: no backward pass reached it in this step; "
                 f"add generator_loss(...) to the loss that is backpropagated",
@@ -92,44 +284,110 @@ class Injection:
             )
 
 
+def _times(gradient: Tensor, scale: Tensor | float) -> Tensor:
+    if isinstance(scale, float):
+        return gradient if scale == 1.0 else gradient * scale
+    return gradient * scale.to(gradient.dtype)
+
+
 def _plus(host: Tensor, ours: Tensor, scale: Tensor | float) -> Tensor:
     """``host + scale * ours`` in one operation."""
-    return torch.addcmul(host, ours, scale) if isinstance(scale, Tensor) else torch.add(host, ours, alpha=scale)
+    if isinstance(scale, Tensor):
+        return torch.addcmul(host, ours, scale.to(ours.dtype))
+    return torch.add(host, ours, alpha=scale)
 
 
 def balance_factor(ours: Tensor, host: Tensor, share: float) -> Tensor:
     """The factor at most 1 that keeps our gradient's norm within a share of the host's; stays on the device."""
-    own = torch.linalg.vector_norm(ours.float())
-    allowed = share * torch.linalg.vector_norm(host.float())
+    wide = torch.promote_types(ours.dtype, torch.float32)
+    own = torch.linalg.vector_norm(ours.to(wide))
+    allowed = share * torch.linalg.vector_norm(host.to(wide))
     factor: Tensor = (allowed / own.clamp_min(torch.finfo(own.dtype).tiny)).clamp_max(1.0)
     return factor.to(ours.dtype)
 
 
+class Tap:
+    """Adds the injections of one step to the passes of the host's backward that reach them.
+
+    Args:
+        loss: Tells the scalar that the host trains its generators on, as it is when a backward begins; ``None`` where
+            the host does not name it, so that the sum the backward starts from stands for it.
+    """
+
+    def __init__(self, loss: Callable[[], Tensor | None]) -> None:
+        self._loss = loss
+        self._injections: list[Injection] = []
+        self._awaiting: Callable[[], None] | None = None
+
+    def await_backward(self, then: Callable[[], None]) -> None:
+        """Call this once before the next backward of the host runs, to lay what it is to take along."""
+        self._awaiting = then
+        _watch(self)
+
+    def lay(self, injections: Sequence[Injection]) -> None:
+        """Add these from the next backward on."""
+        self._injections += injections
+        if self._injections:
+            _watch(self)
+
+    def retire_used(self) -> None:
+        """A new forward begins: what was added to the ones before it needs no watching any more."""
+        self._injections = [injection for injection in self._injections if not injection.fired]
+
+    def begin(self, passing: Pass) -> list[RemovableHandle]:
+        """A backward begins: what is to be removed when it is over."""
+        awaiting, self._awaiting = self._awaiting, None
+        if awaiting is not None:
+            awaiting()
+        asked = any(not injection.in_loss for injection in self._injections)
+        handles = passing.watch_loss(self._loss()) if asked else []
+        for injection in self._injections:
+            handles.append(injection.place.watch(functools.partial(injection.arrives, passing)))
+        return handles
+
+    def lift(self) -> None:
+        """The step is over: stop watching, and forget what was laid."""
+        _unwatch(self)
+        self._injections, self._awaiting = [], None
+
+
+# -- a script's loss ---------------------------------------------------------------------------------------------------
+
+
 class _Surrogate(torch.autograd.Function):
-    """A scalar with our value that tells the injections how much the host scales its loss."""
+    """A scalar with our value and our gradient, which was computed beforehand."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, injections: Sequence[Injection], *anchors: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, injections: Sequence[Injection], *tensors: Tensor) -> Tensor:
         ctx.injections = injections
-        ctx.shapes = [(anchor.shape, anchor.dtype, anchor.device) for anchor in anchors]
+        ctx.dtypes = [tensor.dtype for tensor in tensors]
+        ctx.save_for_backward(*(injection.gradient for injection in injections))
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        for injection in ctx.injections:
-            injection.scale = gradients[0]
-        # Zeros, not None: a tensor that only our term uses must still get a gradient for its hook to see.
-        zeros = (torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.shapes)
-        return (None, None, *zeros)
+        (scale,) = gradients
+        found = []
+        for injection, ours, dtype in zip(ctx.injections, ctx.saved_tensors, ctx.dtypes, strict=True):
+            injection.told_by_loss(scale)
+            # Under a balance the host's own gradient must be known first. Zeros, not None: it must pass by there.
+            brought = torch.zeros_like(ours) if injection.balance is not None else _times(ours, scale)
+            found.append(brought.to(dtype))
+        return (None, None, *found)
 
 
-def surrogate(value: Tensor, injections: Sequence[Injection], anchors: Sequence[Tensor]) -> Tensor:
-    """A scalar to add to a loss: it has our value, and its backward arms the injections with the loss's scale.
+def surrogate(value: Tensor, injections: Sequence[Injection], tensors: Sequence[Tensor]) -> Tensor:
+    """A scalar to add to a loss: it has our value, and its backward brings our gradient under the loss's own scale.
+
+    Whatever is done with the loss it is added to (scaled, summed over batches, differentiated twice) is done with ours.
+    A balance is kept where the backward is seen by the ``Tap`` the injections lie in.
 
     Args:
         value: Our loss, detached.
-        injections: Made with ``scale=None``.
-        anchors: The tensors they sit on; ties the scalar into the graph, before the hooks fire.
+        injections: What it brings.
+        tensors: The tensors they are for, in the same order.
     """
-    scalar: Tensor = _Surrogate.apply(value.detach(), injections, *anchors)
+    for injection in injections:
+        injection.in_loss = True
+    scalar: Tensor = _Surrogate.apply(value.detach(), list(injections), *tensors)
     return scalar

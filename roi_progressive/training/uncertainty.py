@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -45,6 +46,7 @@ class GGDWrapper:
         self.config = config
         self._seed = seed
         self._generator = generator
+        self._said_unread = False
         self._module = generator
         replicated = False
         while isinstance(self._module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -65,6 +67,26 @@ class GGDWrapper:
         if self._capture is not None:
             self._capture.recording = False
             self._capture.clear()
+
+    def can_read(self, output: Tensor) -> bool:
+        """Whether what the head reads of an output is known.
+
+        Of a generator that stands still, and was never called with a graph, it is not; nor where a host trains on
+        something else than the generator returned. The latter is said, once.
+        """
+        if self._capture is None or self._capture.features_of(output) is not None:
+            return True
+        if self._capture.layer is None and (self._capture.layer_is_known or output.requires_grad):
+            return True  # no convolution leads to its images
+        if output.requires_grad and not self._said_unread:
+            self._said_unread = True
+            warnings.warn(
+                f"uncertainty is left out for an image of {type(self._module).__name__}: what the host trains on is "
+                f"not the tensor that the generator returned; give that one, or set ggd = false",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return False
 
     def term(self, output: Tensor, residual: Tensor, leaf: Tensor | None = None) -> GGDTerm:
         """The loss of an output under the maps predicted for it (paper eq. 1), with its features cut off the graph.
@@ -124,7 +146,15 @@ class GGDWrapper:
             output: An image this generator made while recording.
         """
         if self.head is None:
-            self.head = self._head_for(leaf_of(self._features(output)), output.shape[1])
+            features = self._features(output)
+            if features is output and self._capture is not None:
+                warnings.warn(
+                    f"no convolution was found that leads to the image of {type(self._module).__name__}: its "
+                    f"uncertainty is read off the image alone",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            self.head = self._head_for(leaf_of(features), output.shape[1])
 
     def load_head(self, state: Mapping[str, Tensor]) -> None:
         """Restore a head that this class made; it is built to the sizes of its weights where there is none yet."""

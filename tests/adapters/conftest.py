@@ -87,6 +87,73 @@ class ToyPix2Pix(ToyModel):
         self.loss_G.backward()
 
 
+class ToyStyled(ToyPix2Pix):
+    """A pix2pix whose backward is written in one of many ways; ``edited_in`` is a term written into its loss."""
+
+    edited_in: Callable[[Tensor], Tensor] | None = None
+    figure: Any = None
+
+    @staticmethod
+    def style(model: Any) -> None:
+        model.loss_G = model.generator_loss()
+        model.loss_G.backward()
+
+    def parts(self) -> tuple[Tensor, Tensor]:
+        judged = self.netD(torch.cat([self.real_A, self.fake_B], 1))
+        ours = 0.0 if self.edited_in is None else self.edited_in(self.fake_B)
+        return ((judged - 1) ** 2).mean() + ours, 10.0 * self.criterionL1(self.fake_B, self.real_B)
+
+    def generator_loss(self) -> Tensor:
+        return sum(self.parts())
+
+    def backward_G(self) -> None:
+        self.style(self)
+
+    def own_loss(self) -> Tensor:
+        """What the host's figure is of: its loss without ours."""
+        judged = self.netD(torch.cat([self.real_A, self.fake_B], 1))
+        return ((judged - 1) ** 2).mean() + 10.0 * self.criterionL1(self.fake_B, self.real_B)
+
+
+class ToyTwoSteps(ToyStyled):
+    """Two steps of the generator a batch."""
+
+    def optimize_parameters(self) -> None:
+        for _ in range(2):
+            self.forward()
+            self.optimizer_G.zero_grad()
+            self.backward_G()
+            self.optimizer_G.step()
+
+
+class ToyAccumulating(ToyStyled):
+    """Image by image, its loss divided."""
+
+    def optimize_parameters(self) -> None:
+        whole_A, whole_B = self.real_A, self.real_B
+        self.optimizer_G.zero_grad()
+        for place in range(len(whole_A)):
+            self.real_A, self.real_B = whole_A[place : place + 1], whole_B[place : place + 1]
+            self.forward()
+            self.backward_G()
+        self.optimizer_G.step()
+
+
+class ToySumming(ToyStyled):
+    """Image by image, all losses in one backward."""
+
+    def optimize_parameters(self) -> None:
+        whole_A, whole_B = self.real_A, self.real_B
+        self.optimizer_G.zero_grad()
+        self.loss_G = torch.zeros(())
+        for place in range(len(whole_A)):
+            self.real_A, self.real_B = whole_A[place : place + 1], whole_B[place : place + 1]
+            self.forward()
+            self.loss_G = self.loss_G + self.generator_loss()
+        self.loss_G.backward()
+        self.optimizer_G.step()
+
+
 class ToyCUT(ToyModel):
     """One call translates both domains, mirrored at random; a third network is made at the first batch."""
 
@@ -174,6 +241,17 @@ class WithAttention(nn.Module):
         return self.image(x), self.attention(x)
 
 
+TOYS: dict[str, type[Any]] = {
+    "pix2pix": ToyPix2Pix,
+    "cut": ToyCUT,
+    "scaled": ToyScaled,
+    "styled": ToyStyled,
+    "two steps": ToyTwoSteps,
+    "accumulating": ToyAccumulating,
+    "summing": ToySumming,
+}
+
+
 class SideBySide(Dataset[dict[str, Any]]):
     """Two images in one file, mirrored together or not."""
 
@@ -225,7 +303,7 @@ def build_toy(toy_options: Callable[..., Any], aligned: Path) -> Callable[..., t
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(0)
         opt = toy_options(**changes)
-        model = {"pix2pix": ToyPix2Pix, "cut": ToyCUT, "scaled": ToyScaled}[kind](opt)
+        model = TOYS[kind](opt)
         loader = create_dataset(opt) if kind == "cut" else DataLoader(SideBySide(aligned), opt.batch_size, shuffle=True)
         return model, loader
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from roi_progressive import Config, MaskError, RegionConfig
 from roi_progressive.adapters.junyanz import CycleGANAdapter
 from roi_progressive.check.checkout import HostCheckout
-from roi_progressive.plugins.masks import MaskedDataset, masked_dataset
+from roi_progressive.plugins.replay import MaskedDataset, masked_dataset
 
 N_SAMPLES = 200
 PREPROCESS = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
@@ -110,7 +110,7 @@ def test_the_replayed_tensor_is_the_image_tensor(
     layout = _layout(loader)
     files = {path: {"tumor": path} for path in layout.paths}
     recorded = _Recorded(loader.dataset)
-    masked = MaskedDataset(recorded, layout.image_modules, layout.domains, files, ["tumor"])
+    masked = MaskedDataset(recorded, layout.image_modules, layout.domains, files, ["tumor"], n_proofs=0)
     indices = [place % len(masked) for place in range(N_SAMPLES)]
     seed(2)
     plain = [loader.dataset[index] for index in indices]

@@ -22,7 +22,7 @@ from roi_progressive.data.phantom.anatomy import BoolArray, Canvas, paint_patien
 from roi_progressive.data.phantom.tissue import LESION_TYPES, PHANTOM_VERSION, PHASES, FloatArray
 from roi_progressive.errors import ConfigError, DataError
 from roi_progressive.saving.names import DOMAINS, SPLITS
-from roi_progressive.saving.records import read_json, write_json
+from roi_progressive.saving.records import entry, read_json, write_json
 from roi_progressive.saving.whole_files import require_new_or_empty, writing
 
 REGIONS = ("liver", "tumor")
@@ -205,7 +205,7 @@ def _folders() -> list[str]:
 
 def _make_room(folder: Path, force: bool) -> None:
     """Create the folders; with ``force``, first remove what a phantom has written there."""
-    require_new_or_empty(folder, force=force, remedy="pass force=True")
+    require_new_or_empty(folder, force=force)
     if folder.is_dir():
         _refuse_foreign(folder / "manifest.json")
         for name in _folders():
@@ -222,8 +222,8 @@ def _refuse_foreign(manifest: Path) -> None:
     if not manifest.exists():
         return
     try:
-        kind = read_json(manifest).get("kind")
-    except (OSError, ValueError, AttributeError):
+        kind = entry(read_json(manifest), "kind", str)
+    except (OSError, ValueError):
         kind = None
     if kind != "phantom":
         raise DataError(f"`out` must not hold other data; {str(manifest)!r} is not a phantom's; name another folder")

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from ..errors import RoiProgressiveError, UnreadableError
+from ..saving.decoding import decoded_array
+from .manifest_record import slice_record
 from .options import PrepareOptions
 from .partial_folder import PartialFolder
 from .pictures import Picture, Scan, aligned_pair, beside, cleaned_mr, cut_pictures, read_scan
 from .preprocessing import FloatArray
-from .record import slice_record
 from .standardise import Landmarks, landmarks_of
 from .volume_list import VolumeRow
 from .volumes import read_volume
 
 
 @dataclass(frozen=True)
-class LandmarksOf:
+class FindLandmarks:
     """The landmarks of an MR; where it had to be cleaned first, the clean one is kept for its pictures.
 
     Its record holds ``landmarks``, null where the volume cannot be used: it is reported with its pictures.
@@ -39,7 +40,7 @@ class LandmarksOf:
         try:
             array, body = cleaned_mr(read_volume(self.row), self.options)
             found = landmarks_of(array, body).tolist()
-        except DataError:
+        except RoiProgressiveError:
             return {"landmarks": None}
         if {"denoise", "bias"} & set(self.options.mr_steps):
             place.put(_cache(place, self.row), lambda aside: np.save(aside, array))
@@ -51,8 +52,8 @@ def _cache(place: PartialFolder, row: VolumeRow) -> Any:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Volumes that are cut together: one, or the CT and the MR of an aligned pair.
+class CutVolumes:
+    """Volumes that are cut together: one, or the two of an aligned pair.
 
     Its record holds ``slices`` for the manifest, and lines of ``problems`` and ``notes``.
     """
@@ -61,7 +62,7 @@ class Group:
     split: str
     regions: tuple[str, ...]
     options: PrepareOptions
-    standard: Landmarks | None
+    standard: Mapping[str, Landmarks]
 
     @property
     def volumes(self) -> int:
@@ -82,8 +83,8 @@ class Group:
             slices.append(entry)
         if self.options.paired:
             half = len(pictures) // 2
-            for ct, mr in zip(pictures[:half], pictures[half:], strict=True):
-                write_picture(place, self.split, beside(ct, mr))
+            for left, right in zip(pictures[:half], pictures[half:], strict=True):
+                write_picture(place, self.split, beside(left, right))
         for row in self.rows:
             _cache(place, row).unlink(missing_ok=True)
         return {"slices": slices, "problems": problems, "notes": notes}
@@ -92,26 +93,32 @@ class Group:
         scans: list[Scan] = []
         for row in self.rows:
             try:
-                scans.append(read_scan(row, self.options, self.standard, _cached(place, row)))
-            except DataError as error:
+                scan = read_scan(row, self.options, self.standard.get(row.domain), _cached(place, row))
+            except RoiProgressiveError as error:
                 problems.append(f"{row}: {error}")
+            else:
+                scans.append(scan)
+                notes += [f"{row}: {note}" for note in scan.volume.notes]
         if len(scans) < len(self.rows):
             problems += [f"{scan.row}: left out with the other half of its pair" for scan in scans]
             return []
-        said: list[str] = []
+        found: list[str] = []
         try:
-            pair: Sequence[Scan] = scans if len(scans) == 1 else aligned_pair(scans[0], scans[1])
-            pictures = list(cut_pictures(pair, self.regions, self.options, said))
-        except DataError as error:
+            pair: Sequence[Scan] = scans if len(scans) == 1 else aligned_pair(scans[0], scans[1], found)
+            pictures = list(cut_pictures(pair, self.regions, self.options, found))
+        except RoiProgressiveError as error:
             problems.append(f"{scans[-1].row}: {error}")
             return []
-        notes += said
+        notes += found
         return pictures
 
 
 def _cached(place: PartialFolder, row: VolumeRow) -> FloatArray | None:
     file = _cache(place, row)
-    return np.load(file) if file.exists() else None
+    try:
+        return decoded_array(file) if file.exists() else None
+    except UnreadableError:  # the machine stopped while it was written; it is made again
+        return None
 
 
 def write_picture(place: PartialFolder, folder: str, picture: Picture) -> None:

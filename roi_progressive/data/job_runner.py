@@ -27,7 +27,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def run_jobs(
-    place: PartialFolder, jobs: Mapping[str, Job], processes: int, hear: Callable[[int, str], None]
+    place: PartialFolder, jobs: Mapping[str, Job], processes: int, report: Callable[[int, str], None]
 ) -> list[dict[str, Any]]:
     """Do the jobs that have no record yet.
 
@@ -38,7 +38,7 @@ def run_jobs(
         place: Where the jobs write.
         jobs: By the name of their record.
         processes: How many at a time, one thread each; one is this process itself.
-        hear: Told how many volumes more are done, and what is being done.
+        report: Told how many volumes more are done, and what is being done.
 
     Returns:
         The records of all jobs, in their order.
@@ -47,21 +47,21 @@ def run_jobs(
         DataError: A process was killed; the message names the volumes it was at.
     """
     waiting = {key: job for key, job in jobs.items() if place.record(key) is None}
-    hear(sum(job.volumes for key, job in jobs.items() if key not in waiting), "reading")
+    report(sum(job.volumes for key, job in jobs.items() if key not in waiting), "reading")
     if min(processes, len(waiting)) < 2:
         for key, job in waiting.items():
-            hear(0, str(job))
+            report(0, str(job))
             place.keep(key, job(place))
-            hear(job.volumes, str(job))
+            report(job.volumes, str(job))
     else:
         place.forget_claims()
         workers = {f"worker {number}": _Worker(place, waiting) for number in range(1, min(processes, len(waiting)) + 1)}
-        run_parallel(workers, processes, lambda _, share, text: hear(*_heard(waiting, share, text)))
+        run_parallel(workers, processes, lambda _, share, text: report(*_progress_of(waiting, share, text)))
     found = [place.record(key) for key in jobs]
     return [record for record in found if record is not None]
 
 
-def _heard(jobs: Mapping[str, Job], share: float, text: str) -> tuple[int, str]:
+def _progress_of(jobs: Mapping[str, Job], share: float, text: str) -> tuple[int, str]:
     """Of a worker's report: volumes done with it, and what it is at."""
     done = {str(job): job.volumes for job in jobs.values()}
     return (done[text] if share == 1.0 else 0), text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from roi_progressive.data.jobs import run_jobs
+from roi_progressive.data.job_runner import run_jobs
 from roi_progressive.data.partial_folder import PartialFolder
 from roi_progressive.errors import DataError
 

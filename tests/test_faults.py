@@ -1,11 +1,17 @@
-"""One flipped bit in any file that a command reads back: one line, status 2, and nothing in the folder has changed."""
+"""A fault in any file that a command reads: one line, status 2, and nothing in the folder has changed.
+
+One flipped bit, and what stands in a file's place: nothing, half of it, another file, a bottomless one, a huge one, one
+of another type, one that cannot be read.
+"""
 
 from __future__ import annotations
 
 import os
 import random
 import shutil
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +24,8 @@ from roi_progressive.config import Config, GGDConfig, RegionConfig
 from roi_progressive.host import CycleGANModel
 from roi_progressive.runs.folder import Run
 from roi_progressive.runs.train import TrainOptions, optimizers_file, save_optimizers, train
-from roi_progressive.saving.records import FOLDER_RECORD, read_json, write_json
+from roi_progressive.saving.records import read_json, write_json
+from roi_progressive.saving.written import FOLDER_RECORD
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -39,7 +46,7 @@ FOLDERS = (
 NETWORKS = "run/networks"
 READ: dict[tuple[str, ...], tuple[str, ...]] = {
     EVALUATE: (
-        "run/run.json", f"{NETWORKS}/latest.json", f"{NETWORKS}/{EPOCH}_average_G_A.pth",
+        "run/run.json", f"run/test/{FOLDER_RECORD}", f"{NETWORKS}/latest.json", f"{NETWORKS}/{EPOCH}_average_G_A.pth",
         f"{NETWORKS}/{EPOCH}_average_G_B.pth", f"{NETWORKS}/{EPOCH}_net_G_A.pth", f"{NETWORKS}/{EPOCH}_net_G_B.pth",
         f"{NETWORKS}/{EPOCH}_roi_progressive.pth", "data/manifest.json", "data/testA/*.png", "data/testB/*.png",
         "data/testA_tumor/*.png", "data/testB_liver/*.png", "data/trainB/*.png",
@@ -51,7 +58,8 @@ READ: dict[tuple[str, ...], tuple[str, ...]] = {
         "data/testA/*.png", "data/testB/*.png", "data/testB_tumor/*.png",
     ),
     RESUME: (
-        "run/run.json", "run/history.jsonl", f"{NETWORKS}/latest.json", f"{NETWORKS}/{EPOCH}_net_G_A.pth",
+        "run/run.json", f"run/{FOLDER_RECORD}", "run/history.jsonl", f"{NETWORKS}/latest.json",
+        f"{NETWORKS}/{EPOCH}_net_G_A.pth",
         f"{NETWORKS}/{EPOCH}_net_D_B.pth", f"{NETWORKS}/{EPOCH}_average_G_B.pth",
         f"{NETWORKS}/{EPOCH}_roi_progressive.pth", "data/trainA/*.png", "data/trainA_tumor/*.png",
     ),
@@ -144,6 +152,126 @@ def test_a_flipped_bit_is_one_line_and_changes_nothing(
     finally:
         path.write_bytes(whole)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+# -- another file in its place -----------------------------------------------------------------------------------------
+
+DEEP = b'{"slices": ' + b"[" * 200_000
+
+
+def _png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG that says it has so many pixels, and holds none of them."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+
+
+TEXT_BOMB = (b"zTXt", b"a\0\0" + zlib.compress(b"a" * 80_000_000))
+IN_PLACE: dict[str, Callable[[Path, bytes], bytes | None]] = {
+    "empty": lambda path, whole: b"",
+    "cut": lambda path, whole: whole[: len(whole) // 2],
+    "foreign": lambda path, whole: b"<html>\0 not what it was </html>",
+    "deep": lambda path, whole: _png(32, 32, TEXT_BOMB) if path.suffix == ".png" else DEEP,
+    "huge": lambda path, whole: (
+        _png(60_000, 60_000) if path.suffix == ".png" else b'{"epoch": ' + b"9" * 400 + b', "slices": Infinity}\n'
+    ),
+    "wrong-typed": lambda path, whole: (
+        b"\x93NUMPY\x01\0" if path.suffix in (".png", ".npy") else b'[{"epoch": "3", "slices": 7, "files": []}]\n'
+    ),
+    "unreadable": lambda path, whole: None,
+}
+"""By name: what stands in the place of a file; ``None`` is a folder of its name, which not even root can read."""
+TURNS = [
+    pytest.param(*case.values, name, id=f"{case.id} {name}")
+    for place, case in enumerate(CASES)
+    for turn, name in enumerate(IN_PLACE)
+    if os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1" or (place + turn) % 4 == 0
+    if not (name == "unreadable" and case.values[1].startswith("run/test/") and FOLDER_RECORD not in case.values[1])
+]  # an image that is gone is made anew
+
+
+@pytest.mark.parametrize(("command", "file", "fault"), TURNS)
+def test_another_file_in_its_place_is_one_line_and_changes_nothing(
+    command: tuple[str, ...], file: str, fault: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sorted(place.glob(file))[0]
+    whole, status = path.read_bytes(), path.stat()
+    content = IN_PLACE[fault](path, whole)
+    try:
+        if content is None:
+            path.unlink()
+            path.mkdir()
+        else:
+            path.write_bytes(content)
+        _assert_refused(_typed(command, place), place, f"{fault} {file}", capsys)
+    finally:
+        if path.is_dir():
+            path.rmdir()
+        path.write_bytes(whole)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+GIVEN: dict[tuple[str, ...], str] = {
+    ("train", "--data", "DATA", "--out", "OUT", "--config", "GIVEN/roi.toml"): "roi.toml",
+    ("train", "--data", "DATA", "--out", "OUT"): "manifest.json",
+    ("check", "--host", "GIVEN", "--data", "DATA", "--config", "GIVEN/roi.toml"): "roi.toml",
+    ("prepare", "GIVEN/list.csv", "OUT"): "list.csv",
+    ("prepare", "GIVEN/list.csv", "OUT", "--split-file", "GIVEN/split.csv"): "split.csv",
+    ("evaluate", "RUN", "--compare", "GIVEN/metrics.json"): "metrics.json",
+    (*FOLDERS[:-4], "--manifest", "GIVEN/manifest.json", "--out", "OUT"): "manifest.json",
+}
+LINES: dict[str, bytes] = {
+    "deep toml": b"a = " + b"[" * 100_000,
+    "huge toml": b"seed = 1" + b"0" * 400,
+    "another toml": b"regions = 3\nseed = 'x'\n",
+    "deep": DEEP,
+    "huge": b'{"slices": [{"name": "a", "patient": "p", "phase": "x", "region_px": 1' + b"0" * 400 + b"}]}",
+    "no number": b'{"slices": [{"name": "a", "reasons": {}, "psnr": NaN}]}',
+    "another type": b"[1, 2]",
+    "NUL": b"patient,phase,modality,image,tumor\np,NC,CT,a\0b.nii,\n",
+    "one cell of a megabyte": b"patient,split\n" + b"a" * 1_000_000 + b",train\n",
+    "no text": b"\xff\xfe\0",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize(
+    ("command", "file"), GIVEN.items(), ids=lambda given: given if isinstance(given, str) else given[0]
+)
+def test_a_file_that_is_given_and_cannot_be_used_is_one_line_and_changes_nothing(
+    command: tuple[str, ...], file: str, line: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")
+    (tmp_path / "list.csv").write_text("patient,phase,modality,image,tumor\np,NC,CT,a.nii,\n")
+    (tmp_path / file).write_bytes(LINES[line])
+    manifest = place / "data" / "manifest.json"
+    whole = manifest.read_bytes()
+    given_typed = [word.replace("GIVEN", str(tmp_path)) for word in command]
+    if file == "roi.toml" and line == "empty":
+        return  # the defaults
+    if command[0] == "train" and file == "manifest.json":
+        manifest.write_bytes(LINES[line])
+    try:
+        _assert_refused(_typed(tuple(given_typed), place), place, f"{line} as {file}", capsys)
+    finally:
+        manifest.write_bytes(whole)
+
+
+def test_a_circle_of_links_is_one_line(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    circle = str(tmp_path / "a" / "x")
+    for arguments in (
+        ["check", "--host", circle, "--data", str(place / "data")],
+        ["train", "--data", circle, "--out", str(tmp_path / "run")],
+        ["train", "--data", str(place / "data"), "--out", circle],
+        ["prepare", circle, str(tmp_path / "out")],
+        ["evaluate", circle],
+    ):
+        _assert_refused(arguments, place, arguments[0], capsys)
 
 
 def test_what_nobody_changed_is_taken(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,101 @@
+"""Standard output and standard error that outlive their readers, and signals that end a command in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from ..saving.signals import ENDING
+
+
+class EnduringStream:
+    """A stream that nobody need read: once it is gone, what is written to it is lost and the work goes on.
+
+    Args:
+        stream: ``sys.stdout`` or ``sys.stderr``; ``None`` where the program was started without it.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._is_gone = stream is None
+        if hasattr(stream, "reconfigure"):  # tables hold arrows that an ASCII terminal cannot print
+            with suppress(OSError, ValueError):
+                stream.reconfigure(errors="replace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        if not self._is_gone:
+            try:
+                self._stream.write(text)
+            except (OSError, ValueError):  # a pipe or a terminal that is gone, or a closed stream
+                self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        """Bring it to the reader."""
+        if not self._is_gone:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._give_up()
+
+    def isatty(self) -> bool:
+        """Whether somebody looks at it."""
+        with suppress(OSError, ValueError):
+            return not self._is_gone and bool(self._stream.isatty())
+        return False
+
+    def _give_up(self) -> None:
+        """Python flushes the stream once more at its end, and would fail there."""
+        self._is_gone = True
+        with suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextmanager
+def enduring_streams() -> Iterator[None]:
+    """In the block, ``sys.stdout`` and ``sys.stderr`` outlive their readers."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (EnduringStream(stream) for stream in before)
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[list[int]]:
+    """In the block, whatever signal ends a program does so by a ``KeyboardInterrupt``, as Ctrl-C does.
+
+    So everything that is to be put away is. What was ignored when the program began, as under ``nohup``, stays ignored.
+
+    Yields:
+        The signals that came.
+    """
+    arrived: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        raise KeyboardInterrupt
+
+    before: dict[int, Any] = {}
+    try:
+        for number in ENDING:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                with suppress(ValueError):  # not the main thread: it gets no signals
+                    before[number] = signal.signal(number, end)
+        yield arrived
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

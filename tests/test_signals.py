@@ -1,0 +1,154 @@
+"""Signals at any moment of a command, and commands at once on one folder: nothing is left behind, and nothing is lost.
+
+Six moments in the ordinary suite; ``ROI_PROGRESSIVE_NIGHTLY=1`` has a hundred and more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roi_progressive.config import Config, GGDConfig
+from roi_progressive.data.phantom import make_phantom
+from roi_progressive.runs.train import TrainOptions, train
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="commands are forked, which this system cannot")
+NIGHTLY = os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1"
+SCRIPT = Path(__file__).with_name("signalled.py")
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+TINY = [
+    *("--channels", "2", "--depth", "2", "--discriminator-channels", "2", "--discriminator-layers", "1"),
+    *("--no-regions", "--threads", "1"),
+]
+EPOCHS = ["--epochs", "2", "--decay-epochs", "1", "--save-every-epochs", "1"]
+TRAIN = ["train", "--data", "PLACE/data", "--out", "PLACE/new", *TINY, *EPOCHS]
+RESUME = ["train", "--out", "PLACE/run", "--resume", "--threads", "1"]
+EVALUATE = ["evaluate", "PLACE/run"]
+FIGURE = ["figure", "PLACE/run", "--sigma"]
+FOLDERS = [
+    *("evaluate", "--real", "PLACE/data/testB", "--fake", "PLACE/data/testB", "--masks", "PLACE/data/testA_tumor"),
+    *("--manifest", "PLACE/data/manifest.json", "--out", "PLACE/scores"),
+]
+PREPARE = ["prepare", "PLACE/scans/list.csv", "PLACE/prepared", "--size", "32"]
+LONGEST_S = {"train": 1.5, "resume": 0.8, "evaluate": 1.2, "figure": 1.5, "folders": 0.6, "prepare": 0.6}
+"""By command: about as long as it takes here."""
+COMMANDS = {
+    "train": TRAIN,
+    "resume": RESUME,
+    "evaluate": EVALUATE,
+    "figure": FIGURE,
+    "folders": FOLDERS,
+    "prepare": PREPARE,
+}
+AGAIN = {"train": [*TRAIN, "--force"], "folders": [*FOLDERS, "--force"]}
+MINE = ("run/notes.txt", "run/networks/my_pretrained.pth", "run/test/A2B/notes.txt", "run/samples/mine.png")
+IN_PASSING = re.compile(r"\.tmp$|\.partial|\.old$|\.lock$")
+
+
+def moments() -> list[tuple[str, str, float]]:
+    """A command, a signal, and when it comes."""
+    stream = random.Random(0)
+    names = [name for name in COMMANDS for _ in range(18 if NIGHTLY else 1)]
+    return [
+        (name, SIGNALS[place % 3], stream.uniform(0.02, LONGEST_S[name] * (1.5 if NIGHTLY else 1)))
+        for place, name in enumerate(names)
+    ]
+
+
+AT_ONCE = [[TRAIN, TRAIN], [EVALUATE, FIGURE, RESUME, RESUME]]
+AT_ONCE += [[RESUME, RESUME, EVALUATE], [EVALUATE, FIGURE, EVALUATE, RESUME], [PREPARE, PREPARE]] * 3 if NIGHTLY else []
+
+
+@pytest.fixture(scope="module")
+def start(
+    small_networks: dict[str, Any],
+    write_scans: Callable[[Path], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A data set, scans, and a run stopped in its second epoch, with files of the user's in it."""
+    folder = tmp_path_factory.mktemp("signals") / "start"
+    make_phantom(folder / "data", n_train=4, n_val=1, n_test=3, slices_per_patient=1, size_px=32)
+    write_scans(folder / "scans").rename(folder / "scans" / "list.csv")
+
+    def stop(done: int, total: int, text: str) -> None:
+        if text.startswith("epoch 2"):
+            raise KeyboardInterrupt
+
+    options = TrainOptions(**small_networks, epochs=2, decay_epochs=1, save_every_epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            folder / "data", folder / "run", options, Config(regions=(), ggd=GGDConfig(hidden_channels=2)), report=stop
+        )
+    for name in MINE:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(start: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    path = tmp_path_factory.mktemp("signalled") / "cases.json"
+    cases: list[dict[str, Any]] = [
+        {"commands": [COMMANDS[name]], "signal": number, "after_s": after_s, "again": [AGAIN.get(name, COMMANDS[name])]}
+        for name, number, after_s in moments()
+    ]
+    cases += [{"commands": commands, "again": [RESUME, FIGURE]} for commands in AT_ONCE]
+    path.write_text(json.dumps({"start": str(start), "cases": cases}))
+    one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+    environment = {**os.environ, **one_thread, "CUDA_VISIBLE_DEVICES": "", "TORCH_HOME": str(path.parent)}
+    run = subprocess.run(
+        [sys.executable, "-P" if sys.version_info >= (3, 11) else "-B", str(SCRIPT), str(path)],
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    for number in range(len(cases)):
+        for name in MINE:
+            assert (path.with_name(f"case{number}") / name).read_text() == "mine", f"{name} of {cases[number]}"
+    result: list[dict[str, Any]] = json.loads(path.with_suffix(".out").read_text())
+    return result
+
+
+def passing(names: list[str]) -> list[str]:
+    """What no command leaves; an unfinished data set stays, hidden, for the command that goes on with it."""
+    return [name for name in names if IN_PASSING.search(name) and not name.startswith(".prepared.partial")]
+
+
+@pytest.mark.parametrize("place", range(len(moments())))
+def test_a_signal_leaves_nothing_behind_and_the_command_goes_on(place: int, found: list[dict[str, Any]]) -> None:
+    name, number, after_s = moments()[place]
+    (ended,), again = found[place]["ended"], found[place]["again"]
+    assert ended["status"] in (0, 128 + getattr(signal, number), -getattr(signal, number)), ended
+    assert "Traceback" not in ended["shown"]
+    assert passing(found[place]["left"]) == [], f"{name} after {after_s:.2f} s of {number}"
+    if ended["status"] or name in ("resume", "evaluate", "figure"):
+        # A command that had ended before the signal came refuses to write over what it wrote.
+        assert [more["status"] for more in again] == [0], again
+    assert passing(found[place]["after"]) == []
+    assert not any(name.startswith(".prepared") for name in found[place]["after"])
+
+
+@pytest.mark.parametrize("place", range(len(AT_ONCE)))
+def test_of_commands_at_once_one_writes_a_folder_and_the_others_say_so(place: int, found: list[dict[str, Any]]) -> None:
+    lived = found[len(moments()) + place]
+    statuses = [ended["status"] for ended in lived["ended"]]
+    assert statuses.count(0) >= 1 and set(statuses) <= {0, 2}, lived["ended"]
+    for ended in lived["ended"]:
+        if ended["status"]:
+            last = ended["shown"].rstrip("\n").rpartition("\n")[2].rpartition("\r")[2]
+            assert last.startswith("roi-progressive: error: `out` must be") and "Traceback" not in ended["shown"]
+    assert passing(lived["left"]) == []
+    assert [more["status"] for more in lived["again"]] == [0, 0], lived["again"]

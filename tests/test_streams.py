@@ -1,0 +1,67 @@
+"""A command outlives the readers of its output, and signals end it in order."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+
+import pytest
+
+from roi_progressive.cli.progress import ProgressBar
+from roi_progressive.cli.streams import EnduringStream, ended_by_signals, enduring_streams
+
+
+def vanished() -> io.TextIOWrapper:
+    """A stream whose reader has gone away."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w", buffering=1)
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("make", [vanished, closed, lambda: None])
+def test_a_progress_bar_and_lines_go_nowhere_where_nobody_reads(make, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stderr", make())
+    monkeypatch.setattr(sys, "stdout", make())
+    with enduring_streams():
+        with ProgressBar("train", "device: cpu") as bar:
+            for step in range(1, 4):
+                bar.step(step, 3, "p07 \x1b[2J")
+        print("done")
+        print("error", file=sys.stderr, flush=True)
+        assert not sys.stderr.isatty()
+
+
+def test_what_is_read_is_written() -> None:
+    stream = io.StringIO()
+    print("a table", file=EnduringStream(stream))
+    assert stream.getvalue() == "a table\n"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_the_block_by_an_interrupt_and_is_known(name: str) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with ended_by_signals() as arrived:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        assert arrived == [number]
+    assert signal.getsignal(number) is before
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    """As under ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ended_by_signals() as arrived:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert arrived == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
