@@ -5,12 +5,12 @@
     python benchmarks/run_study.py OUT --gliomas FOLDER [--size-px 64] [--steps 1560] [--tuning] [--patients 5 10 20]
 
 Every arm is trained from every seed on the same data (unpaired to train on, paired to test on) with the same budget:
-a frozen phantom, scans that ``SCANS.csv`` lists as ``roi-progressive prepare`` reads them, every patient with a CT, an MR
-and the column ``tumor``, or gliomas, a folder of ``NAME_t1.nii.gz``, ``NAME_flair.nii.gz`` and
-``NAME_tumor.nii.gz`` on one grid. A finished run is a line of ``OUT/runs.jsonl``; the same command again goes on where it
-stopped, and more arms and seeds may be added later. ``OUT/report.md`` and its pictures are written anew after each
-run. Of runs on gliomas their lines alone are kept, scores by patient, and no image. ``--quick`` shows in a minute that
-all of it works; its figures mean nothing.
+a frozen phantom, scans that ``SCANS.csv`` lists as ``roi-progressive prepare`` reads them, every patient with a CT,
+an MR and the column ``tumor``, or gliomas, a folder of ``NAME_t1.nii.gz``, ``NAME_flair.nii.gz`` and
+``NAME_tumor.nii.gz`` on one grid. A finished run is a line of ``OUT/runs.jsonl``; the same command again goes on
+where it stopped, and more arms and seeds may be added later. ``OUT/report.md`` and its pictures are written anew
+after each run. Of runs on gliomas their lines alone are kept, scores by patient, and no image. ``--quick`` shows in
+a minute that all of it works; its figures mean nothing.
 """
 
 from __future__ import annotations
