@@ -2,12 +2,15 @@
 
     python benchmarks/run_study.py OUT [--arms plain regions ...] [--seeds 1 2 3] [--epochs N] [--processes N] [--quick]
     python benchmarks/run_study.py OUT --scans SCANS.csv
+    python benchmarks/run_study.py OUT --gliomas FOLDER [--size-px 64] [--steps 1560] [--tuning] [--patients 5 10 20]
 
 Every arm is trained from every seed on the same data (unpaired to train on, paired to test on) with the same budget:
-a frozen phantom, or scans that ``SCANS.csv`` lists as ``roi-progressive prepare`` reads them, every patient with a CT,
-an MR and the column ``tumor``. A finished run is a line of ``OUT/runs.jsonl``; the same command again goes on where it
-stopped, and more arms and seeds may be added later. ``OUT/report.md`` and its pictures are written anew after each run.
-``--quick`` shows in a minute that all of it works; its figures mean nothing.
+a frozen phantom, scans that ``SCANS.csv`` lists as ``roi-progressive prepare`` reads them, every patient with a CT,
+an MR and the column ``tumor``, or gliomas, a folder of ``NAME_t1.nii.gz``, ``NAME_flair.nii.gz`` and
+``NAME_tumor.nii.gz`` on one grid. A finished run is a line of ``OUT/runs.jsonl``; the same command again goes on
+where it stopped, and more arms and seeds may be added later. ``OUT/report.md`` and its pictures are written anew
+after each run. Of runs on gliomas their lines alone are kept, scores by patient, and no image. ``--quick`` shows in
+a minute that all of it works; its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +34,12 @@ from study.data import (
     make_phantom_data,
     make_scan_data,
 )
+from study.glioma_arms import GLIOMA_ARMS, STEPS
+from study.glioma_data import SPLIT_SEED as GLIOMA_SPLIT_SEED
+from study.glioma_data import read_gliomas
+from study.glioma_report import write_glioma_report
+from study.glioma_runs import REFERENCES as GLIOMA_REFERENCES
+from study.glioma_runs import GliomaRun
 from study.report import write_report
 from study.scan_arms import SCAN_ARMS, arms_of, scan_options
 from study.training import keep_generators
@@ -50,6 +59,8 @@ QUICK = {"patients": (6, 3), "slices": 2, "size_px": 32, "epochs": 4}
 FULL = {"patients": (24, 12), "slices": 9, "size_px": 64, "epochs": 14}
 QUICK_SCANS = {"size_px": 32, "epochs": 4}
 FULL_SCANS = {"size_px": 64, "epochs": 12}
+QUICK_GLIOMA_STEPS = 8
+GLIOMA_KEY = ("arm", "seed", "tuning", "patients_a_domain")
 SHRUNK = {"channels": 4, "depth": 2, "discriminator_channels": 4}
 
 
@@ -106,7 +117,7 @@ def options_of(arm: Arm, settings: Mapping[str, Any], seed: int) -> TrainOptions
 def study(chosen: argparse.Namespace) -> None:
     """Train what is not there yet, and write the report; arguments as on the command line."""
     out, settings = chosen.out, settings_of(chosen.scans, chosen.quick, chosen.epochs)
-    _begin(out, settings, chosen.scans)
+    _begin(out, settings, partial(make_data, out, settings, chosen.scans))
     done = {(line["arm"], line["seed"]) for line in finished(out)}
     arms = chosen.arms or (tuple(SCAN_ARMS) if chosen.scans else MAIN)
     unknown = sorted(set(arms) - set(arms_of(settings)))
@@ -133,6 +144,52 @@ def study(chosen: argparse.Namespace) -> None:
     print((out / "report.md").read_text(encoding="utf-8"))
 
 
+def glioma_study(chosen: argparse.Namespace) -> None:
+    """Train what is not there yet of the study on gliomas, and write its report; arguments as on the command line."""
+    out, slices = chosen.out, chosen.out / "slices.npz"
+    steps = QUICK_GLIOMA_STEPS if chosen.quick else chosen.steps
+    settings = {"gliomas": chosen.gliomas.name, "split_seed": GLIOMA_SPLIT_SEED, "size_px": chosen.size_px}
+    settings |= {"steps": steps, "quick": chosen.quick}
+
+    def prepare() -> None:
+        prepared = read_gliomas(chosen.gliomas, chosen.size_px)
+        out.mkdir(parents=True, exist_ok=True)
+        prepared.save(slices)
+
+    arms = chosen.arms or (GLIOMA_REFERENCES, *GLIOMA_ARMS)
+    known = (GLIOMA_REFERENCES, *GLIOMA_ARMS)
+    unknown = sorted(set(arms) - set(known))
+    if unknown:
+        raise ConfigError(f"`arms` must be any of {', '.join(known)}; got {', '.join(unknown)}")
+    _begin(out, settings, prepare)
+    done = {tuple(line[name] for name in GLIOMA_KEY) for line in finished(out)}
+    wanted = [
+        GliomaRun(arm, seed, slices, out / f"line-{arm}-{seed}-{patients}.json", steps, chosen.tuning, patients,
+                  chosen.device, chosen.quick)
+        for patients in chosen.patients
+        for seed in chosen.seeds
+        for arm in arms
+        if arm != GLIOMA_REFERENCES or (seed == chosen.seeds[0] and patients == 0)
+    ]  # fmt: skip
+    runs = {run.name: run for run in wanted if run.key not in done}
+    shares = dict.fromkeys(runs, 0.0)
+
+    def report_run(bar: ProgressBar, name: str, share: float, text: str) -> None:
+        shares[name] = share
+        bar.share(sum(shares.values()) / len(shares), f"{name}: {text}")
+        if share == 1.0:
+            append_json(out / "runs.jsonl", read_json(runs[name].line))
+            runs[name].line.unlink()
+            write_glioma_report(out, finished(out))
+
+    if runs:
+        with ProgressBar("study") as bar:
+            run_parallel(runs, chosen.processes, partial(report_run, bar))
+    else:
+        write_glioma_report(out, finished(out))
+    print((out / "report.md").read_text(encoding="utf-8"))
+
+
 def settings_of(scans: Path | None, quick: bool, epochs: int | None = None) -> dict[str, Any]:
     """What decides the data and the length of a study's runs, as ``study.json`` has it."""
     if scans is None:
@@ -146,7 +203,7 @@ def settings_of(scans: Path | None, quick: bool, epochs: int | None = None) -> d
     return plain
 
 
-def _begin(out: Path, settings: dict[str, Any], scans: Path | None) -> None:
+def _begin(out: Path, settings: dict[str, Any], prepare: Callable[[], None]) -> None:
     described = out / "study.json"
     if described.is_file():
         before = read_json(described)
@@ -156,7 +213,7 @@ def _begin(out: Path, settings: dict[str, Any], scans: Path | None) -> None:
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"`OUT` must be a new or empty folder, or a study to go on with; got {out}; choose another")
-    make_data(out, settings, scans)
+    prepare()
     write_json(described, settings)
 
 
@@ -185,13 +242,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the study, new or one to go on with")
     parser.add_argument("--scans", type=Path, metavar="CSV", help="a list of scans, in place of the phantom")
+    parser.add_argument("--gliomas", type=Path, metavar="FOLDER", help="scans of gliomas, in place of the phantom")
+    parser.add_argument("--size-px", type=int, default=64, help="side of the slices of gliomas (64)")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of every run on gliomas ({STEPS})")
+    parser.add_argument("--tuning", action="store_true", help="look at the patients to tune on, gliomas alone")
+    parser.add_argument(
+        "--patients", nargs="+", type=int, default=(0,), help="a domain to train on, gliomas alone (all)"
+    )
+    parser.add_argument("--device", default="cpu", help="of the runs on gliomas (cpu)")
     parser.add_argument("--arms", nargs="+", help="which (of the phantom plain regions placebo, of scans all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=(1, 2, 3), help="of networks and data order (1 2 3)")
     parser.add_argument("--epochs", type=int, help="of every run (14 of the phantom, 12 of scans)")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each (2)")
     parser.add_argument("--quick", action="store_true", help="a tiny study that shows that everything works")
     try:
-        study(parser.parse_args(arguments))
+        chosen = parser.parse_args(arguments)
+        glioma_study(chosen) if chosen.gliomas else study(chosen)
     except RoiProgressiveError as error:
         print(f"run_study: error: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,242 @@
+"""The study on gliomas: who is trained, tuned and tested on, what its report says, and that its command goes on."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return lambda name: importlib.import_module(f"study.{name}")
+
+
+PATIENTS = [f"P{number:02d}" for number in range(78)]
+
+
+def test_no_patient_to_test_on_is_trained_or_tuned_on(study: Any) -> None:
+    data = study("glioma_data")
+    test = data.test_fold(PATIENTS)
+    assert len(test.give_A) == len(test.give_B) == 20 and len(test.scored) == 30
+    folds = [data.tuning_fold(PATIENTS, number) for number in range(6)]
+    for fold in (test, *folds):
+        groups = [set(fold.give_A), set(fold.give_B), set(fold.scored)]
+        assert sum(map(len, groups)) == len(set.union(*groups))
+    for fold in folds:
+        assert not set(test.scored) & {*fold.give_A, *fold.give_B, *fold.scored}
+    tuned = [patient for fold in folds for patient in fold.scored]
+    assert len(tuned) == len(set(tuned)) == 48
+    assert data.test_fold(PATIENTS[::-1]) == test, "the split depends on the patients alone"
+
+
+def test_fewer_patients_are_a_part_of_all(study: Any) -> None:
+    fold = study("glioma_data").test_fold(PATIENTS)
+    few = fold.shortened(5)
+    assert len(few.give_A) == len(few.give_B) == 5 and few.scored == fold.scored
+    assert set(few.give_A) < set(fold.give_A) and set(few.give_B) < set(fold.give_B)
+
+
+def _gliomas(study: Any) -> Any:
+    rng = np.random.default_rng(0)
+    names = [f"{patient}_NC_{index:03d}" for patient in PATIENTS for index in range(2)]
+    images = {domain: rng.integers(0, 256, (len(names), 16, 16), dtype=np.uint8) for domain in "AB"}
+    masks = rng.random((len(names), 16, 16)) < 0.2
+    return study("glioma_data").Gliomas(images, masks, tuple(names), tuple(name[:3] for name in names))
+
+
+def test_prepared_slices_are_read_as_they_were_saved(study: Any, tmp_path: Path) -> None:
+    made = _gliomas(study)
+    made.save(tmp_path / "slices.npz")
+    read = study("glioma_data").Gliomas.load(tmp_path / "slices.npz")
+    assert read.names == made.names and read.patients == made.patients
+    assert np.array_equal(read.masks, made.masks)
+    assert all(np.array_equal(read.images[domain], made.images[domain]) for domain in "AB")
+
+
+def test_the_ceiling_sees_every_training_patient_in_both_domains_and_no_other_arm_does(
+    study: Any, tmp_path: Path
+) -> None:
+    data = study("glioma_data")
+    data.write_folders(tmp_path, _gliomas(study), data.test_fold(PATIENTS))
+    of = {path: {file.name[:3] for file in (tmp_path / path).iterdir()} for path in (
+        "data/trainA", "data/trainB", "paired/trainA", "paired/trainB", "data/testA", "paired/testB"
+    )}  # fmt: skip
+    assert not of["data/trainA"] & of["data/trainB"]
+    assert of["paired/trainA"] == of["paired/trainB"] == of["data/trainA"] | of["data/trainB"]
+    assert of["data/testA"] == of["paired/testB"] and not of["data/testA"] & of["paired/trainA"]
+
+
+def test_runs_take_as_many_steps_whatever_their_slices(study: Any) -> None:
+    options = study("glioma_arms").glioma_options
+    for slices in (90, 180, 360):
+        chosen = options(1, slices, "cpu", 64, 1560)
+        assert (chosen.epochs + chosen.decay_epochs) * slices / 2 == pytest.approx(1560, rel=0.06)
+
+
+# A network that names pixels
+
+
+def test_a_tumour_weighs_as_much_as_the_rest_and_all_pixels_alike_without_one(study: Any) -> None:
+    weights = study("pixel_classes").balanced_weights
+    region = torch.zeros(2, 8, 8, dtype=torch.bool)
+    region[0, :2, :2] = True
+    made = weights(region)
+    assert made[region].sum() == pytest.approx(made[~region].sum()) == pytest.approx(64)
+    assert torch.equal(weights(torch.zeros(2, 8, 8, dtype=torch.bool)), torch.ones(2, 8, 8))
+
+
+def test_the_loss_of_names_is_a_weighted_cross_entropy(study: Any) -> None:
+    torch.manual_seed(0)
+    logits, wanted = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randint(3, (2, 4, 4))
+    weights = torch.rand(2, 4, 4, dtype=torch.float64)
+    chosen = -logits.log_softmax(dim=1).gather(1, wanted[:, None])[:, 0]
+    expected = (chosen * weights).sum() / weights.sum()
+    assert study("pixel_classes").naming_loss(logits, wanted, weights).item() == pytest.approx(expected.item())
+
+
+def test_the_plugin_waits_for_its_stage_then_pulls_at_the_generated_image_alone(study: Any) -> None:
+    from roi_progressive import RegionMask, Stage, Translation
+
+    region = torch.zeros(2, 1, 16, 16)
+    region[:, :, 4:9, 4:9] = 1
+    masks = {"tumor": RegionMask.from_tensor(region)}
+    torch.manual_seed(0)
+    source, real, fake = torch.rand(3, 2, 1, 16, 16).mul(2).sub(1).unbind()
+    fake.requires_grad_()
+    translation = Translation("A2B", source, fake, real, masks=masks, real_masks=masks)
+    plugin = study("pixel_classes").PixelClasses(seed=3, fade_steps=1)
+    plugin.roi_stage_started(Stage(1, ()))
+    assert plugin.roi_generator_losses(translation) == {}
+    plugin.roi_stage_started(Stage(2, ("tumor",)))
+    drawn = torch.get_rng_state()
+    (term,) = plugin.roi_generator_losses(translation).values()
+    assert torch.equal(torch.get_rng_state(), drawn), "the host draws what it would have drawn"
+    term.backward()
+    assert fake.grad is not None and fake.grad.abs().sum() > 0
+    terms = [plugin.roi_generator_losses(translation)["pixel_classes_A2B"].item() for _ in range(2)]
+    again = study("pixel_classes").PixelClasses(seed=3, fade_steps=1)
+    again.roi_stage_started(Stage(2, ("tumor",)))
+    assert next(iter(again.roi_generator_losses(translation).values())).item() == pytest.approx(term.item())
+    assert terms[0] != term.item(), "its network learns from step to step"
+
+
+# The report
+
+
+def _lines(gain: float, failed: float, seeds: int = 5, **more: Any) -> list[dict[str, Any]]:
+    def line(arm: str, seed: int, tpsnr: float, lost: float) -> dict[str, Any]:
+        of = {"tpsnr": tpsnr, "tssim": tpsnr / 50, "psnr": 20.0, "ssim": 0.7, "texture_ratio": 1.0, "lost": lost,
+              "inverted": 0.0, "invented": 1.0}  # fmt: skip
+        scores = {
+            d: {key: {"p1": value + 0.1 * seed, "p2": value} for key, value in of.items()} for d in ("A2B", "B2A")
+        }
+        return {"arm": arm, "seed": seed, "tuning": False, "patients_a_domain": 0, "scores": scores, **more}
+
+    arms = {"plain": (10.0, 0.9), "regions": (10.0 + gain, failed), "placebo": (10.1, 0.9), "ceiling": (14.0, 0.7)}
+    return [line(arm, seed, *of) for arm, of in arms.items() for seed in range(seeds)]
+
+
+def _asked(study: Any, lines: list[dict[str, Any]]) -> dict[str, list[str]]:
+    report = study("glioma_report")
+    rows = [row.strip("| ").split(" | ") for row in report.asked_table(report.Found(lines))[2:]]
+    return {asked.split(":")[0]: answers for asked, *answers in rows}
+
+
+def test_what_was_asked_for_is_held_against_what_the_runs_reach(study: Any) -> None:
+    good = _asked(study, _lines(5.5, 0.05))
+    assert good["tumour PSNR gained"] == ["+5.50 [+5.50, +5.50]: met"] * 2
+    assert good["share of the way from plain to the ceiling"] == ["1.38 (+5.50 of +4.00): met"] * 2
+    assert good["placebo's gain"] == ["+0.10 [+0.10, +0.10]: met"] * 2
+    assert good["tumour PSNR gained from every seed of five"] == ["5 of 5: met"] * 2
+    bad = _asked(study, _lines(-0.3, 0.8))
+    assert bad["tumour PSNR gained"] == ["-0.30 [-0.30, -0.30]: **missed**"] * 2
+    assert bad["lesions lost or inverted"][0].endswith("**missed**")
+    assert bad["tumour PSNR gained from every seed of five"] == ["0 of 5: **missed**"] * 2
+
+
+def test_what_no_run_shows_is_not_called_met_or_missed(study: Any) -> None:
+    few = [line for line in _lines(5.5, 0.1) if line["arm"] in ("plain", "regions")]
+    asked = _asked(study, few)
+    assert all(answer.endswith("not known") for answer in asked["share of the way from plain to the ceiling"])
+    assert all(answer.endswith("not known") for answer in asked["tumour PSNR against constant fill"])
+    of_three = _asked(study, _lines(5.5, 0.1, seeds=3))
+    assert of_three["tumour PSNR gained from every seed of five"] == ["3 of 3: not known"] * 2
+
+
+def test_a_gain_pairs_seeds_and_patients(study: Any) -> None:
+    report = study("glioma_report")
+    lines = _lines(2.0, 0.1, seeds=3)
+    del lines[0]  # plain's first seed
+    del lines[-1]["scores"]["A2B"]["tpsnr"]["p2"]
+    gain = report.Found(lines).gain("regions", "A2B", "tpsnr")
+    assert gain.shape == (2, 2) and np.allclose(gain, 2.0)
+    assert report.Found(lines).gain("ceiling", "A2B", "tpsnr").shape == (2, 1)
+
+
+def test_the_published_tables_are_what_the_published_runs_give(study: Any) -> None:
+    report = study("glioma_report")
+    lines = [json.loads(line) for line in (FOLDER / "effect" / "glioma_runs.jsonl").read_text("utf-8").splitlines()]
+    published = (FOLDER / "EFFECT.md").read_text("utf-8").splitlines()
+    found = report.Found(lines)
+    for table in (report.asked_table(found), report.gain_table(found), report.score_table(found)):
+        assert table and [row for row in table if row not in published] == []
+
+
+# The command
+
+
+def _write_gliomas(folder: Path, patients: int, phantom_px: int = 24) -> Path:
+    sitk = pytest.importorskip("SimpleITK")
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    line = np.arange(phantom_px) - phantom_px / 2
+    head = np.hypot(line[:, None], line[None, :]) < 0.42 * phantom_px
+    for number in range(patients):
+        tumour = np.zeros((4, phantom_px, phantom_px), np.uint8)
+        tumour[1:3, 8:14, 9:15] = 1
+        for kind, contrast in (("t1", -40), ("flair", 60)):
+            volume = head * (100 + contrast * tumour.astype(float) + rng.normal(0, 5, tumour.shape))
+            sitk.WriteImage(
+                sitk.GetImageFromArray(volume.astype(np.float32)), str(folder / f"p{number:02d}_{kind}.nii.gz")
+            )
+        sitk.WriteImage(sitk.GetImageFromArray(tumour), str(folder / f"p{number:02d}_tumor.nii.gz"))
+    return folder
+
+
+def test_the_command_keeps_numbers_alone_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    _write_gliomas(tmp_path / "scans", 36)
+
+    def study(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(FOLDER / "run_study.py"), "study", "--gliomas", "scans", "--quick", "--size-px",
+                   "32", "--seeds", "1", "--processes", "1", *arguments]  # fmt: skip
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
+
+    first = study("--arms", "plain", "references")
+    assert first.returncode == 0, first.stderr
+    second = study("--arms", "plain", "pixel classes")
+    assert second.returncode == 0, second.stderr
+    lines = [json.loads(line) for line in (tmp_path / "study" / "runs.jsonl").read_text("utf-8").splitlines()]
+    assert [line["arm"] for line in lines] == ["references", "plain", "pixel classes"] or [
+        line["arm"] for line in lines
+    ] == ["plain", "references", "pixel classes"]
+    assert all(len(line["scores"]["A2B"]["psnr"]) == 30 for line in lines if "scores" in line)
+    assert "| pixel classes | T1 → FLAIR | 1 |" in second.stdout and "| constant fill | FLAIR → T1 |" in second.stdout
+    left = {path.name for path in (tmp_path / "study").iterdir()}
+    assert left == {"study.json", "slices.npz", "runs.jsonl", "report.md", "gains.png"}
+    other = study("--steps", "99", "--size-px", "64")
+    assert other.returncode == 2 and "a study with other" in other.stderr and len(other.stderr.splitlines()) == 1
+    wrong = study("--arms", "nothing")
+    assert wrong.returncode == 2 and "`arms` must be any of" in wrong.stderr
