@@ -74,8 +74,8 @@ def _free(lock: FileLock, place: Path) -> None:
 
 def _busy(folder: str | Path) -> DataError:
     return DataError(
-        f"`out` must be written by one command at a time; {str(folder)!r} is being written by another run; wait for its "
-        f"end, or choose another folder"
+        f"`out` must be written by one command at a time; {str(folder)!r} is being written by another run; wait for "
+        f"its end, or choose another folder"
     )
 
 
