@@ -15,6 +15,7 @@ import functools
 import importlib
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -185,7 +186,7 @@ def held_streams(root: Any) -> list[Any]:
         elif not isinstance(thing, (ModuleType, BuiltinFunctionType, type)):
             waiting += [getattr(thing, "__dict__", {}), _slots(thing)]
             for kind in type(thing).__mro__:
-                module = importlib.import_module(kind.__module__) if kind.__module__ not in _BUILT_IN else None
+                module = sys.modules.get(kind.__module__) if kind.__module__ not in _BUILT_IN else None
                 waiting += [_streams_in(vars(kind)), {} if module is None else _streams_in(vars(module))]
     global_ones = {id(np.random.mtrand._rand), id(torch.default_generator), id(getattr(random, "_inst", None))}
     return [stream for key, stream in found.items() if key not in global_ones]

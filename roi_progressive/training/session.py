@@ -167,7 +167,11 @@ class Session:
 
     def _claim_generators(self) -> None:
         """Two sessions on one network would each guide it, and each think they are alone."""
-        for network in self._adapter.generators().values():
+        try:
+            networks = list(self._adapter.generators().values())
+        except HostNotSupportedError:  # some make their networks later; they are asked again at the first step
+            return
+        for network in networks:
             while isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
                 network = network.module
             if any(isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)) for module in network.modules()):
