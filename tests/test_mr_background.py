@@ -58,6 +58,9 @@ VOLUMES = {
     "mean taken off, 0 around": np.where(BODY, MR - MR[BODY].mean(), 0),
     "scaled to -1 and 1": MR / MR.max() * 2 - 1,
     "darker than its background": np.where(BODY, -MR, 0),
+    "z-scored and stored in 8 bits with noise, the air in the middle": np.round(
+        np.where(BODY, 60 + 40 * Z_SCORED, 60 + RNG.integers(0, 3, BODY.shape))
+    ),
 }
 
 

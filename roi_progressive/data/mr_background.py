@@ -23,6 +23,8 @@ _AT_RIM = 0.25
 """And from this share of the rim of its slices on."""
 _NEAR, _NOISE = 0.02, 0.1
 """A background with more neighbours at the rim, within this share of the range, than this share of itself is noise."""
+_DARKER_THAN_FEW, _DARKER_AT_RIM = 0.05, 0.03
+"""So are darker values from this share of a volume on, where at most this share of the rim has them: noise has both."""
 _DARKER = 0.1
 """From this share of the others on, values below a background are tissue and no noise."""
 
@@ -89,8 +91,8 @@ def _shared_around(outside: BoolArray, volume: FloatArray) -> float | None:
 def body_mask(volume: FloatArray) -> BoolArray:
     """Where the body is, of a volume without padding.
 
-    Where a background lies in the middle of the range, which only arithmetic puts there, it is one value exactly, and
-    body is all else; otherwise it is found by a threshold, see ``foreground_mask``.
+    Where a background lies in the middle of the range, which only arithmetic puts there, it is one value exactly, or a
+    few that rounding made of it, and body is all else; otherwise it is found by a threshold, see ``foreground_mask``.
 
     Args:
         volume: ``(slices, rows, columns)``, finite.
@@ -99,7 +101,12 @@ def body_mask(volume: FloatArray) -> BoolArray:
         DataError: Nothing lies above the background.
     """
     background = _middle_background(volume)
-    return foreground_mask(volume) if background is None else filled_body(volume != background)
+    if background is not None:
+        return filled_body(volume != background)
+    band = _middle_band(volume)
+    if band is not None:
+        return filled_body((volume < band[0]) | (volume > band[1]))
+    return foreground_mask(volume)
 
 
 def _rim(shape: tuple[int, ...]) -> BoolArray:
@@ -131,3 +138,15 @@ def _middle_background(volume: FloatArray) -> float | None:
     if beside.sum() > _NOISE * (around == background).sum():
         return None
     return background if (others < background - near).mean() > _DARKER else None
+
+
+def _middle_band(volume: FloatArray) -> tuple[float, float] | None:
+    """Between which values half of the rim and more lies, where they are few and a share of the body is darker."""
+    around = volume[_rim(volume.shape)]
+    low, high = np.percentile(volume, (1, 99))
+    near = _NEAR * float(high - low)
+    first, third = np.percentile(around, (25, 75))
+    is_darker = volume < first - near
+    if third - first > near or is_darker.mean() <= _DARKER_THAN_FEW or (around < first - near).mean() > _DARKER_AT_RIM:
+        return None
+    return float(first) - near, float(third) + near
