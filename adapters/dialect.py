@@ -116,7 +116,8 @@ class DialectAdapter(Adapter):
         own = []
         for domain, name in zip(self.batch_domains(), ("real_A", "real_B"), strict=True):
             samples = _samples_of(self._batch_images.get(name), vars(self.model).get(name))
-            own.append({region: mask.of_samples(samples) for region, mask in masks[domain].items()})
+            of_all = masks[domain]
+            own.append(of_all if samples is None else {name: of_all[name].of_samples(samples) for name in of_all})
         return own[0], own[1]
 
     def made(self, name: str) -> Tensor | None:
@@ -326,11 +327,11 @@ class DialectAdapter(Adapter):
         load_pools(self.model, state["pools"], self.device())
 
 
-def _samples_of(whole: Tensor | None, part: Tensor | None) -> slice:
-    """Which images of a batch a tensor holds; all of them where it is no part of it."""
+def _samples_of(whole: Tensor | None, part: Tensor | None) -> slice | None:
+    """Which images of a batch a tensor holds; ``None`` for all of them, or where it is no part of it."""
     if whole is None or part is None or part is whole or len(part) == len(whole) or whole.stride(0) == 0:
-        return slice(None)
+        return None
     if part.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr() or part.shape[1:] != whole.shape[1:]:
-        return slice(None)
+        return None
     first = (part.storage_offset() - whole.storage_offset()) // whole.stride(0)
     return slice(first, first + len(part))
