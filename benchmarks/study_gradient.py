@@ -27,7 +27,7 @@ from torch import Tensor
 
 from roi_progressive.runs.train import train
 from roi_progressive.saving.names import CT_AND_MR, DIRECTIONS
-from roi_progressive.training.tap import Injection
+from roi_progressive.training.tap import Injection, Pass
 
 PARTS = ("first", "second", "last")
 """Thirds of the steps in which the region terms are there."""
@@ -54,11 +54,10 @@ class Meetings:
         meetings = self
 
         class Noted(Injection):
-            def _fire(self, host_gradient: Tensor) -> Tensor | None:
-                ours = self._gradient
-                if ours is not None and self.name.startswith("the generated image"):
-                    meetings.note(self.name[-3:], ours, host_gradient)
-                return super()._fire(host_gradient)
+            def arrives(self, passing: Pass, host_gradient: Tensor | None) -> Tensor | None:
+                if host_gradient is not None and self.name.startswith("the generated image"):
+                    meetings.note(self.name[-3:], self.gradient, host_gradient)
+                return super().arrives(passing, host_gradient)
 
         with mock.patch("roi_progressive.training.guidance.Injection", Noted):
             yield

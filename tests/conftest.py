@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -37,6 +38,20 @@ if importlib.util.find_spec("pydicom") is not None:
 settings.register_profile("nightly", max_examples=6000, deadline=None)
 if os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1":
     settings.load_profile("nightly")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_are_heard() -> Iterator[None]:
+    """Signals end processes, also where the tests run in the background (``nohup``, ``&``) and inherit otherwise."""
+    ignored = [number for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]
+    before = {number: signal.getsignal(number) for number in ignored}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

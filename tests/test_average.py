@@ -19,6 +19,7 @@ from roi_progressive.errors import CheckpointError, ConfigError
 from roi_progressive.runs.average import AveragedGenerators, average_file
 from roi_progressive.runs.train import TrainOptions, resume, train
 from roi_progressive.runs.translate import translate
+from roi_progressive.saving.written import recorded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GUIDED = Config(regions=(RegionConfig("tumor", scales=1, windows_px=(24, 32), base_channels=2),), ggd=GGDConfig())
@@ -122,7 +123,9 @@ def test_an_interrupted_run_goes_on_to_the_same_averages(
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(small_data, run, replace(options, save_every_epochs=1), GUIDED, report=stop)
-    (run / "networks" / "1_average_G_A.pth").write_bytes(b"left by a killed process")
+    left = run / "networks" / "1_average_G_A.pth"
+    with recorded(run, left):  # as a process notes it that is killed before it can remove it
+        left.write_bytes(b"left by a killed process")
     resume(run)
     assert_same(states(run, "average_"), states(averaged, "average_"))
     assert len(list((run / "networks").glob("*_average_*"))) == 2, "those of other epochs are gone"

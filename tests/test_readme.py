@@ -75,7 +75,8 @@ def test_the_printed_demo_command_makes_what_is_promised(tmp_path, monkeypatch, 
     for name in ("report.md", "metrics.json", "figure.png", "curves.png"):
         assert f"`{name}`" in README or f"/{name}`" in README
         assert (tmp_path / "demo" / name).stat().st_size > 0
-    assert len(capsys.readouterr().out.strip().splitlines()) == 5
+    printed = capsys.readouterr().out.strip().splitlines()
+    assert printed[0].startswith("device: ") and len(printed) == 6
 
 
 MEDICAL = ("prepare", "train", "evaluate", "figure")

@@ -124,7 +124,7 @@ from torch import nn
 
 from roi_progressive import Adapter, Config, DomainMasks, GuidedSession, Patches, Translation, hookimpl
 
-from ._dialect import lacking
+from .dialect import lacking
 
 NEEDED = ("ct_to_mr", "optimizer", "translate", "train_on")
 

@@ -248,7 +248,7 @@ def read_domains(place: Path) -> Domains:
         return CT_AND_MR
     with _reading_manifest(path):
         named = read_json(path).get("domains")
-        return CT_AND_MR if named is None else Domains.of([named[domain] for domain in DOMAINS])
+        return CT_AND_MR if named is None else Domains.of([entry(named, domain, str) for domain in DOMAINS])
 
 
 def label_in_name(stem: str) -> Label | None:

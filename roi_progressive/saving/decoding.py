@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-from PIL.Image import Image as PillowImage
 
 from ..errors import UnreadableError, parsed
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 
 def decoded_image(path: str | Path) -> PillowImage:
@@ -56,11 +57,15 @@ def _require_readable(path: str | Path) -> None:
 
 
 def _verified(path: str | Path) -> None:
+    from PIL import Image
+
     with Image.open(path) as image:
         image.verify()
 
 
 def _verified_and_loaded(path: str | Path) -> PillowImage:
+    from PIL import Image
+
     _verified(path)
     with Image.open(path) as image:
         image.load()
