@@ -113,7 +113,7 @@ class DialectAdapter(Adapter):
 
     def masks_of_model(self, masks: DomainMasks) -> tuple[Mapping[str, RegionMask], Mapping[str, RegionMask]]:
         """The masks of the model's own A and B; of those images at hand, where the model takes its batch in parts."""
-        own = []
+        own: list[Mapping[str, RegionMask]] = []
         for domain, name in zip(self.batch_domains(), ("real_A", "real_B"), strict=True):
             samples = _samples_of(self._batch_images.get(name), vars(self.model).get(name))
             of_all = masks[domain]

@@ -83,8 +83,8 @@ def test_the_type_marker_is_packaged() -> None:
 def test_the_entry_points_name_what_is_there() -> None:
     points = _setup()["options.entry_points"]
     assert _lines(points["console_scripts"]) == ["roi-progressive = roi_progressive.cli:main"]
-    files = (ROOT / "adapters").glob("*.py")
-    adapters = {path.stem for path in files if re.search(r"^ *@hookimpl", path.read_text("utf-8"), flags=re.MULTILINE)}
+    adapters = {path.stem for path in (ROOT / "adapters").glob("*.py") if not path.name.startswith("_")}
+    adapters -= {"dialect"}  # the public base of adapters, which understands no host by itself
     assert set(_lines(points["roi_progressive"])) == {f"{name} = roi_progressive.adapters.{name}" for name in adapters}
     assert _lines(points["pytest11"]) == ["roi_progressive = roi_progressive.pytest_plugin"]
 
