@@ -124,21 +124,23 @@ from torch import nn
 
 from roi_progressive import Adapter, Config, DomainMasks, GuidedSession, Patches, Translation, hookimpl
 
-from .dialect import lacking
-
 NEEDED = ("ct_to_mr", "optimizer", "translate", "train_on")
 
 
 @hookimpl
 def roi_adapter(host: Any, config: Config) -> Adapter | None:
     """Understands trainers that have what a one-way trainer has."""
-    return None if lacking(host, NEEDED) else OneWayAdapter(host)
+    return None if lacking(host) else OneWayAdapter(host)
 
 
 @hookimpl
 def roi_host_lacks(host: Any) -> dict[str, list[str]]:
     """What a one-way trainer has and this host has not."""
-    return {OneWayAdapter.name: lacking(host, NEEDED)}
+    return {OneWayAdapter.name: lacking(host)}
+
+
+def lacking(host: Any) -> list[str]:
+    return [name for name in NEEDED if not hasattr(host, name)]
 
 
 class OneWayAdapter(Adapter):
