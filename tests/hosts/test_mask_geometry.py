@@ -51,12 +51,16 @@ class _Recorded(Dataset[Any]):
 
 @pytest.fixture(scope="session")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Colour noise of 52 x 44 px, three images a domain, and the same side by side."""
+    """Grey noise of 52 x 44 px in colour files, three images a domain, and the same side by side.
+
+    A colour mask counts by its brightest band, so that only an image whose bands are alike can stand for its own mask.
+    """
     root, draw = tmp_path_factory.mktemp("noise"), np.random.default_rng(5)
     for folder, width in (("trainA", 52), ("trainB", 52), ("train", 104)):
         (root / folder).mkdir()
         for name in "xyz":
-            Image.fromarray(draw.integers(0, 256, (44, width, 3), dtype=np.uint8)).save(root / folder / f"{name}.png")
+            grey = draw.integers(0, 256, (44, width), dtype=np.uint8)
+            Image.fromarray(np.stack([grey] * 3, axis=-1)).save(root / folder / f"{name}.png")
     return root
 
 
