@@ -58,9 +58,11 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, draw = tmp_path_factory.mktemp("noise"), np.random.default_rng(5)
     for folder, width in (("trainA", 52), ("trainB", 52), ("train", 104)):
         (root / folder).mkdir()
+        (root / f"{folder}_itself").mkdir()
         for name in "xyz":
             grey = draw.integers(0, 256, (44, width), dtype=np.uint8)
-            Image.fromarray(np.stack([grey] * 3, axis=-1)).save(root / folder / f"{name}.png")
+            for copy in (folder, f"{folder}_itself"):  # a file that is listed as an image is refused as a mask
+                Image.fromarray(np.stack([grey] * 3, axis=-1)).save(root / copy / f"{name}.png")
     return root
 
 
@@ -92,7 +94,7 @@ def open_data(hosts_folder: Path, noise: Path, tmp_path: Path) -> Iterator[Calla
 
 
 def _itself(path: Path, regions: Any) -> dict[str, Path]:
-    return dict.fromkeys(regions, path)
+    return dict.fromkeys(regions, path.parent.with_name(f"{path.parent.name}_itself") / path.name)
 
 
 def _layout(loader: Any) -> Any:
