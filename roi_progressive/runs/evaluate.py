@@ -92,10 +92,9 @@ def evaluate_run(
     # Mistakes in the data come to light before anything is translated.
     organ = ORGAN if chosen == "tumor" and ORGAN in regions_of(root) else None
     sources = {d: _sources(root, split, d, chosen, organ) for d in DIRECTIONS}
-    arms = {name: [_reference(name, pairs, root, chosen) for pairs in sources.values()] for name in references}
-    first_of_arms = (itertools.islice(arm, 1) for of_arm in arms.values() for arm in of_arm)
-    for _ in itertools.chain(*sources.values(), *first_of_arms):  # read, and looked at
+    for _ in itertools.chain(*sources.values()):  # read, and looked at
         pass
+    arms = {name: [_begun(_reference(name, pairs, root, chosen)) for pairs in sources.values()] for name in references}
     place = str(choose_device(device))
     lpips, inception = load_lpips(weights_dir, place), load_inception(weights_dir, device=place)
     with only_writer(opened.folder):  # until all was scored: nobody else makes the images anew
@@ -105,8 +104,7 @@ def evaluate_run(
         if uncertainty:
             maps = {d: opened.sigma(split, d) for d in DIRECTIONS}
             shown["model"] = [with_sigma(of_direction, maps) for of_direction in pairs.values()]
-        for name in references:
-            shown[name] = [_reference(name, of_direction, root, chosen) for of_direction in sources.values()]
+        shown |= arms
         extra = _extra_columns(Plugins(plugins))
         slices = {
             arm: [scored for p in of_arm for scored in score(p, lpips, inception, extra)]
@@ -278,6 +276,12 @@ def _says_no_regions(root: Path) -> bool:
         return bool(read_json(root / "manifest.json")["regions"] == [])
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _begun(pairs: Iterable[ImagePair]) -> Iterable[ImagePair]:
+    """The same pairs, the first of them made already, so that a mistake in what they are made of comes to light now."""
+    rest = iter(pairs)
+    return itertools.chain(list(itertools.islice(rest, 1)), rest)
 
 
 def _reference(name: str, pairs: FolderPairs, root: Path, region: str | None) -> Iterable[ImagePair]:
