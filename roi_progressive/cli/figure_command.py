@@ -1,0 +1,55 @@
+"""``roi-progressive figure``: draws real, generated and real target."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..saving.names import DIRECTIONS
+from .command import add_command, add_device, device_line, show
+from .progress import ProgressBar
+
+
+def add(commands: Any) -> None:
+    """Say what can be typed after ``roi-progressive figure``."""
+    text = "Draw real source, generated image and real target of a run by contrast phase, the region enlarged."
+    epilog = "Each row shows the patient whose tumour PSNR is the median, never the best, and says so."
+    figure = add_command(commands, "figure", text, epilog)
+    figure.add_argument("run", type=Path, metavar="RUN", help="folder that `train` wrote")
+    figure.add_argument("--direction", choices=DIRECTIONS, nargs="+", default=DIRECTIONS, help="one figure each (both)")
+    figure.add_argument("--patient", metavar="NAME", help="show this one instead of the median")
+    figure.add_argument("--sigma", action="store_true", help="add the predicted standard deviation")
+    figure.add_argument("--error", action="store_true", help="add the absolute error of the generated image")
+    figure.add_argument("--region", help="the region to box (tumor, or the data's last)")
+    figure.add_argument("--split", choices=("test", "val"), default="test", help="which slices (%(default)s)")
+    add_device(figure)
+    figure.add_argument("--out", type=Path, metavar="DIR", help="folder for figure_A2B.png, .pdf, ... (RUN/test)")
+    figure.add_argument("--force", action="store_true", help="replace figures in --out")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Carry it out.
+
+    Raises:
+        RoiProgressiveError: A mistake of the user's.
+    """
+    from ..runs.figure import draw_run
+
+    with ProgressBar("figure", device_line(options.device)) as bar:
+        drawn = draw_run(
+            options.run,
+            directions=options.direction,
+            patient=options.patient,
+            region=options.region,
+            split=options.split,
+            sigma=options.sigma,
+            error=options.error,
+            out=options.out,
+            force=options.force,
+            device=options.device,
+            report=bar.step,
+        )
+    for figure in drawn:
+        show(f"{figure.title}: {', '.join(map(str, figure.files))}")
+        show("\n".join(f"  {row}" for row in figure.rows))
