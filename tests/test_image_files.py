@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from roi_progressive.errors import DataError, MaskError
+from roi_progressive.evaluation.conformal import with_sigma
 from roi_progressive.evaluation.image_files import (
     Scale,
     list_images,
@@ -23,7 +24,7 @@ from roi_progressive.evaluation.image_files import (
     read_sigma,
     same_size,
 )
-from roi_progressive.evaluation.pairs import ImagePair, require_folders, with_sigma
+from roi_progressive.evaluation.pairs import ImagePair, require_folders
 
 EIGHT = np.array([[0, 1, 100], [127, 128, 255]], dtype=np.uint8)
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from roi_progressive.evaluation.calibration import bin_statistics, expected_calibration_error, reliability
+from roi_progressive.evaluation.conformal import with_sigma
 from roi_progressive.evaluation.metrics import METRICS, REGION_UCE, UCE, Slice, SliceMetric
-from roi_progressive.evaluation.pairs import pairs_from_folders, with_sigma
+from roi_progressive.evaluation.pairs import pairs_from_folders
 from roi_progressive.saving.names import DIRECTIONS
 
 from .gains import Arms, Lines

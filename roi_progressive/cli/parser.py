@@ -6,6 +6,7 @@ import argparse
 
 from .. import __version__
 from . import (
+    calibrate_command,
     check_command,
     demo_command,
     evaluate_command,
@@ -23,6 +24,7 @@ COMMANDS = {
     "prepare": prepare_command,
     "train": train_command,
     "evaluate": evaluate_command,
+    "calibrate": calibrate_command,
     "figure": figure_command,
     "check": check_command,
 }

@@ -134,7 +134,7 @@ def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -
 def _region_config(options: argparse.Namespace) -> Config | None:
     from ..check.data_check import check_folder
     from ..config import Config, RegionConfig
-    from ..runs.evaluate import default_region
+    from ..evaluation.region_names import default_region
     from ..runtime.distributed import is_main_process
 
     if options.no_regions:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from .calibration import expected_calibration_error
 from .metrics import (
     COUNTS,
     LESION_COUNTS,
@@ -98,7 +97,7 @@ def _phase_cell(slices: list[SliceScores]) -> Cell:
             _put(cell, metric.key, *_of_set(slices, metric))
         elif isinstance(metric, PooledMetric) and calibrations:
             bins = np.sum(calibrations, axis=0)[metric.part]
-            _put(cell, metric.key, expected_calibration_error(bins), "no slice shows the region")
+            _put(cell, metric.key, metric.pooled(bins), "no slice shows the region")
     cell |= {
         "n_slices": len(slices),
         "n_patients": len({scored["patient"] for scored in slices}),

@@ -89,6 +89,32 @@ def resampled_calibration_error(bins: Sequence[Bins], drawn: npt.NDArray[np.floa
     return error
 
 
+def sigma_over_error(bins: Bins) -> float | None:
+    """How large sigma is beside the error: the root of the mean sigma squared over that of the mean squared error.
+
+    Args:
+        bins: [48, 3], one part of :func:`bin_statistics`, summed over slices.
+
+    Returns:
+        Above 0; 1 where sigma has the size of the error, under 1 where it is too small. ``None`` without an error.
+
+    Example:
+        >>> real, mask = np.zeros((4, 4)), np.ones((4, 4), dtype=bool)
+        >>> sigma_over_error(bin_statistics(real, real + 10.0, np.full((4, 4), 5.0), mask)[0])
+        0.5
+    """
+    squared = float(bins[:, SQUARED_ERROR].sum())
+    return float(np.sqrt(bins[:, VARIANCE].sum() / squared)) if squared else None
+
+
+def resampled_sigma_over_error(bins: Sequence[Bins], drawn: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """:func:`sigma_over_error` of many draws of patients; arguments as in :func:`resampled_calibration_error`."""
+    sums = np.stack(bins).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio: npt.NDArray[np.float64] = np.sqrt((drawn @ sums[:, VARIANCE]) / (drawn @ sums[:, SQUARED_ERROR]))
+    return ratio
+
+
 def sparsification_error(sigma: Array, error: Array) -> float | None:
     """Area under the sparsification error curve (AUSE; Ilg et al. 2018), with the mean absolute error.
 

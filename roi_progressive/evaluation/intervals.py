@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from .aggregation import Cell, Results, aggregate, metric_of, metrics_of, patient_values
-from .calibration import resampled_calibration_error
+from .calibration import Bins
 from .metrics import COUNTS, LESION_COUNTS, Averaging, PooledMetric, SetMetric
 from .scoring import SliceScores
 
@@ -32,8 +32,8 @@ def with_intervals(results: Results, slices: Iterable[SliceScores], seed: int = 
 
     Patients are drawn with replacement, as often as there are, 10,000 times; the interval runs from the 2.5th to the
     97.5th percentile of the means (Efron and Tibshirani 1993, section 13.3). In the row ``mean`` a drawn patient
-    comes with all of its phases (for UCE, with all of its pixels); draws that leave a phase without patients are not
-    counted.
+    comes with all of its phases (where pixels are pooled, with all of its pixels); draws that leave a phase without
+    patients are not counted.
 
     Args:
         results: What :func:`aggregate` gave for ``slices``.
@@ -50,7 +50,7 @@ def with_intervals(results: Results, slices: Iterable[SliceScores], seed: int = 
         metric = metric_of(key)
         if isinstance(metric, PooledMetric):
             pooled = _pooled(members, direction, phases, metric.part)
-            return _percentiles(_resampled_pool(pooled, seed)) if _enough(pooled) else TOO_FEW
+            return _percentiles(_resampled_pool(pooled, metric, seed)) if _enough(pooled) else TOO_FEW
         values = _values(members, direction, phases, key)
         return _percentiles(_resampled(values, metric.averaged, seed)) if _enough(values) else TOO_FEW
 
@@ -138,13 +138,13 @@ def _pooled(
     return list(by_phase.values())
 
 
-def _resampled_pool(by_phase: Sequence[Mapping[str, npt.NDArray[np.float64]]], seed: int) -> npt.NDArray[np.float64]:
+def _resampled_pool(by_phase: Sequence[Mapping[str, Bins]], metric: PooledMetric, seed: int) -> npt.NDArray[np.float64]:
     patients = sorted({patient for bins in by_phase for patient in bins})
     drawn = _drawn(len(patients), seed)
     means = np.zeros(RESAMPLES)
     for bins in by_phase:
         present = [i for i, patient in enumerate(patients) if patient in bins]
-        means += resampled_calibration_error([bins[patients[i]] for i in present], drawn[:, present]) / len(by_phase)
+        means += metric.resampled([bins[patients[i]] for i in present], drawn[:, present]) / len(by_phase)
     return means
 
 

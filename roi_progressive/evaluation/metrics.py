@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from . import calibration, distances, similarity
+from . import calibration, conformal, distances, similarity
 from .lesions import LesionAudit, audit_lesions
 from .networks import Lpips, Unavailable
 from .pairs import ImagePair
@@ -85,6 +85,15 @@ class Slice:
         """The predicted standard deviation, [H, W] in grey levels; for metrics that need ``"sigma"``."""
         assert self.pair.sigma is not None
         return self.pair.sigma
+
+    @property
+    def half_width(self) -> Array:
+        """Half the width of the interval that is to hold 90 % of the errors, [H, W] in grey levels.
+
+        Where sigma was not calibrated it is a normal distribution's.
+        """
+        known = self.pair.half_width
+        return conformal.NORMAL_HALF_WIDTH * self.sigma if known is None else known
 
     @property
     def perceptual(self) -> Lpips:
@@ -220,13 +229,19 @@ class SetMetric(Metric):
 
 @dataclass(frozen=True, kw_only=True)
 class PooledMetric(Metric):
-    """The calibration error UCE, whose pixels are pooled over all slices of a phase.
+    """A metric whose pixels are pooled over all slices of a phase.
 
     Args:
         part: Which part of :func:`~roi_progressive.evaluation.calibration.bin_statistics` it is of.
+        pooled: The value of pooled pixels, from their statistics [48, 3]; ``None`` without pixels.
+        resampled: The values of many draws of patients, from the statistics of each and how often it was drawn.
     """
 
     part: int
+    pooled: Callable[[calibration.Bins], float | None] = calibration.expected_calibration_error
+    resampled: Callable[[Sequence[calibration.Bins], calibration.Bins], calibration.Bins] = (
+        calibration.resampled_calibration_error
+    )
 
 
 # --- the entries, in the order of a table's columns -------------------------------------------------------------------
@@ -377,8 +392,49 @@ REGION_SIGMA_RANK = SliceMetric(
     measure=lambda shown: calibration.rank_correlation(shown.sigma[shown.mask], shown.error[shown.mask]),
     absent=SIGMA_RANK.absent,
 )
+SIGMA_RATIO = PooledMetric(
+    key="sigma_ratio",
+    heading="sigma / error",
+    better="1",
+    digits=2,
+    of="image",
+    needs="sigma",
+    part=0,
+    pooled=calibration.sigma_over_error,
+    resampled=calibration.resampled_sigma_over_error,
+)
+REGION_SIGMA_RATIO = PooledMetric(
+    key="region_sigma_ratio",
+    heading="region sigma / error",
+    better="1",
+    digits=2,
+    of="region",
+    needs="sigma",
+    part=1,
+    pooled=calibration.sigma_over_error,
+    resampled=calibration.resampled_sigma_over_error,
+)
+COVERAGE = SliceMetric(
+    key="coverage",
+    heading="coverage",
+    better=None,
+    digits=3,
+    of="image",
+    needs="sigma",
+    measure=lambda shown: conformal.interval_coverage(shown.error, shown.half_width),
+)
+REGION_COVERAGE = SliceMetric(
+    key="region_coverage",
+    heading="region coverage",
+    better=None,
+    digits=3,
+    of="region",
+    needs="sigma",
+    measure=lambda shown: conformal.interval_coverage(shown.error[shown.mask], shown.half_width[shown.mask]),
+)
 METRICS: tuple[Metric, ...] = (
     *(TPSNR, TSSIM, PSNR, SSIM, TEXTURE, LOST, INVERTED, INVENTED),
     *(LPIPS, REGION_LPIPS, FID, KID, MAE_HU, REGION_MAE_HU),
     *(UCE, REGION_UCE, AUSE, REGION_AUSE, SIGMA_RANK, REGION_SIGMA_RANK),
+    *(SIGMA_RATIO, REGION_SIGMA_RATIO, COVERAGE, REGION_COVERAGE),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import ConfigError, DataError, MaskError
 from ..saving.names import CT_AND_MR, DIRECTIONS, DOMAINS, Domains, source_of, target_of
 from ..saving.records import NUMBER, entry, fault_of, of_kind, read_json
-from .image_files import ENDINGS, Mask, Picture, list_images, read_grey, read_mask, read_sigma, same_size
+from .image_files import ENDINGS, Mask, Picture, list_images, read_grey, read_mask, same_size
 
 Label = tuple[str, str]
 """The patient and the phase of a slice."""
@@ -36,6 +36,8 @@ class ImagePair:
         hu_per_grey: What a grey level of the truth is in HU, or ``None`` where it is not in HU or not known.
         organ: What the region lies in, bool [H, W], where that is known.
         sigma: The predicted standard deviation [H, W] in grey levels, where the generator predicts one.
+        half_width: Half the width [H, W], in grey levels, of the interval that is to hold 90 % of the errors, where
+            sigma was calibrated.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ImagePair:
     hu_per_grey: float | None = None
     organ: Mask | None = None
     sigma: Picture | None = None
+    half_width: Picture | None = None
 
 
 class FolderPairs:
@@ -176,20 +179,6 @@ def _require_masks(names: tuple[str, ...], folder: Path, region: str) -> None:
         )
     rule = "a slice without the region has an all-zero mask"
     _all_there(names, list_images(folder, "region"), folder, rule, MaskError)
-
-
-def with_sigma(pairs: Iterable[ImagePair], folders: Mapping[str, Path]) -> Iterator[ImagePair]:
-    """The pairs with their sigma, read one by one.
-
-    Args:
-        pairs: Of the directions that ``folders`` has.
-        folders: Where the maps of each direction lie, under the names of the images.
-
-    Raises:
-        DataError: On reading: a map is missing or cannot be used, as in :func:`read_sigma`.
-    """
-    for pair in pairs:
-        yield replace(pair, sigma=read_sigma(folders[pair.direction], Path(pair.name).stem, pair.real.shape))
 
 
 def require_folders(folders: Iterable[Path]) -> None:

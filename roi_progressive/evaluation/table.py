@@ -190,7 +190,9 @@ def _legend(cells: Sequence[Cell], region: str | None) -> list[str]:
     if any(cell.get(UCE.key) is not None for cell in cells):
         notes.append(
             "UCE: mean squared error against predicted variance, in squared grey levels; AUSE: 0 if the largest sigma "
-            "is where the largest error is; sigma rank: Spearman's correlation of sigma with the error."
+            "is where the largest error is; sigma rank: Spearman's correlation of sigma with the error; sigma / "
+            "error: 1 where sigma is as large as the error in the mean square; coverage: share of the pixels whose "
+            "error lies in the 90 % interval."
         )
     with_fid = [cell["n_slices"] for cell in cells if cell[FID.key] is not None]
     if with_fid and min(with_fid) < 2048:

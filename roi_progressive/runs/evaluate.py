@@ -10,9 +10,11 @@ from typing import Any
 
 from .. import setting_checks as check
 from ..errors import ConfigError, DataError, MaskError
-from ..evaluation.aggregation import aggregate
+from ..evaluation.aggregation import Results, aggregate
+from ..evaluation.conformal import with_sigma
 from ..evaluation.file_pairs import FilePairs, pairs_from_files
 from ..evaluation.intervals import DIFFERENCE, paired_difference, with_intervals
+from ..evaluation.metrics import REGION_SIGMA_RANK
 from ..evaluation.networks import load_inception, load_lpips
 from ..evaluation.pairs import (
     FolderPairs,
@@ -20,16 +22,16 @@ from ..evaluation.pairs import (
     pairs_from_folders,
     read_domains,
     require_folders,
-    with_sigma,
 )
 from ..evaluation.references import constant_fill, copy_source, mean_image
+from ..evaluation.region_names import default_region, regions_of
 from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score
 from ..plugins.manager import Plugins
 from ..runtime.devices import choose_device
 from ..saving.locks import only_writer
-from ..saving.names import CT_AND_MR, DIRECTIONS
-from ..saving.records import entry, fault_of, of_kind, read_json
+from ..saving.names import CT_AND_MR, DIRECTIONS, Domains
 from ..saving.written import check_files
+from .calibrate import calibration_note, read_calibration
 from .folder import Run
 from .scores import RunScores
 from .train import Report
@@ -40,6 +42,8 @@ PATIENTS_UNKNOWN = (
 )
 ONLY_IMAGES = "No masks were given: whole images alone were scored."
 ORGAN = "liver"
+LEAST_RANK = 0.1
+"""A smaller rank correlation of sigma with the error says nothing about where the errors are."""
 REFERENCES = ("constant_fill", "copy_source", "mean_image")
 
 
@@ -95,6 +99,7 @@ def evaluate_run(
     for _ in itertools.chain(*sources.values()):  # read, and looked at
         pass
     arms = {name: [_begun(_reference(name, pairs, root, chosen)) for pairs in sources.values()] for name in references}
+    calibration = read_calibration(opened) if uncertainty else None
     place = str(choose_device(device))
     lpips, inception = load_lpips(weights_dir, place), load_inception(weights_dir, device=place)
     with only_writer(opened.folder):  # until all was scored: nobody else makes the images anew
@@ -103,7 +108,8 @@ def evaluate_run(
         shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
         if uncertainty:
             maps = {d: opened.sigma(split, d) for d in DIRECTIONS}
-            shown["model"] = [with_sigma(of_direction, maps) for of_direction in pairs.values()]
+            known = None if calibration is None else calibration.directions
+            shown["model"] = [with_sigma(of_direction, maps, known, chosen) for of_direction in pairs.values()]
         shown |= arms
         extra = _extra_columns(Plugins(plugins))
         slices = {
@@ -111,7 +117,19 @@ def evaluate_run(
             for arm, of_arm in shown.items()
         }
     results = {arm: aggregate(scored) for arm, scored in slices.items()}
-    return RunScores(results, slices, images, chosen, (), domains)
+    notes = (calibration_note(opened, calibration, split), *_blind(results["model"], chosen, domains))
+    return RunScores(results, slices, images, chosen, notes if uncertainty else (), domains)
+
+
+def _blind(results: Results, region: str | None, domains: Domains) -> Iterator[str]:
+    """A line for each direction in which sigma does not say where in the region the errors are."""
+    for direction, cells in results.items():
+        rank = cells["mean"].get(REGION_SIGMA_RANK.key)
+        if rank is not None and rank < LEAST_RANK:
+            yield (
+                f"{domains.title(direction)}: sigma does not rank the errors inside {region} (rank correlation "
+                f"{rank:+.2f}); read it there as how large the error is, not as where it is."
+            )
 
 
 def _extra_columns(manager: Plugins) -> Callable[[ImagePair], dict[str, Any]]:
@@ -234,48 +252,6 @@ def _sources(root: Path, split: str, direction: str, region: str | None, organ: 
     except MaskError as error:
         known = ", ".join(regions_of(root)) or "none"
         raise MaskError(f"{error}; regions of the data: {known}") from error
-
-
-def regions_of(root: Path) -> list[str]:
-    """The regions that a data set names in its manifest or, without one, has mask folders of.
-
-    Raises:
-        DataError: The manifest cannot be read, or is not as it was written.
-    """
-    manifest = root / "manifest.json"
-    try:
-        described = of_kind(read_json(manifest), "its content", dict) if manifest.exists() else {}
-        if "regions" in described:
-            return [str(name) for name in entry(described, "regions", list)]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{manifest} must be a data set's manifest; {fault_of(error)}; prepare it anew") from error
-    # The manifest of another program, or none.
-    folders = [path.name for split in ("train", "test") for path in root.glob(f"{split}A_*") if path.is_dir()]
-    return sorted({name.partition("A_")[2] for name in folders})
-
-
-def default_region(root: Path) -> str | None:
-    """``tumor`` where the data have it, otherwise the last region their manifest names; ``None`` where it names none.
-
-    Raises:
-        DataError: The data have no region although no manifest says so, or their manifest is not as it was written.
-    """
-    regions = regions_of(root)
-    if not regions and _says_no_regions(root):
-        return None
-    if not regions:
-        raise DataError(
-            f"`data` must have a region; {str(root)!r} has no mask folder such as trainA_tumor; "
-            f"prepare masks, or train with --no-regions"
-        )
-    return "tumor" if "tumor" in regions else regions[-1]
-
-
-def _says_no_regions(root: Path) -> bool:
-    try:
-        return bool(read_json(root / "manifest.json")["regions"] == [])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _begun(pairs: Iterable[ImagePair]) -> Iterable[ImagePair]:

@@ -10,17 +10,18 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..evaluation.aggregation import phase_order
+from ..evaluation.conformal import with_sigma
 from ..evaluation.figures import ComparisonRow, comparison_figure, slice_to_show
-from ..evaluation.image_files import read_sigma
 from ..evaluation.metrics import TPSNR
 from ..evaluation.pairs import FolderPairs, pairs_from_folders, read_domains
+from ..evaluation.region_names import default_region
 from ..evaluation.scoring import SliceScores
 from ..evaluation.similarity import region_psnr
 from ..saving.locks import only_writer
 from ..saving.names import DIRECTIONS, Domains, source_of, target_of
 from ..saving.whole_files import make_folder
 from ..saving.written import check_files, check_foreign, made_by, recorded, written_names
-from .evaluate import default_region
+from .calibrate import SigmaCalibration, read_calibration
 from .folder import Run
 from .train import Report
 from .translate import origin_of, translate
@@ -124,12 +125,13 @@ def _drawn(
     images, domains = _images(opened, split, sigma, device, report), read_domains(opened.data)
     for folder in (*images.values(), *(opened.sigma(split, direction) for direction in files if sigma)):
         check_files(folder)
+    calibration = read_calibration(opened) if sigma else None
     drawn = []
     for direction in files:
         pairs = pairs_from_folders(opened.data, split, direction, images[direction], region)
         chosen = _slices_to_show(pairs, patient)
         sigma_dir = opened.sigma(split, direction) if sigma else None
-        rows = [_row(pairs, scored, sigma_dir, error, domains) for scored in chosen]
+        rows = [_row(pairs, scored, region, sigma_dir, calibration, error, domains) for scored in chosen]
         comparison_figure(rows, *files[direction], inset=True, domains=domains)
         texts = tuple(_row_text(scored, patient) for scored in chosen)
         drawn.append(RunFigure(direction, files[direction], texts, domains.title(direction)))
@@ -192,7 +194,13 @@ def _slices_to_show(pairs: FolderPairs, patient: str | None) -> list[SliceScores
 
 
 def _row(
-    pairs: FolderPairs, shown: SliceScores, sigma_dir: Path | None, error: bool, domains: Domains
+    pairs: FolderPairs,
+    shown: SliceScores,
+    region: str,
+    sigma_dir: Path | None,
+    calibration: SigmaCalibration | None,
+    error: bool,
+    domains: Domains,
 ) -> ComparisonRow:
     pair = pairs[shown["name"]]
     source, target = (domains.name(domain_of(pair.direction)) for domain_of in (source_of, target_of))
@@ -200,7 +208,10 @@ def _row(
     panels = {f"real {source}": pair.source, f"generated {target}": pair.fake, f"real {target}": pair.real}
     maps = {}
     if sigma_dir is not None:
-        maps["predicted σ"] = read_sigma(sigma_dir, Path(pair.name).stem, pair.real.shape)
+        known = None if calibration is None else calibration.directions
+        [pair] = with_sigma([pair], {pair.direction: sigma_dir}, known, region)
+        assert pair.sigma is not None
+        maps["predicted σ" if calibration is None else "calibrated σ"] = pair.sigma
     if error:
         maps["|generated − real|"] = np.abs(pair.fake.astype(np.float64) - pair.real)
     return ComparisonRow(f"{pair.phase}, {pair.patient}", pair.direction, panels, pair.mask, maps)

@@ -101,19 +101,28 @@ def origin_of(run: Run, split: str, epoch: int) -> dict[str, Any]:
     Raises:
         OSError: A file of them is missing.
     """
+    folders = [run.data / f"{split}{source_of(direction)}" for direction in DIRECTIONS]
+    sources = [folder / name for folder in folders for name in list_images(folder, "data")]
+    return {
+        "epoch": epoch,
+        "networks": networks_of(run, epoch),
+        "sources": {file.relative_to(run.data).as_posix(): checksum_of(file) for file in sources},
+    }
+
+
+def networks_of(run: Run, epoch: int) -> dict[str, str]:
+    """The files of the networks that make images and sigma, by name, with their checksums.
+
+    Raises:
+        OSError: A file of them is missing.
+    """
     averaged = run.options.average_decay > 0
     files = [
         average_file(run.networks, epoch, name) if averaged else run.networks / f"{epoch}_net_{name}.pth"
         for name in GENERATORS
     ]
     files += [run.networks / checkpoint_name(epoch)] if run.config.ggd is not None else []
-    folders = [run.data / f"{split}{source_of(direction)}" for direction in DIRECTIONS]
-    sources = [folder / name for folder in folders for name in list_images(folder, "data")]
-    return {
-        "epoch": epoch,
-        "networks": {file.name: checksum_of(file) for file in files},
-        "sources": {file.relative_to(run.data).as_posix(): checksum_of(file) for file in sources},
-    }
+    return {file.name: checksum_of(file) for file in files}
 
 
 def _write_sigma(folder: Path, stem: str, sigma: Tensor) -> None:

@@ -105,7 +105,14 @@ class EntryError(ValueError):
 
 
 NUMBER = (int, float)
-_KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "a table", type(None): "null"}
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "a table",
+    type(None): "null",
+}
 
 
 def of_kind(value: Any, what: str, *kinds: type) -> Any:
