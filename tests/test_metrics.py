@@ -22,7 +22,8 @@ def test_an_entry_says_which_way_is_better() -> None:
     assert titles["tpsnr"] == "TPSNR ↑"
     assert titles["fid"] == "FID ↓"
     assert titles["texture_ratio"] == "texture → 1"
-    assert all(metric.better in ("up", "down", "1") and metric.digits >= 0 for metric in METRICS)
+    assert titles["coverage"] == "coverage → 0.9"
+    assert all(metric.better in ("up", "down", "1", "0.9") and metric.digits >= 0 for metric in METRICS)
 
 
 def test_a_score_that_is_no_metric_of_ours_has_its_name_for_a_heading() -> None:

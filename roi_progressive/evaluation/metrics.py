@@ -22,12 +22,12 @@ from .networks import Lpips, Unavailable
 from .pairs import ImagePair
 
 Array = npt.NDArray[Any]
-Better = Literal["up", "down", "1"]
+Better = Literal["up", "down", "1", "0.9"]
 Need = Literal["hu", "lpips", "sigma"]
 
 PSNR_CAP_DB = 100.0
 TEXTURE_FLOOR = 1e-3
-ARROWS: dict[Better, str] = {"up": "↑", "down": "↓", "1": "→ 1"}
+ARROWS: dict[Better, str] = {"up": "↑", "down": "↓", "1": "→ 1", "0.9": "→ 0.9"}
 
 NO_REGION = "no region in the slice"
 NO_HU = "no map from the real image's grey levels to HU is known"
@@ -169,7 +169,7 @@ class Metric:
     Args:
         key: Its name in ``metrics.json`` and CSV.
         heading: Its name at the head of a column.
-        better: ``up`` where higher is better, ``down`` where lower is, ``1`` where it is best at 1; ``None`` where
+        better: ``up`` where higher is better, ``down`` where lower is, ``1`` or ``0.9`` where it is best there; ``None`` where
             that is not known.
         digits: Decimal places in a table.
         of: The ``region``, the ``image``, or a ``set`` of images.
@@ -417,7 +417,7 @@ REGION_SIGMA_RATIO = PooledMetric(
 COVERAGE = SliceMetric(
     key="coverage",
     heading="coverage",
-    better=None,
+    better="0.9",
     digits=3,
     of="image",
     needs="sigma",
@@ -426,7 +426,7 @@ COVERAGE = SliceMetric(
 REGION_COVERAGE = SliceMetric(
     key="region_coverage",
     heading="region coverage",
-    better=None,
+    better="0.9",
     digits=3,
     of="region",
     needs="sigma",
