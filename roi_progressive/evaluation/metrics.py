@@ -169,8 +169,8 @@ class Metric:
     Args:
         key: Its name in ``metrics.json`` and CSV.
         heading: Its name at the head of a column.
-        better: ``up`` where higher is better, ``down`` where lower is, ``1`` or ``0.9`` where it is best there; ``None`` where
-            that is not known.
+        better: ``up`` where higher is better, ``down`` where lower is, ``1`` or ``0.9`` where it is best there;
+            ``None`` where that is not known.
         digits: Decimal places in a table.
         of: The ``region``, the ``image``, or a ``set`` of images.
         averaged: How its values are averaged, over slices, patients and phases.

@@ -87,7 +87,7 @@ def _difference(these: Results, those: Results) -> dict[str, dict[str, float | N
         gains[direction] = {
             key: None if value is None or others.get(key) is None else value - others[key]
             for key, value in ours.items()
-            if key in scores and metric_of(key).better != "1"
+            if key in scores and metric_of(key).better in ("up", "down", None)
         }
     return gains
 
