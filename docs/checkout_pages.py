@@ -1,7 +1,7 @@
 """A hook of MkDocs: pages of the site that lie elsewhere in the checkout, and links that lead there.
 
-A page of ``docs/`` links a file outside as it does in the checkout, ``../examples/roi.toml``. Some of these files are pages
-of the site too, in the same folders; any other is shown in the repository.
+A page of ``docs/`` links a file outside as it does in the checkout, ``../examples/roi.toml``. Some of these files are
+pages of the site too, in the same folders; any other is shown in the repository.
 """
 
 from __future__ import annotations

@@ -130,15 +130,15 @@ if not TYPE_CHECKING:  # a type checker that saw a module-level __getattr__ woul
 
 
 class _AdaptersBesideThePackage:
-    """Finds ``roi_progressive.adapters`` in a checkout without symbolic links, or in an unpacked source distribution.
+    """Finds ``roi_progressive.adapters`` in a checkout without symbolic links and in an unpacked source distribution.
 
-    An installation has the adapters within the package, a checkout has a link there. Git writes a text file in the link's
-    place where links are not allowed, as Windows has it by default.
+    An installation has the adapters within the package, a checkout has a link there. Git writes a text file in the
+    link's place where links are not allowed, as Windows has it by default.
     """
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """The folder of adapters beside the package, for that name alone; asked first, since another checkout may be installed."""
+        """The folder beside the package, for that name alone; asked first, as another checkout may be installed."""
         folder = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "adapters")
         start = os.path.join(folder, "__init__.py")
         if name != f"{__name__}.adapters" or not os.path.isfile(start):

@@ -99,7 +99,7 @@ def brats(root: Path) -> None:
     for number in range(5):
         for time_point in ("000", "001")[: 2 if number == 0 else 1]:
             name = f"BraTS-GLI-{number:05d}-{time_point}"
-            inside, lump = body(number)
+            _inside, lump = body(number)
             write(root / name / f"{name}-t1n.nii.gz", scan(number, 0, 300, -120, zero_outside=True))
             write(root / name / f"{name}-t2f.nii.gz", scan(number, 0, 200, 250, zero_outside=True))
             labels = np.where(lump, 2, 0)
@@ -157,7 +157,7 @@ def add_reference(path: Path, frame: str, series: str) -> None:
 def liver_hcc_seg(root: Path) -> None:
     for number in range(1, 7):
         exam = root / "nifti_and_segms" / f"TCGA-BC-{number:04d}" / "01-31-2000"
-        inside, lump = body(number)
+        _inside, lump = body(number)
         for name, adds in (("art_pre", 20), ("art", 250), ("pre", 20), ("pv", 100)):
             write(exam / f"{name}.nii.gz", scan(number, 2, 300, adds))
         write(exam / "rater1_liver.nii.gz", (np.roll(lump, 2, axis=1) | lump).astype(np.uint8))
@@ -213,7 +213,9 @@ def test_a_recipe_takes_its_layout_to_slices_of_both_domains(
             assert max(np.array(Image.open(path)).max() for path in masks) == 255
 
 
-def test_a_livers_pictures_lie_on_the_slices_they_were_drawn_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_livers_pictures_lie_on_the_slices_they_were_drawn_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The CT's files are named from the head down: by name alone the mask would stand on its head."""
     chaos(tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The pages of ``docs/``: their commands, blocks and tables are run and checked as printed, and their links lead somewhere."""
+"""The pages of ``docs/``: commands, blocks and tables are run and checked as printed, and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import roi_progressive
-from roi_progressive import Config, PatchDiscriminator, RegionConfig
+from roi_progressive import Config, PatchDiscriminator, RegionConfig, testing
 from roi_progressive.cli.main import main
 from roi_progressive.cli.parser import parser
 from roi_progressive.evaluation import metrics
@@ -218,13 +218,21 @@ def test_every_metric_is_defined_with_its_heading_and_its_key() -> None:
     assert printed == [(metric.title, metric.key) for metric in metrics.METRICS]
 
 
+def test_every_public_name_is_described() -> None:
+    described = set(re.findall(r"^::: ([\w.]+)$", PAGES["api.md"], flags=re.MULTILINE))
+    public = {f"roi_progressive.{name}" for name in roi_progressive.__all__ if name != "hookimpl"}
+    public |= {f"roi_progressive.testing.{name}" for name in testing.__all__}
+    assert public <= described and "`roi_progressive.hookimpl`" in PAGES["api.md"]
+
+
 # --- links ------------------------------------------------------------------------------------------------------------
 
 
 def anchors(text: str) -> set[str]:
     """Of every heading, as MkDocs and GitHub make them."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    described = re.findall(r"^::: ([\w.]+)$", text, flags=re.MULTILINE)  # by mkdocstrings, under their names
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings} | {*described}
 
 
 def internal_links() -> Iterator[tuple[str, str]]:

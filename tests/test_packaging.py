@@ -27,6 +27,9 @@ def _setup() -> configparser.ConfigParser:
     return parser
 
 
+_IGNORED_HERE = {"build", "dist", "shared", "runs", "roi_progressive.egg-info", "__pycache__", "venv"}
+
+
 def _lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line]
 
@@ -133,6 +136,38 @@ def test_the_tools_have_one_version_in_setup_cfg_and_in_the_pre_commit_hooks() -
 def test_the_changelog_opens_with_the_version_of_the_source() -> None:
     versions = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert roi_progressive.__version__ in versions[:2]
+
+
+def test_the_address_of_the_project_is_the_same_wherever_it_stands() -> None:
+    metadata = _setup()["metadata"]
+    named = [line.split(" = ")[1] for line in _lines(metadata["project_urls"])]
+    for file in ("README.md", "CITATION.cff", "mkdocs.yml"):
+        named += re.findall(r"https://github\.com/[^\s)]+", (ROOT / file).read_text(encoding="utf-8"))
+    assert len(named) > 10
+    assert [
+        address for address in named if address != metadata["url"] and not address.startswith(metadata["url"] + "/")
+    ] == []
+
+
+def test_the_citation_says_the_version_and_licence_of_the_source() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {roi_progressive.__version__}\n" in citation
+    assert f"\nlicense: {_setup()['metadata']['license']}\n" in citation
+
+
+def test_the_citation_names_the_paper_as_the_readme_does() -> None:
+    (title,) = re.findall(r"^  title: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert title in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+
+def test_a_source_distribution_is_told_of_every_file_at_the_top_and_every_folder() -> None:
+    """What it holds in the end is compared with the checkout by ``.ci/run``, which builds one."""
+    manifest = (ROOT / "MANIFEST.in").read_text(encoding="utf-8")
+    told = set(re.findall(r"[\w.\-/]+", "\n".join(line for line in manifest.splitlines() if not line.startswith("#"))))
+    always = {"MANIFEST.in", "setup.cfg", "PKG-INFO", "roi_progressive"}  # setuptools takes them by itself
+    ours = {".ci", ".dockerignore", ".gitignore", ".pre-commit-config.yaml"}
+    here = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} - _IGNORED_HERE | ours
+    assert here - always <= told
 
 
 # --- what an import costs ---------------------------------------------------------------------------------------------

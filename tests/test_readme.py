@@ -39,7 +39,12 @@ def test_the_two_set_up_commands_are_printed() -> None:
 
 
 def test_every_printed_command_is_one_that_is_tested_here() -> None:
-    assert commands() == [["pip", "install", "."], ["roi-progressive", "demo"], ["pip", "install", ".[test]"], ["pytest"]]
+    assert commands() == [
+        ["pip", "install", "."],
+        ["roi-progressive", "demo"],
+        ["pip", "install", ".[test]"],
+        ["pytest"],
+    ]
 
 
 def test_the_continuous_integration_runs_the_printed_test_command() -> None:
