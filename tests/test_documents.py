@@ -70,9 +70,13 @@ def test_every_printed_command_of_ours_parses() -> None:
     for block in re.findall(r"```console\n(.*?)```", CONTRIBUTING, flags=re.DOTALL):
         for line in block.splitlines():
             command = shlex.split(line.split("&&")[0])
-            if command[0] == "roi-progressive":
+            if not command:
+                continue  # the indentation of a block's last line
+            if command[:2] == ["python", "-m"]:
+                assert re.search(rf"^ +{command[2]}\b", (ROOT / "setup.cfg").read_text(encoding="utf-8"), re.MULTILINE)
+            elif command[0] == "roi-progressive":
                 parser().parse_args(command[1:])
             elif command[0] in ("python", "bash"):
                 assert (ROOT / command[1]).is_file()
             else:
-                assert command[0] in ("pip", "pytest") or command[0].startswith("ROI_PROGRESSIVE_")
+                assert command[0] in ("pip", "pytest", "mkdocs") or command[0].startswith("ROI_PROGRESSIVE_")
