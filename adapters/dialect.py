@@ -1,7 +1,7 @@
 """What training code in the junyanz dialect has in common: its step, files, rates and data sets.
 
 The adapters beside this file add which images a model makes; an adapter of your own does the same in some ten lines
-(README, 'Your own host'). Nothing here is found as a plugin by itself.
+(docs/own-host.md). Nothing here is found as a plugin by itself.
 """
 
 from __future__ import annotations

@@ -5,7 +5,11 @@ Every public name is loaded when it is first used, so that ``import roi_progress
 
 from __future__ import annotations
 
+import os.path
+import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -123,6 +127,27 @@ if not TYPE_CHECKING:  # a type checker that saw a module-level __getattr__ woul
         value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
         globals()[name] = value
         return value
+
+
+class _AdaptersBesideThePackage:
+    """Finds ``roi_progressive.adapters`` in a checkout without symbolic links and in an unpacked source distribution.
+
+    An installation has the adapters within the package, a checkout has a link there. Git writes a text file in the
+    link's place where links are not allowed, as Windows has it by default.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """The folder beside the package, for that name alone; asked first, as another checkout may be installed."""
+        folder = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "adapters")
+        start = os.path.join(folder, "__init__.py")
+        if name != f"{__name__}.adapters" or not os.path.isfile(start):
+            return None
+        return spec_from_file_location(name, start, submodule_search_locations=[folder])
+
+
+if not os.path.isdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "adapters")):
+    sys.meta_path.insert(0, _AdaptersBesideThePackage)
 
 
 def __dir__() -> list[str]:

@@ -27,7 +27,7 @@ def _added(plain_script: Path = PLAIN, guided_script: Path = GUIDED) -> list[str
     return [line[2:].strip() for line in difference if line[2:].strip()]
 
 
-def test_the_guided_script_only_adds_what_the_readme_promises() -> None:
+def test_the_guided_script_only_adds_what_its_page_promises() -> None:
     added = _added()
     in_order = [
         "import roi_progressive",
@@ -41,7 +41,7 @@ def test_the_guided_script_only_adds_what_the_readme_promises() -> None:
     ]
     found = [next((i for i, line in enumerate(added) if line.startswith(start)), -1) for start in in_order]
     assert -1 not in found and found == sorted(found)
-    assert len(added) == 14, "count the lines in the README anew"
+    assert len(added) == 14, "count the lines in docs/script.md anew"
 
 
 def test_the_training_script_of_a_host_adds_an_import_and_two_calls() -> None:

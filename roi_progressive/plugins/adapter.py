@@ -184,7 +184,7 @@ class Adapter(abc.ABC):
     """What a session asks of a host; one subclass a host family, returned by the hook ``roi_adapter``.
 
     ``generators``, ``translations``, ``install`` and ``learning_rates`` must be answered; all else has a default.
-    "Your own host" in the README has one for a whole host.
+    `docs/own-host.md` has one for a whole host.
 
     Example:
         A trainer that translates CT to MR, its adapter, and a session made with it:
@@ -316,7 +316,7 @@ class Adapter(abc.ABC):
         """Restore what ``host_state`` described."""
 
 
-OWN_ADAPTER = "write an adapter of your own on DialectAdapter (README, 'Your own host'), or give {'A2B': G, 'B2A': F}"
+OWN_ADAPTER = "write an adapter of your own on DialectAdapter (docs/own-host.md), or give {'A2B': G, 'B2A': F}"
 
 _ASKED = ("generators", "translations", "install", "learning_rates", "betas", "n_epochs", "last_epoch", "epoch_begins")
 _ASKED_TOO = ("is_training", "generator_loss", "dataset_layout", "image_files", "resume_file", "host_state")

@@ -306,7 +306,7 @@ def test_what_fails_inside_an_adapter_is_told_with_host_adapter_and_attribute(
     assert "DialectAdapter" in told and "\n" not in told
 
 
-def test_the_ten_line_adapter_of_the_readme_is_enough(build_toy: Any, toy_step: Any, tiny: Any) -> None:
+def test_the_ten_line_adapter_of_the_documentation_is_enough(build_toy: Any, toy_step: Any, tiny: Any) -> None:
     class MyDialectAdapter(DialectAdapter):
         name = "my fork"
 
