@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ..saving.plain_text import printable
@@ -38,6 +39,19 @@ class ProgressBar:
     def share(self, share: float, text: str) -> None:
         """Report a share done, 0 to 1, and what is being done."""
         self.step(round(1000 * share), 1000, text)
+
+    def part(self, start: float, end: float) -> Callable[[int, int, str], None]:
+        """A report of steps done, steps in all, and what is being done, that fills a part of the bar.
+
+        Args:
+            start: The share of the bar, 0 to 1, where the part begins.
+            end: Where it ends.
+        """
+
+        def step(done: int, total: int, text: str) -> None:
+            self.share(start + (end - start) * done / max(total, 1), text)
+
+        return step
 
     def step(self, done: int, total: int, text: str) -> None:
         """Report steps done, steps in all, and what is being done."""

@@ -370,7 +370,7 @@ def _direction_legend(results: Mapping[str, Results], domains: Domains) -> list[
 def _empty_legend(cells: Sequence[Cell], keys: Sequence[str], name: Name) -> list[str]:
     """The columns that are left out, by the reason why they hold nothing."""
     by_reason: dict[str, list[str]] = {}
-    for key in keys:
+    for key in keys if cells else ():
         by_reason.setdefault(_why(cells[0], key), []).append(name(metric_of(key).heading))
     listed = "; ".join(f"{', '.join(headings)} ({name(why)})" for why, headings in by_reason.items())
     return [f"Left out, as nothing is known: {listed}."] if listed else []
