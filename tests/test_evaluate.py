@@ -104,7 +104,7 @@ def test_table_and_numbers_are_written_beside_the_images(made: Path) -> None:
     table, *_, metrics = write_scores(made / "run" / "test", scores)
     text = table.read_text(encoding="utf-8")
     assert "| A2B | model |" in text and "| A2B | copy_source |" in text and "LPIPS ↓" not in text
-    assert ALEXNET_FILE in text and "`roi-progressive weights`" in text
+    assert ALEXNET_FILE in text and "roi-progressive weights" in text
     content = _strict(metrics)
     assert content["region"] == "tumor"
     assert [(row["arm"], row["direction"], row["phase"]) for row in content["rows"]] == [

@@ -129,7 +129,7 @@ def test_figures_and_their_lines_bear_the_names_of_the_domains(
     train(tmp_path / "data", tmp_path / "run", TrainOptions(**small_networks, epochs=1, decay_epochs=0))
     kept: list[Any] = []
     monkeypatch.setattr(
-        run_figure, "comparison_figure", lambda rows, *paths, inset, domains: kept.append((rows, domains))
+        run_figure, "comparison_figure", lambda rows, *paths, region, domains: kept.append((rows, domains))
     )
     assert main(["figure", str(tmp_path / "run"), "--direction", "B2A", "--device", "cpu"]) == 0
     assert "FLAIR → T1: " in capsys.readouterr().out

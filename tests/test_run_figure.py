@@ -40,7 +40,7 @@ def run(small_networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[ComparisonRow]]:
     """The rows of every figure that would have been drawn."""
     kept: list[list[ComparisonRow]] = []
-    monkeypatch.setattr(run_figure, "comparison_figure", lambda rows, *paths, inset, domains: kept.append(rows))
+    monkeypatch.setattr(run_figure, "comparison_figure", lambda rows, *paths, region, domains: kept.append(rows))
     return kept
 
 
@@ -96,8 +96,18 @@ def test_panels_are_source_generated_and_target_with_maps_where_asked(
         np.testing.assert_array_equal(image, read_grey(file))
     np.testing.assert_array_equal(row.mask, read_mask(data / "testB_tumor" / name, (32, 32)))
     sigma, error = row.maps.values()
-    np.testing.assert_array_equal(sigma, np.load((run / "test" / "B2A_sigma" / name).with_suffix(".npy")))
-    np.testing.assert_array_equal(error, np.abs(row.panels["generated CT"].astype(int) - row.panels["real CT"]))
+    hu = read_json(data / "manifest.json")["ct_window"]["width"] / 255
+    assert row.map_unit == "HU" and hu > 1
+    np.testing.assert_allclose(sigma, hu * np.load((run / "test" / "B2A_sigma" / name).with_suffix(".npy")))
+    np.testing.assert_allclose(error, hu * np.abs(row.panels["generated CT"].astype(int) - row.panels["real CT"]))
+
+
+def test_maps_of_an_mr_are_in_grey_levels(run: Path, drawn: list[list[ComparisonRow]]) -> None:
+    draw_run(run, directions=["A2B"], error=True)
+    row = drawn[0][0]
+    (error,) = row.maps.values()
+    assert row.map_unit == "grey levels (0 to 255)"
+    np.testing.assert_array_equal(error, np.abs(row.panels["generated MR"].astype(int) - row.panels["real MR"]))
 
 
 def test_a_patient_who_is_asked_for_is_shown(run: Path, drawn: list[list[ComparisonRow]]) -> None:

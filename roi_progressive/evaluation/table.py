@@ -27,6 +27,7 @@ MEAN = "mean"
 GROUPS = ("region", "whole image", "lesions", "uncertainty", "further", "counts")
 """The headings of the columns' groups, in their order; the first is the region's name where there is one."""
 OURS = frozenset(metric.key for metric in METRICS)
+EMPTY = "n/a"
 WIDTH = 100
 """Of a line where it is not known how wide the terminal is."""
 
@@ -44,6 +45,8 @@ def render_text(
     columns: Sequence[str] | None = None,
 ) -> str:
     """The table for a terminal, columns aligned; a row's intervals stand in the line below it.
+
+    In a block in which it has no value, a row is left out.
 
     Args:
         results: What :func:`aggregate` gave, by the name of the arm; its order is kept.
@@ -64,11 +67,14 @@ def render_text(
         for direction, members in groupby(zip(labels, table.rows, strict=True), key=lambda of_row: of_row[1].direction):
             lines.append(direction)
             for label, row in members:
+                if all(row.values[i].startswith(EMPTY) for i in block):
+                    continue
                 lines.append(_aligned(label, [row.values[i] for i in block], block, widths, label_width))
                 if any(row.intervals[i] for i in block):
                     lines.append(_aligned("", [row.intervals[i] for i in block], block, widths, label_width))
             lines.append("")
-    for note in table.notes:
+    above = "\n".join(lines)
+    for note in [*table.notes, *(note for mark, note in table.footnotes.items() if f"{EMPTY} {mark}" in above)]:
         lines += [note] if width is None else _wrapped(note, width)
     return "\n".join(lines) + "\n"
 
@@ -84,7 +90,8 @@ def render_markdown(
     rule = ["---"] * len(table.labels) + ["---:"] * len(table.header)
     lines = ["| " + " | ".join(line) + " |" for line in [[*table.labels, *table.header], *table.joined(" ")]]
     lines.insert(1, "| " + " | ".join(rule) + " |")
-    return "\n".join([*lines, "", *(f"{note}  " for note in table.notes)]) + "\n"
+    notes = [*table.notes, *table.footnotes.values()]
+    return "\n".join([*lines, "", *(f"{note}  " for note in notes)]) + "\n"
 
 
 def render_csv(results: Mapping[str, Results], region: str | None = "tumor") -> str:
@@ -125,7 +132,7 @@ def render_latex(
     table = _lay_out(results, region, notes, domains)
     rows = [[*table.labels, *table.header], *table.joined("~")]
     lines = [" & ".join(in_latex(cell) for cell in line) + r" \\" for line in rows]
-    comments = [f"% {note}" for note in table.notes]
+    comments = [f"% {note}" for note in [*table.notes, *table.footnotes.values()]]
     begin = rf"\begin{{tabular}}{{{'l' * len(table.labels)}{'r' * len(table.header)}}}"
     body = [begin, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
     return "\n".join([*comments, *body]) + "\n"
@@ -147,13 +154,15 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Table:
-    """``header`` and ``groups`` have a title for each column; ``has_phases`` where a row is of one of several."""
+    """``header`` and ``groups`` have a title for each column; ``has_phases`` where a row is of one of several;
+    ``footnotes`` say by their marks why cells are empty."""
 
     header: list[str]
     groups: list[str]
     rows: list[_Row]
     has_phases: bool
     notes: list[str]
+    footnotes: dict[str, str]
 
     @property
     def labels(self) -> list[str]:
@@ -219,11 +228,11 @@ def _lay_out(
         *_direction_legend(results, domains),
         *_empty_legend(cells, [key for key in known if key not in filled and key not in keys], name),
         *map(name, notes),
-        *(f"[{mark}] {name(why)}" for why, mark in footnotes.items()),
     ]
     header = [COUNTS.get(key) or name(metric_of(key).title) for key in keys]
     groups = [_group(key, "region" if region is None else name(region)) for key in keys]
-    return _Table(header, groups, rows, len({phase for _, _, phase, _ in shown}) > 1, legend)
+    marked = {f"[{mark}]": f"[{mark}] {name(why)}" for why, mark in footnotes.items()}
+    return _Table(header, groups, rows, len({phase for _, _, phase, _ in shown}) > 1, legend, marked)
 
 
 def _walk(results: Mapping[str, Results]) -> Iterator[tuple[str, str, str, Cell]]:
@@ -272,7 +281,7 @@ def _group(key: str, region: str) -> str:
 def _text(cell: Cell, key: str, footnotes: dict[str, int], *, signed: bool = False) -> str:
     value = cell.get(key)
     if value is None:
-        return f"n/a [{footnotes.setdefault(_why(cell, key), len(footnotes) + 1)}]"
+        return f"{EMPTY} [{footnotes.setdefault(_why(cell, key), len(footnotes) + 1)}]"
     if key in COUNTS:
         return str(value)
     return f"{value:{'+' if signed else ''}.{metric_of(key).digits}f}"

@@ -17,7 +17,7 @@ from ..evaluation.pairs import FolderPairs, pairs_from_folders, read_domains
 from ..evaluation.scoring import SliceScores
 from ..evaluation.similarity import region_psnr
 from ..saving.locks import only_writer
-from ..saving.names import DIRECTIONS, Domains, source_of, target_of
+from ..saving.names import DIRECTIONS, ONE_PHASE, Domains, source_of, target_of
 from ..saving.whole_files import make_folder
 from ..saving.written import check_files, check_foreign, made_by, recorded, written_names
 from .evaluate import default_region
@@ -71,7 +71,8 @@ def draw_run(
         region: The region to box; the innermost one of the data by default.
         split: ``test`` or ``val``; its images must be paired.
         sigma: Add the predicted standard deviation.
-        error: Add the absolute difference of generated and real target.
+        error: Add the absolute difference of generated and real target. Both are in HU where the target's map from grey
+            levels to HU is known, in grey levels elsewhere.
         out: Where ``figure_A2B.png``, ``figure_A2B.pdf``, ... go; ``<run>/<split>`` by default, where older ones are
             replaced.
         force: Replace figures in ``out`` too.
@@ -130,7 +131,7 @@ def _drawn(
         chosen = _slices_to_show(pairs, patient)
         sigma_dir = opened.sigma(split, direction) if sigma else None
         rows = [_row(pairs, scored, sigma_dir, error, domains) for scored in chosen]
-        comparison_figure(rows, *files[direction], inset=True, domains=domains)
+        comparison_figure(rows, *files[direction], region=region, domains=domains)
         texts = tuple(_row_text(scored, patient) for scored in chosen)
         drawn.append(RunFigure(direction, files[direction], texts, domains.title(direction)))
     return drawn
@@ -199,11 +200,14 @@ def _row(
     assert pair.source is not None
     panels = {f"real {source}": pair.source, f"generated {target}": pair.fake, f"real {target}": pair.real}
     maps = {}
+    per_grey = 1.0 if pair.hu_per_grey is None else pair.hu_per_grey
     if sigma_dir is not None:
-        maps["predicted σ"] = read_sigma(sigma_dir, Path(pair.name).stem, pair.real.shape)
+        maps["predicted σ"] = per_grey * read_sigma(sigma_dir, Path(pair.name).stem, pair.real.shape)
     if error:
-        maps["|generated − real|"] = np.abs(pair.fake.astype(np.float64) - pair.real)
-    return ComparisonRow(f"{pair.phase}, {pair.patient}", pair.direction, panels, pair.mask, maps)
+        maps["|generated − real|"] = per_grey * np.abs(pair.fake.astype(np.float64) - pair.real)
+    unit = "grey levels (0 to 255)" if pair.hu_per_grey is None else "HU"
+    label = pair.patient if pair.phase == ONE_PHASE else f"{pair.phase}, {pair.patient}"
+    return ComparisonRow(label, pair.direction, panels, pair.mask, maps, unit)
 
 
 def _row_text(shown: SliceScores, patient: str | None) -> str:
