@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from ..saving.records import entry, fault_of, of_kind, read_json
 from ..saving.written import check_files
 from .folder import Run
 from .scores import RunScores
+from .steps import Steps
 from .train import Report
 from .translate import translate
 
@@ -94,7 +95,7 @@ def evaluate_run(
     organ = ORGAN if chosen == "tumor" and ORGAN in regions_of(root) else None
     sources = {d: _sources(root, split, d, chosen, organ) for d in DIRECTIONS}
     n_slices = sum(map(len, sources.values()))
-    steps = _Steps(report, n_slices * (3 + len(references)))  # read, translated, scored; each reference scored
+    steps = Steps(report, n_slices * (3 + len(references)))  # read, translated, scored; each reference scored
     for _ in steps.after_each(itertools.chain(*sources.values()), "reading"):  # and looked at
         pass
     arms = {name: [_begun(_reference(name, pairs, root, chosen)) for pairs in sources.values()] for name in references}
@@ -120,27 +121,6 @@ def evaluate_run(
         }
     results = {arm: aggregate(scored) for arm, scored in slices.items()}
     return RunScores(results, slices, images, chosen, (), domains)
-
-
-class _Steps:
-    """Counts the steps of an evaluation for a report; without one it does nothing."""
-
-    def __init__(self, report: Report | None, total: int) -> None:
-        self._report = report
-        self._total = total
-        self.done = 0
-
-    def after_each(self, pairs: Iterable[ImagePair], text: str) -> Iterator[ImagePair]:
-        """The pairs; a step is done, of which ``text`` says what it was, when the next one is asked for."""
-        for pair in pairs:
-            self.following(0, 0, text)
-            yield pair
-            self.done += 1
-
-    def following(self, done: int, total: int, text: str) -> None:
-        """The report of a part that counts its own steps."""
-        if self._report is not None:
-            self._report(self.done + done, self._total, text)
 
 
 def _extra_columns(manager: Plugins) -> Callable[[ImagePair], dict[str, Any]]:
@@ -217,7 +197,7 @@ def evaluate_folders(
         maps = {direction: Path(folder) for direction, folder in zip(directions, sigma, strict=True)}
         require_folders(maps.values())
         every = with_sigma(every, maps)
-    steps = _Steps(report, sum(map(len, pairs)))
+    steps = Steps(report, sum(map(len, pairs)))
     slices = score(steps.after_each(every, "scoring"), lpips, inception, _extra_columns(Plugins(plugins)))
     images = {direction: Path(folder) for direction, folder in zip(directions, fake, strict=True)}
     notes = [PATIENTS_UNKNOWN] if any(of_direction.patients_unknown for of_direction in pairs) else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ..evaluation.aggregation import phase_order
 from ..evaluation.figures import ComparisonRow, comparison_figure, slice_to_show
 from ..evaluation.image_files import read_sigma
 from ..evaluation.metrics import TPSNR
-from ..evaluation.pairs import FolderPairs, pairs_from_folders, read_domains
+from ..evaluation.pairs import FolderPairs, ImagePair, pairs_from_folders, read_domains
 from ..evaluation.scoring import SliceScores
 from ..evaluation.similarity import region_psnr
 from ..saving.locks import only_writer
@@ -22,10 +22,13 @@ from ..saving.whole_files import make_folder
 from ..saving.written import check_files, check_foreign, made_by, recorded, written_names
 from .evaluate import default_region
 from .folder import Run
+from .steps import Steps
 from .train import Report
 from .translate import origin_of, translate
 
 FORMATS = ("png", "pdf")
+SLICES_A_FIGURE_TAKES = 20
+"""How many slices are read while a figure is drawn, about; for the progress."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def draw_run(
             replaced.
         force: Replace figures in ``out`` too.
         device: Where images are made: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        report: Called after every image that is made.
+        report: Called with steps done, steps in all and what is being done.
 
     Raises:
         ConfigError: A direction is unknown or comes twice, or this machine has no such device.
@@ -101,37 +104,46 @@ def draw_run(
             f"`data` must have a region to box and enlarge; {str(root)!r} has none; look at the images that "
             f"`roi-progressive evaluate` leaves in {str(opened.folder / split)!r}"
         )
-    for direction in directions:  # mistakes come to light before anything is translated
-        _require_region(pairs_from_folders(root, split, direction, None, chosen_region), patient, chosen_region)
+    sources = [pairs_from_folders(root, split, direction, None, chosen_region) for direction in directions]
+    n_slices = sum(map(len, sources))
+    n_translated = n_slices * len(DIRECTIONS) // len(directions)
+    steps = Steps(report, n_slices + n_translated + n_slices + SLICES_A_FIGURE_TAKES * len(directions))
+    for pairs in sources:  # mistakes come to light before anything is translated
+        _require_region(steps.after_each(pairs, "looking for the region"), patient, chosen_region)
     every_file = [file for of_direction in files.values() for file in of_direction]
     check_foreign(target, every_file)
     with only_writer(target), only_writer(opened.folder):
         make_folder(target)
         with recorded(target, *every_file):
-            return _drawn(opened, files, chosen_region, split, patient, sigma, error, device, report)
+            images = _images(opened, split, sigma, device, steps.following)
+            steps.done += n_translated
+            return _drawn(opened, files, images, chosen_region, split, patient, sigma, error, steps)
 
 
 def _drawn(
     opened: Run,
     files: Mapping[str, tuple[Path, ...]],
+    images: Mapping[str, Path],
     region: str,
     split: str,
     patient: str | None,
     sigma: bool,
     error: bool,
-    device: str,
-    report: Report | None,
+    steps: Steps,
 ) -> list[RunFigure]:
-    images, domains = _images(opened, split, sigma, device, report), read_domains(opened.data)
+    domains = read_domains(opened.data)
     for folder in (*images.values(), *(opened.sigma(split, direction) for direction in files if sigma)):
         check_files(folder)
     drawn = []
     for direction in files:
         pairs = pairs_from_folders(opened.data, split, direction, images[direction], region)
-        chosen = _slices_to_show(pairs, patient)
+        chosen = _slices_to_show(steps.after_each(pairs, "choosing patients"), patient)
+        steps.following(0, 0, f"drawing {domains.title(direction)}")
         sigma_dir = opened.sigma(split, direction) if sigma else None
         rows = [_row(pairs, scored, sigma_dir, error, domains) for scored in chosen]
         comparison_figure(rows, *files[direction], region=region, domains=domains)
+        steps.done += SLICES_A_FIGURE_TAKES
+        steps.following(0, 0, f"{domains.title(direction)} is drawn")
         texts = tuple(_row_text(scored, patient) for scored in chosen)
         drawn.append(RunFigure(direction, files[direction], texts, domains.title(direction)))
     return drawn
@@ -143,7 +155,7 @@ def _require_absent(files: Sequence[Path]) -> None:
         raise DataError(f"`out` must not hold the figures yet; {str(present)!r} exists; choose another, or use --force")
 
 
-def _images(run: Run, split: str, sigma: bool, device: str, report: Report | None) -> dict[str, Path]:
+def _images(run: Run, split: str, sigma: bool, device: str, report: Report) -> dict[str, Path]:
     """The generated images by direction, those of an earlier translation of the same files by the same networks."""
     found = {direction: run.images(split, direction) for direction in DIRECTIONS}
     folders = [*found.values(), *(run.sigma(split, direction) for direction in DIRECTIONS if sigma)]
@@ -159,7 +171,7 @@ def _complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in written_names(folder) or ())
 
 
-def _require_region(pairs: FolderPairs, patient: str | None, region: str) -> None:
+def _require_region(pairs: Iterable[ImagePair], patient: str | None, region: str) -> None:
     known = sorted({pair.patient for pair in pairs if pair.mask.any()})
     if not known:
         raise DataError(f"`region` must be in one slice at least to be shown; no mask of {region!r} marks any")
@@ -167,7 +179,7 @@ def _require_region(pairs: FolderPairs, patient: str | None, region: str) -> Non
         raise DataError(f"`patient` must be one whose slices show {region!r}: {', '.join(known)}; got {patient!r}")
 
 
-def _slices_to_show(pairs: FolderPairs, patient: str | None) -> list[SliceScores]:
+def _slices_to_show(pairs: Iterable[ImagePair], patient: str | None) -> list[SliceScores]:
     """One a phase, in the paper's order; of a given patient, in the phases in which it shows the region."""
     slices = [
         SliceScores(
