@@ -69,7 +69,7 @@ def test_the_correction_follows_from_the_maps_on_disk(run: Path) -> None:
 
 def test_a_figure_shows_the_calibrated_sigma_and_says_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr(run_figure, "comparison_figure", lambda rows, *paths, inset, domains: drawn.append(rows))
+    monkeypatch.setattr(run_figure, "comparison_figure", lambda rows, *paths, region, domains: drawn.append(rows))
     draw_run(run, sigma=True, directions=["A2B"])
     calibration = calibrate(run)
     draw_run(run, sigma=True, directions=["A2B"])

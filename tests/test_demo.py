@@ -94,9 +94,21 @@ def test_pictures_and_report_are_there(done: tuple[Path, dict[str, Any], Any]) -
         with Image.open(out / name) as picture:
             assert min(picture.size) > 300
     report = (out / "report.md").read_text(encoding="utf-8")
-    for word in ("figure.png", "curves.png", "| placebo |", "| constant_fill |", "regions − plain", "seed 1", "n/a"):
+    for word in ("figure.png", "curves.png", "(placebo) |", "painted flat", "regions − plain", "seed 1", "## What now"):
+        assert word in report
+    for word in ("torch", "Python", "epochs = ", "seed = 1", "region tumor: scales 3", "roi-progressive prepare scans"):
         assert word in report
     assert "None" not in report and "nan" not in report
+
+
+def test_the_report_is_short_and_every_row_stands_in_a_file_of_its_own(done: tuple[Path, dict[str, Any], Any]) -> None:
+    report, table = ((done[0] / name).read_text(encoding="utf-8") for name in ("report.md", "table.md"))
+    rows = [line for line in report.splitlines() if line.startswith("| ")]
+    assert len(rows) == 2 + 5 + 2 + 2 * 5 and "](table.md)" in report
+    every = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len(every) == 2 + 5 * 2 * 4
+    for arm in ("plain", "regions", "placebo", "constant_fill", "copy_source"):
+        assert sum(f"| {arm} |" in line.replace("\\", "") for line in every) == 8
 
 
 def test_the_summary_is_five_lines_for_a_newcomer(done: tuple[Path, dict[str, Any], Any]) -> None:

@@ -128,6 +128,8 @@ def test_every_row_and_slice_is_what_scikit_image_and_counting_give(
         "table.md",
         "table.csv",
         "table.tex",
+        "slices.csv",
+        "patients.csv",
         "written.json",
         "metrics.json",
     }

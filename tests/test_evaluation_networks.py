@@ -175,9 +175,12 @@ def test_weights_in_torchs_cache_are_found(alexnet: tuple[Path, Any], tmp_path: 
     assert isinstance(load_lpips(), Lpips)
 
 
+NO_WEIGHTS = "no weights: put {} into --weights DIR; `roi-progressive weights` says from where"
+
+
 def test_absent_weights_are_named_and_not_downloaded(tmp_path: Path) -> None:
-    assert load_lpips(tmp_path) == Unavailable(f"no weights: put {ALEXNET_FILE} into --weights DIR")
-    assert load_inception(tmp_path) == Unavailable(f"no weights: put {INCEPTION_FILE} into --weights DIR")
+    assert load_lpips(tmp_path) == Unavailable(NO_WEIGHTS.format(ALEXNET_FILE))
+    assert load_inception(tmp_path) == Unavailable(NO_WEIGHTS.format(INCEPTION_FILE))
 
 
 def test_damaged_weights_are_reported_in_one_line(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from roi_progressive.evaluation.figures import (
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that would have been saved."""
     kept: list[Any] = []
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(figures, "save_figure", lambda figure, *paths: kept.append(figure))
     return kept
 
 
@@ -54,64 +54,86 @@ def test_the_region_is_boxed_in_the_directions_color(tmp_path: Path, direction: 
     assert color_pixels(tmp_path / "figure.png", DIRECTION_COLORS[other]) == 0
 
 
+def panels_of(figure: Any, n_columns: int) -> list[tuple[Any, Any]]:
+    """The axes of each image and of its enlarged part, without those of colour scales."""
+    axes = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+    assert len(axes) % (2 * n_columns) == 0
+    return list(zip(axes[::2], axes[1::2], strict=True))
+
+
 def test_each_image_is_shown_whole_and_enlarged_on_one_grey_scale(drawn: list[Any]) -> None:
     one = row(with_map=True)
-    comparison_figure([one, row("B2A")], Path("unused.png"))
-    axes = drawn[0].axes
+    comparison_figure([one, row("B2A", with_map=True)], Path("unused.png"))
+    panels = panels_of(drawn[0], 4)
     top, left, height, width = region_box(one.mask)
-    for j, image in enumerate(one.panels.values()):
-        whole, zoom = axes[j].images[0], axes[4 + j].images[0]
-        np.testing.assert_array_equal(whole.get_array(), image)
-        np.testing.assert_array_equal(zoom.get_array(), image[top : top + height, left : left + width])
-        assert whole.get_clim() == zoom.get_clim() == (0, 255)
-        assert axes[j].patches[0].get_bbox().bounds == (left - 0.5, top - 0.5, width, height)
-    assert [axis.get_title() for axis in axes[:4]] == ["source", "plain", "target", "uncertainty"]
-    np.testing.assert_array_equal(axes[3].images[0].get_array(), one.maps["uncertainty"])
-    assert axes[3].images[0].get_clim() == axes[7].images[0].get_clim()
-    assert "CT → MR" in axes[0].get_ylabel() and "MR → CT" in axes[8].get_ylabel()
-    assert any("grey levels" in axis.get_ylabel() for axis in axes)
+    for (whole, zoom), image in zip(panels, one.panels.values(), strict=False):
+        np.testing.assert_array_equal(whole.images[0].get_array(), image)
+        np.testing.assert_array_equal(zoom.images[0].get_array(), image[top : top + height, left : left + width])
+        assert whole.images[0].get_clim() == zoom.images[0].get_clim() == (0, 255)
+        assert whole.patches[0].get_bbox().bounds == (left - 0.5, top - 0.5, width, height)
+        assert zoom.get_xlim() == (left - 0.5, left + width - 0.5)
+    assert [whole.get_title() for whole, _ in panels[:4]] == ["source", "plain", "target", "uncertainty"]
+    np.testing.assert_array_equal(panels[3][0].images[0].get_array(), one.maps["uncertainty"])
+    assert panels[3][0].images[0].get_clim() == panels[3][1].images[0].get_clim()
+    assert "CT → MR" in panels[0][0].get_ylabel() and "MR → CT" in panels[4][0].get_ylabel()
+    assert any("grey levels" in axis.get_ylabel() for axis in drawn[0].axes)
 
 
 def test_maps_of_a_row_share_one_scale_and_a_row_without_a_map_leaves_its_place_empty(drawn: list[Any]) -> None:
     sigma = np.full((48, 48), 4.0)
-    comparison_figure([row(maps={"sigma": sigma, "error": 3 * sigma}), row(maps={"error": sigma})], Path("unused.png"))
-    axes = np.array(drawn[0].axes[:20]).reshape(4, 5)
-    assert [axis.get_title() for axis in axes[0, 3:]] == ["sigma", "error"]
-    assert axes[0, 3].images[0].get_clim() == axes[0, 4].images[0].get_clim() == (0, 12.0)
-    assert not axes[2, 3].images and not axes[2, 3].axison and not axes[3, 3].axison
-    assert axes[2, 4].images[0].get_clim() == (0, 4.0)
+    rows = [row(maps={"sigma": sigma, "error": 3 * sigma}), row(maps={"error": sigma}, map_unit="HU")]
+    comparison_figure(rows, Path("unused.png"))
+    panels = panels_of(drawn[0], 5)
+    assert [whole.get_title() for whole, _ in panels[3:5]] == ["sigma", "error"]
+    assert panels[3][0].images[0].get_clim() == panels[4][0].images[0].get_clim() == (0, 12.0)
+    assert not panels[8][0].images and not panels[8][0].axison and not panels[8][1].axison
+    assert panels[9][0].images[0].get_clim() == (0, 4.0)
+    scales = [axis.get_ylabel() for axis in drawn[0].axes if axis.get_label() == "<colorbar>"]
+    assert scales == ["grey levels", "HU"]
 
 
-@pytest.mark.parametrize(
-    ("rows", "columns", "corner"),
-    [
-        (slice(4, 12), slice(4, 12), (1, 1)),
-        (slice(36, 44), slice(36, 44), (1, 0)),
-        (slice(20, 28), slice(20, 28), (1, 1)),
-        (slice(34, 42), slice(10, 38), (0, 1)),
-    ],
-)
-def test_an_inset_lies_in_the_corner_that_hides_least_of_the_region(
-    drawn: list[Any], rows: slice, columns: slice, corner: tuple[int, int]
+@settings(deadline=None, max_examples=20)
+@given(st.integers(24, 90), st.integers(24, 90), st.data())
+def test_the_enlarged_part_is_at_least_twice_as_large_and_covers_no_image(
+    height_px: int, width_px: int, data: st.DataObject
 ) -> None:
-    mask = np.zeros((48, 48), dtype=bool)
-    mask[rows, columns] = True
-    one = row(mask=mask, with_map=True)
-    comparison_figure([one], Path("unused.png"), inset=True)
-    top, left, height, width = region_box(mask)
-    assert len(drawn[0].axes) == 5  # three panels, a map, its bar
-    for axis, image in zip(drawn[0].axes, [*one.panels.values(), one.maps["uncertainty"]], strict=False):
-        (zoom,) = axis.child_axes
-        np.testing.assert_array_equal(zoom.images[0].get_array(), image[top : top + height, left : left + width])
-        drawn[0].draw_without_rendering()
-        inside = zoom.get_window_extent().transformed(axis.transAxes.inverted())
-        down, right = corner
-        assert (inside.y0 < 0.01, inside.y1 > 0.99, inside.x1 > 0.99, inside.x0 < 0.01) == (
-            bool(down),
-            not down,
-            bool(right),
-            not right,
-        )
+    mask = np.zeros((height_px, width_px), dtype=bool)
+    bottom, right = data.draw(st.integers(1, height_px)), data.draw(st.integers(1, width_px))
+    mask[data.draw(st.integers(0, bottom - 1)) : bottom, data.draw(st.integers(0, right - 1)) : right] = True
+    image = np.zeros(mask.shape, np.uint8)
+    kept: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "save_figure", lambda figure, *paths: kept.append(figure))
+        comparison_figure([row(mask=mask, panels={"a": image, "b": image})], Path("unused.png"))
+    kept[0].draw_without_rendering()
+    extents = [axis.get_window_extent() for axis in kept[0].axes]
+    _, _, box_height, box_width = region_box(mask)
+    for (whole, zoom), label in zip(panels_of(kept[0], 2), (True, False), strict=True):
+        outside, inside = whole.get_window_extent(), zoom.get_window_extent()
+        magnification = (inside.width / box_width) / (outside.width / width_px)
+        assert magnification >= 2 - 1e-6
+        assert inside.height / box_height == pytest.approx(inside.width / box_width, rel=1e-3), "not distorted"
+        assert outside.height / height_px == pytest.approx(outside.width / width_px, rel=1e-3)
+        assert not label or zoom.get_ylabel() == f"enlarged {magnification:.1f} ×"
+    for i, one in enumerate(extents):
+        assert not any(one.overlaps(other) for other in extents[i + 1 :])
+
+
+def test_the_masks_outline_is_drawn_and_colours_are_explained(drawn: list[Any]) -> None:
+    one = row(with_map=True)
+    comparison_figure([one, row("B2A")], Path("unused.png"), region="cyst")
+    inside = np.argwhere(one.mask)
+    for whole, zoom in panels_of(drawn[0], 4)[:4]:
+        for axis in (whole, zoom):
+            (outline,) = axis.lines
+            assert outline.get_color() == figures.OUTLINE_COLOR
+            x, y = outline.get_data()
+            assert (y.min(), y.max()) == (inside[:, 0].min() - 0.5, inside[:, 0].max() + 0.5)
+            assert (x.min(), x.max()) == (inside[:, 1].min() - 0.5, inside[:, 1].max() + 0.5)
+    texts = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert texts == [
+        "outline of the cyst", "the part enlarged below it (CT → MR)", "the part enlarged below it (MR → CT)",
+    ]  # fmt: skip
 
 
 @settings(deadline=None)
@@ -203,7 +225,30 @@ def test_curves_are_the_values_by_epoch_and_stages_are_labelled(drawn: list[Any]
     for axis in (cycle, tumor):
         assert [text.get_text() for text in axis.texts] == ["liver", "tumor"]
         assert [line.get_xdata()[0] for line in axis.lines[2:]] == [2, 3]
-    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["plain", "regions"]
+    texts = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert texts == ["plain", "regions", "liver, tumor: a stage begins"]
+
+
+def test_equal_curves_of_several_arms_are_all_seen(tmp_path: Path) -> None:
+    same = {"cycle": [3.0, 2.0, 1.0, 2.0]}
+    curves_figure({"plain": same, "regions": same, "placebo": same}, {}, tmp_path / "curves.png")
+    pixels = np.array(Image.open(tmp_path / "curves.png").convert("RGB")).astype(int)
+    below_the_legend = pixels[pixels.shape[0] // 5 :]
+    colors = [np.array([int(figures.ARM_COLORS[i][j : j + 2], 16) for j in (1, 3, 5)]) for i in range(3)]
+    colors[0] = np.rint(255 + figures.ARM_STYLES[0]["alpha"] * (colors[0] - 255)).astype(int)  # over white
+    for color in colors:
+        assert (np.abs(below_the_legend - color).max(axis=-1) < 12).sum() > 100
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"), [([2.0, 0.2], "log"), ([2.0, 0.3], "linear"), ([-1.0, 30.0], "linear"), ([0.0, 5.0], "linear")]
+)
+def test_an_axis_is_logarithmic_where_positive_values_span_a_factor_of_ten(
+    drawn: list[Any], values: list[float], scale: str
+) -> None:
+    curves_figure({"plain": {"cycle": [None, *values]}}, {}, Path("unused.png"), units={"cycle": "grey levels"})
+    (axis,) = drawn[0].axes
+    assert axis.get_yscale() == scale and axis.get_ylabel() == "grey levels"
 
 
 def test_curves_without_values_are_refused() -> None:

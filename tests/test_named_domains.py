@@ -55,7 +55,7 @@ def scored(direction: str) -> SliceScores:
         "phase": "ART",
         "direction": direction,
         "region_px": 9,
-        "scores": {"tpsnr": 20.0, "tssim": 0.5, "psnr": 30.0, "ssim": 0.9, "texture_ratio": 1.0},
+        "scores": {"tpsnr": 20.0, "tssim": 0.5, "psnr": 30.0, "ssim": 0.9, "texture_ratio": 1.0, "lost": 0.0},
         "reasons": {},
         "fid_features": None,
         "n_lesions": 3,
@@ -67,24 +67,28 @@ TABLE = {"model": aggregate([scored("A2B"), scored("B2A")])}
 
 
 def test_tables_call_directions_by_the_names_of_their_domains_and_explain_a2b_once() -> None:
-    text = render_text(TABLE, "tumor", (), BRAIN)
-    assert "model  T1 → FLAIR  ART" in text and "in truth): T1 → FLAIR 3 (1); FLAIR → T1 3 (1)." in text
+    text = render_text(TABLE, "tumor", (), BRAIN, width=None)
+    assert "\nT1 → FLAIR\n  model " in text and "\nFLAIR → T1\n  model " in text
+    assert "in truth): T1 → FLAIR 3 (1); FLAIR → T1 3 (1)." in text
     assert text.count("A2B") == 1 and "In files, options and logs T1 → FLAIR is A2B, FLAIR → T1 is B2A." in text
-    assert "| model | FLAIR → T1 | mean |" in render_markdown(TABLE, "tumor", (), BRAIN)
-    assert r"model & T1 $\to$ FLAIR & ART" in render_latex(TABLE, "tumor", (), BRAIN)
+    assert "| FLAIR → T1 | model | 20.00 |" in render_markdown(TABLE, "tumor", (), BRAIN)
+    assert r"T1 $\to$ FLAIR & model & 20.00" in render_latex(TABLE, "tumor", (), BRAIN)
     assert "model,A2B,ART" in render_csv(TABLE)  # for other programs
 
 
-def test_tables_of_ct_and_mr_are_as_they_were() -> None:
+def test_tables_whose_domains_were_not_named_say_a2b_and_what_it_is() -> None:
     for render in (render_text, render_markdown, render_latex):
-        assert render(TABLE) == render(TABLE, "tumor", (), CT_AND_MR) and "→ MR" not in render(TABLE)
+        text = render(TABLE)
+        assert text == render(TABLE, "tumor", (), CT_AND_MR) and "→ MR" not in text
+        assert "A2B leads from domain A to domain B, B2A back: CT to MR unless" in text
 
 
 def test_a_table_without_a_region_has_the_columns_of_whole_images() -> None:
-    header = render_text(TABLE, None).splitlines()[0]
+    groups, header, *_ = render_text(TABLE, None).splitlines()
+    assert groups.split() == ["whole", "image"]
     assert [word for word in header.split() if word in ("PSNR", "SSIM")] == ["PSNR", "SSIM"]
     for word in ("TPSNR", "TSSIM", "texture", "lost", "region", "lesions"):
-        assert word not in render_text(TABLE, None)
+        assert word not in render_text(TABLE, None), word
     assert render_csv(TABLE, None).splitlines()[0].startswith("arm,direction,phase,psnr,")
 
 
@@ -125,7 +129,7 @@ def test_figures_and_their_lines_bear_the_names_of_the_domains(
     train(tmp_path / "data", tmp_path / "run", TrainOptions(**small_networks, epochs=1, decay_epochs=0))
     kept: list[Any] = []
     monkeypatch.setattr(
-        run_figure, "comparison_figure", lambda rows, *paths, inset, domains: kept.append((rows, domains))
+        run_figure, "comparison_figure", lambda rows, *paths, region, domains: kept.append((rows, domains))
     )
     assert main(["figure", str(tmp_path / "run"), "--direction", "B2A", "--device", "cpu"]) == 0
     assert "FLAIR → T1: " in capsys.readouterr().out

@@ -40,7 +40,7 @@ def run(small_networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[ComparisonRow]]:
     """The rows of every figure that would have been drawn."""
     kept: list[list[ComparisonRow]] = []
-    monkeypatch.setattr(run_figure, "comparison_figure", lambda rows, *paths, inset, domains: kept.append(rows))
+    monkeypatch.setattr(run_figure, "comparison_figure", lambda rows, *paths, region, domains: kept.append(rows))
     return kept
 
 
@@ -96,8 +96,30 @@ def test_panels_are_source_generated_and_target_with_maps_where_asked(
         np.testing.assert_array_equal(image, read_grey(file))
     np.testing.assert_array_equal(row.mask, read_mask(data / "testB_tumor" / name, (32, 32)))
     sigma, error = row.maps.values()
+    assert row.map_unit == "grey levels (0 to 255)"
     np.testing.assert_array_equal(sigma, np.load((run / "test" / "B2A_sigma" / name).with_suffix(".npy")))
     np.testing.assert_array_equal(error, np.abs(row.panels["generated CT"].astype(int) - row.panels["real CT"]))
+
+
+def test_maps_of_a_ct_are_in_hu_where_its_window_is_known_and_those_of_an_mr_are_not(
+    run: Path, drawn: list[list[ComparisonRow]], tmp_path: Path
+) -> None:
+    own, data = (
+        Path(shutil.copytree(run, tmp_path / "run")),
+        Path(shutil.copytree(run.parent / "data", tmp_path / "data")),
+    )
+    write_json(own / "run.json", {**read_json(own / "run.json"), "data": str(data)})
+    manifest = read_json(data / "manifest.json")
+    windowed = {"a": 400 / 255, "b": -160.0, "unit": "HU"}
+    slices = [{**one, "intensity": windowed} if one["domain"] == "A" else one for one in manifest["slices"]]
+    write_json(data / "manifest.json", {**manifest, "slices": slices})
+    draw_run(own, sigma=True, error=True)
+    to_mr, to_ct = (rows[0] for rows in drawn)
+    for row, unit, factor in ((to_mr, "grey levels (0 to 255)", 1.0), (to_ct, "HU", 400 / 255)):
+        generated, real = list(row.panels.values())[1:]
+        assert row.map_unit == unit
+        np.testing.assert_allclose(row.maps["|generated − real|"], factor * np.abs(generated.astype(float) - real))
+        assert 0 < row.maps["predicted σ"].max() <= factor * 255
 
 
 def test_a_patient_who_is_asked_for_is_shown(run: Path, drawn: list[list[ComparisonRow]]) -> None:

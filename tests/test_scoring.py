@@ -37,7 +37,7 @@ def test_a_slice_without_the_region_has_no_value_of_it_and_says_so() -> None:
     [scored] = score([pair(np.zeros_like(mask))])
     assert scored["region_px"] == 0
     assert scored["scores"]["psnr"] == psnr(real, fake)
-    of_region = [metric for metric in METRICS if metric.of == "region" and metric.needs is None]
+    of_region = [metric for metric in METRICS if metric.needs_region and metric.needs is None]
     assert {"tpsnr", "tssim", "texture_ratio", "lost"} <= {metric.key for metric in of_region}
     for metric in of_region:
         assert scored["scores"][metric.key] is None

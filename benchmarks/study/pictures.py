@@ -77,7 +77,7 @@ def draw_slices(path: Path, out: Path, slices: Slices, arms: Arms) -> bool:
             assert first.source is not None
             panels = {"real": first.source, **{arm: pair.fake for arm, pair in made.items()}, "real target": first.real}
             rows.append(ComparisonRow(f"{patient}, {chosen['phase']}", direction, panels, first.mask))
-    comparison_figure(rows, path, inset=True)
+    comparison_figure(rows, path)
     return True
 
 

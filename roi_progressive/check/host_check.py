@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from .mask_coverage import Coverage, coverage_of
 from .samples import all_at_once, sample_traps
 from .step_cost import StepCost, measured
 
+N_PARTS = 5
+"""Of what is looked at, for the progress."""
 N_BATCHES_LOOKED_AT = 50
 SMALL_REGION_PX = 16
 
@@ -70,7 +73,14 @@ def _cost_line(cost: StepCost) -> str:
     )
 
 
-def check_host(folder: Path, data: Path, config: Config, arguments: Sequence[str] = ()) -> Findings:
+def check_host(
+    folder: Path,
+    data: Path,
+    config: Config,
+    arguments: Sequence[str] = (),
+    *,
+    report: Callable[[int, int, str], None] | None = None,
+) -> Findings:
     """Build the host on the data, look at everything a run will read, and take one step alone and one with us.
 
     Args:
@@ -78,21 +88,39 @@ def check_host(folder: Path, data: Path, config: Config, arguments: Sequence[str
         data: Its ``--dataroot``.
         config: The regions.
         arguments: More of the host's own options.
+        report: Called with parts done, parts in all, and what is being looked at.
 
     Raises:
         HostNotSupportedError: The folder holds no code we understand, or code that cannot be imported here.
         MaskError: Masks are missing or unreadable.
         ConfigError: The configuration does not fit.
     """
+    begin = _announced(report)
     checkout = HostCheckout(folder)
     if not data.is_dir():
         raise ConfigError(f"`--data` must be the folder the host trains on; {str(data)!r} is no folder")
     with tempfile.TemporaryDirectory() as scratch, checkout.imported(), _importing(folder):
         own = ["--dataroot", str(data), "--checkpoints_dir", scratch, "--name", "check", "--num_threads", "0"]
         with contextlib.redirect_stdout(io.StringIO()):
+            begin("the host's options")
             opt = checkout.options([*arguments, *own])
+            begin("its data and networks")
             loader, model = checkout.data_and_model(opt)
-            return _findings(checkout, opt, loader, model, config)
+            found = _findings(checkout, opt, loader, model, config, begin)
+            begin("")
+            return found
+
+
+def _announced(report: Callable[[int, int, str], None] | None) -> Callable[[str], None]:
+    """What begins next is reported, and that everything before it is done."""
+    count = itertools.count()
+
+    def begin(part: str) -> None:
+        done = next(count)
+        if report is not None:
+            report(done, N_PARTS, part)
+
+    return begin
 
 
 @contextlib.contextmanager
@@ -106,15 +134,20 @@ def _importing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _findings(checkout: HostCheckout, opt: Any, loader: Any, model: Any, config: Config) -> Findings:
+def _findings(
+    checkout: HostCheckout, opt: Any, loader: Any, model: Any, config: Config, begin: Callable[[str], None]
+) -> Findings:
     plugins = Plugins(defaults=[mask_files])
     adapter = plugins.adapter_for(model, config)
+    begin("the masks")
     coverage = _coverage(adapter, loader, config, plugins)
     n_epochs = adapter.n_epochs() or 1
     plan = StageController(config, n_epochs, plugins.stages(config, n_epochs), last_epoch=adapter.last_epoch())
     plan.start_epoch(int(getattr(opt, "epoch_count", 1)))
     traps = [*_host_traps(checkout, opt), *_mask_traps(coverage, config), *_plan_traps(plan)]
+    begin("whether masks follow their images")
     traps += sample_traps(adapter, loader, model, config)
+    begin("a step without and with us")
     cost, of_the_step = _cost(checkout, loader, model, config)
     traps += [trap for trap in of_the_step if trap not in traps]
     return Findings(

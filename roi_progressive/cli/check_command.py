@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .command import add_command, show
+from .progress import ProgressBar
 
 
 def add(commands: Any) -> None:
@@ -31,4 +32,6 @@ def run(options: argparse.Namespace) -> None:
     from ..config import Config
 
     config = Config() if options.config is None else Config.from_toml(options.config)
-    show(check_host(options.host, options.data, config, options.host_options))
+    with ProgressBar("check", delay_s=1.0) as bar:
+        findings = check_host(options.host, options.data, config, options.host_options, report=bar.step)
+    show(findings)

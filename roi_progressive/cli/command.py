@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from typing import Any, NoReturn
 
 from ..saving.plain_text import printable, printable_lines
@@ -30,6 +32,13 @@ def add_device(command: argparse.ArgumentParser, default: str = "auto") -> None:
 def show(text: object) -> None:
     """Print a result; names in it are text, whatever is in them."""
     print(printable_lines(str(text)))
+
+
+def line_width() -> int:
+    """How many characters a line of a table may have: the terminal's, 100 where it is none."""
+    from ..evaluation.table import WIDTH
+
+    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
 
 
 def device_line(device: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,18 +12,25 @@ from typing import TYPE_CHECKING, Any
 from .. import setting_checks as check
 from ..errors import ConfigError
 from ..saving.names import DIRECTIONS
-from .command import add_command, add_device, device_line, show
+from .command import add_command, add_device, device_line, line_width, show
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
     from ..evaluation.scoring import SliceScores
     from ..runs.scores import RunScores
 
+SHARE_OF_SCORES = 0.9
+"""Of the progress bar; the rest is for the intervals."""
+
 
 def add(commands: Any) -> None:
     """Say what can be typed after ``roi-progressive evaluate``."""
     text = "Print the table of a run's test slices, or of any folders of real and generated images."
-    epilog = "table.md, .csv and .tex and metrics.json are written into RUN/test, beside the images, or into --out."
+    epilog = (
+        "Into RUN/test, beside the images, or into --out: the table as table.md, .csv and .tex, every value as "
+        "slices.csv and patients.csv, all of it as metrics.json. Those of an earlier evaluation of RUN are replaced, "
+        "and it is said."
+    )
     evaluate = add_command(commands, "evaluate", text, epilog)
     evaluate.add_argument("run", type=Path, nargs="?", metavar="RUN", help="folder that `train` wrote")
     evaluate.add_argument(
@@ -31,6 +40,13 @@ def add(commands: Any) -> None:
         help="an earlier evaluation of the same slices: its folder, metrics.json or run; adds paired differences",
     )
     evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="of the intervals' draws (%(default)s)")
+    evaluate.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="NAME",
+        help="print these columns, by their names in metrics.json: tpsnr psnr lost n_slices (all that hold a value)",
+    )
+    evaluate.add_argument("--wide", action="store_true", help="print each row in one line, however long")
     evaluate.add_argument("--region", help="the region of interest (of a run: tumor, or the data's last)")
     evaluate.add_argument("--split", choices=("test", "val"), help="which slices of a run (test)")
     evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")
@@ -52,7 +68,10 @@ def add(commands: Any) -> None:
         "--sigma", type=Path, nargs="+", metavar="DIR", help="their predicted sigma in grey levels, .npy or PNG"
     )
     folders.add_argument(
-        "--direction", choices=DIRECTIONS, nargs="+", help="what each folder is (A2B: real holds images of domain B)"
+        "--direction",
+        choices=DIRECTIONS,
+        nargs="+",
+        help="what each folder is: A2B, from domain A to domain B, where --real holds images of B, or B2A (A2B)",
     )
     folders.add_argument("--manifest", type=Path, metavar="JSON", help="tells patient, phase and HU of each name")
     folders.add_argument(
@@ -82,15 +101,35 @@ def run(options: argparse.Namespace) -> None:
 
     _require_run_or_folders(options)
     check.whole("", "seed", options.seed, 0)
+    _require_columns(options.columns)
     other = None if options.compare is None else read_slices(options.compare)
     out = options.out if options.run is None else options.run / (options.split or "test")
     written = out if options.run is None else options.run
     with only_writer(written) if options.run is None or written.is_dir() else nullcontext():  # else it is told below
         check_foreign(out, [out / name for name in FILES])
+        replaces = (out / FILES[-1]).exists()
         scores, files = _scored(options, out, other)
-    show(render_text(scores.results, scores.region, scores.notes, scores.domains).removesuffix("\n"))
-    images = "" if options.run is None else f"; images in {out}"
-    show(f"also in {', '.join(map(str, files))}{images}")
+    _require_columns(options.columns, scores)
+    width = None if options.wide else line_width()
+    shown = {"width": width, "columns": options.columns}
+    show(render_text(scores.results, scores.region, scores.notes, scores.domains, **shown).removesuffix("\n"))
+    images = "" if options.run is None else ", beside the images"
+    show(f"\nin {out}{images}: {', '.join(file.name for file in files)}")
+    if replaces:
+        print(f"note: they replace those of an earlier evaluation in {out}", file=sys.stderr)
+
+
+def _require_columns(columns: Sequence[str] | None, scores: RunScores | None = None) -> None:
+    """Before anything is scored, of a plugin's columns nothing is known but that there may be some."""
+    from ..evaluation.metrics import COUNTS, METRICS
+    from ..plugins.manager import Plugins
+
+    if columns is None or (scores is None and Plugins().names("roi_metrics")):
+        return
+    further = {} if scores is None else {key for of in scores.slices.values() for one in of for key in one["scores"]}
+    known = (*(metric.key for metric in METRICS), *COUNTS, *sorted(further))
+    for name in columns:
+        check.choice("", "columns", name, tuple(dict.fromkeys(known)))
 
 
 def _scored(
@@ -101,7 +140,8 @@ def _scored(
     from ..saving.whole_files import require_new_or_empty
 
     with ProgressBar("evaluate", device_line(options.device)) as bar:
-        given = {"weights_dir": options.weights, "device": options.device, "report": bar.step}
+        report = bar.part(0.0, SHARE_OF_SCORES)
+        given = {"weights_dir": options.weights, "device": options.device, "report": report}
         if options.run is not None:
             given |= {"region": options.region, "split": options.split or "test", "uncertainty": options.uncertainty}
             scores = evaluate_run(options.run, **given)
@@ -112,8 +152,8 @@ def _scored(
             chosen["array_range"] = None if options.array_range is None else tuple(options.array_range)
             given |= {name: value for name, value in chosen.items() if value is not None}
             scores = evaluate_folders(options.real, options.fake, options.masks, manifest=options.manifest, **given)
-    scores = with_certainty(scores, other, options.seed)
-    return scores, write_scores(out, scores)
+        scores = with_certainty(scores, other, options.seed, bar.part(SHARE_OF_SCORES, 1.0))
+        return scores, write_scores(out, scores)
 
 
 def _require_run_or_folders(options: argparse.Namespace) -> None:

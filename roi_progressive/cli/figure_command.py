@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     """
     from ..runs.figure import draw_run
 
-    with ProgressBar("figure", device_line(options.device)) as bar:
+    with ProgressBar("figure", device_line(options.device), delay_s=1.0) as bar:
         drawn = draw_run(
             options.run,
             directions=options.direction,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from ..saving.plain_text import printable
@@ -15,32 +17,75 @@ class ProgressBar:
 
     Args:
         title: Stands before the bar.
-        first_line: Printed on standard output when the first report comes, so that a mistake found before stays alone.
+        first_line: Printed on standard output when the bar appears.
+        delay_s: How long after the first report it appears, whether another one came or not. For commands that find
+            mistakes while they report already: what is found earlier stays alone on the terminal.
     """
 
-    def __init__(self, title: str, first_line: str = "") -> None:
+    def __init__(self, title: str, first_line: str = "", delay_s: float = 0.0) -> None:
         self._title = title
         self._first_line = first_line
+        self._delay_s = delay_s
         self._bar: Any = None
+        self._last: tuple[int, int, str] | None = None
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()  # the timer has a thread of its own
 
     def __enter__(self) -> ProgressBar:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            if self._last is not None and kind is None:
+                self._show()
+            if self._bar is not None:
+                self._bar.close()
+            self._last = None
 
     @property
     def started(self) -> bool:
         """Whether anything was reported."""
-        return self._bar is not None
+        return self._bar is not None or self._last is not None
 
     def share(self, share: float, text: str) -> None:
         """Report a share done, 0 to 1, and what is being done."""
         self.step(round(1000 * share), 1000, text)
 
+    def part(self, start: float, end: float) -> Callable[[int, int, str], None]:
+        """A report of steps done, steps in all, and what is being done, that fills a part of the bar.
+
+        Args:
+            start: The share of the bar, 0 to 1, where the part begins.
+            end: Where it ends.
+        """
+
+        def step(done: int, total: int, text: str) -> None:
+            self.share(start + (end - start) * done / max(total, 1), text)
+
+        return step
+
     def step(self, done: int, total: int, text: str) -> None:
         """Report steps done, steps in all, and what is being done."""
+        with self._lock:
+            first = self._last is None
+            self._last = (done, total, text)
+            if self._bar is not None or self._delay_s <= 0:
+                self._show()
+            elif first:
+                self._timer = threading.Timer(self._delay_s, self._show_late)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _show_late(self) -> None:
+        with self._lock:
+            if self._last is not None:
+                self._show()
+
+    def _show(self) -> None:
+        assert self._last is not None
+        done, total, text = self._last
         if self._bar is None:
             from tqdm import tqdm
 
@@ -53,6 +98,7 @@ class ProgressBar:
                 initial=max(0, done - 1),
                 desc=self._title,
                 bar_format=_FORM,
+                postfix=printable(text),
                 mininterval=every_s,
                 maxinterval=every_s,
             )

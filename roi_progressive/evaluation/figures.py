@@ -7,6 +7,7 @@ reliability diagram of the predicted standard deviation.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +33,20 @@ Box = tuple[int, int, int, int]
 
 DIRECTION_COLORS = dict(zip(DIRECTIONS, ("#2f8fff", "#ff3b30"), strict=True))
 ARM_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")  # Okabe and Ito
+ARM_STYLES: tuple[dict[str, Any], ...] = (
+    {"linewidth": 4.0, "alpha": 0.45},
+    {"linewidth": 1.6},
+    {"linewidth": 1.4, "linestyle": (0, (4, 3))},
+    {"linewidth": 1.4, "linestyle": (0, (1, 2))},
+)
+"""A curve lies on those before it and leaves them to be seen: a broad one, a thin one, dashes and dots."""
+OUTLINE_COLOR = "#00e676"
+"""Of a mask's outline; it is seen on grey and on ``MAP_COLORMAP``."""
 MAP_COLORMAP = "inferno"
-PANEL_INCHES = 1.75
-INSET_SHARE = 0.42
-"""Side of an inset, as a share of its panel's shorter side."""
+MIN_MAGNIFICATION = 2.0
+"""Of the enlarged part of an image beside the whole one; where the region is large, the whole one is drawn smaller."""
+MIN_RANGE_FOR_LOG = 10.0
+"""Largest over smallest value of a curve from which on its axis is logarithmic."""
 RESOLUTION_DPI = 200
 MIN_BIN_PX = 50
 """Fewer pixels make no point of the reliability diagram."""
@@ -50,9 +61,10 @@ class ComparisonRow:
         direction: ``A2B`` (boxed in blue) or ``B2A`` (boxed in red).
         panels: Grey images by column title, in order, each [H, W] with values 0..255, e.g. ``source``, ``plain``,
             ``regions``, ``target``. All rows have the same titles.
-        mask: The region, bool [H, W]; its box is enlarged.
-        maps: Maps [H, W] in grey levels, at least 0, by column title, e.g. the standard deviation; drawn behind the
-            panels in colour, those of a row on one scale. A row may lack any of them.
+        mask: The region, bool [H, W]; it is outlined, and the box around its largest piece is enlarged.
+        maps: Maps [H, W], at least 0, by column title, e.g. the standard deviation; drawn behind the panels in colour,
+            those of a row on one scale. A row may lack any of them.
+        map_unit: What the maps of the row are in, for their scale.
     """
 
     label: str
@@ -60,17 +72,21 @@ class ComparisonRow:
     panels: Mapping[str, Grey]
     mask: Mask
     maps: Mapping[str, npt.NDArray[np.floating[Any]]] = field(default_factory=dict)
+    map_unit: str = "grey levels"
 
 
 def comparison_figure(
-    rows: Sequence[ComparisonRow], *paths: str | Path, inset: bool = False, domains: Domains = CT_AND_MR
+    rows: Sequence[ComparisonRow], *paths: str | Path, region: str = "region", domains: Domains = CT_AND_MR
 ) -> None:
-    """Draw real, generated and real images side by side, the region boxed and enlarged.
+    """Draw real, generated and real images side by side, and below each image the region, enlarged.
+
+    The enlarged part has twice the size at least that it has in the whole image above it. Its box and the outline of
+    the mask are drawn in all of them, and explained below.
 
     Args:
         rows: From top to bottom.
         paths: Files to write (PNG, PDF or SVG by their endings); all of them appear together.
-        inset: Enlarge the region in a corner of each image, the one that hides least of it; otherwise below.
+        region: What the masks show, for the explanation.
         domains: What the domains are called.
 
     Raises:
@@ -78,24 +94,36 @@ def comparison_figure(
         ShapeError: A row's images, mask and maps are not all [H, W] of one size.
     """
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     titles = _check_rows(rows)
     map_titles = list(dict.fromkeys(title for row in rows for title in row.maps))
-    lines, n_columns = (1 if inset else 2), len(titles) + len(map_titles)
-    width = PANEL_INCHES * n_columns + 0.45 + 0.65 * bool(map_titles)
-    size = (width, (lines * PANEL_INCHES + 0.15) * len(rows) + 0.3)
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0))
-    axes = figure.subplots(lines * len(rows), n_columns, squeeze=False)
-    for row, of_row in zip(rows, np.split(axes, len(rows)), strict=True):
-        zooms = [_inset(axis, row.mask) for axis in of_row[0]] if inset else list(of_row[1])
-        _draw_panels(row, titles, list(of_row[0]), zooms)
-        of_row[0, 0].set_ylabel(in_figure(f"{domains.title(row.direction)}\n{row.label}"), fontsize=8)
-        _draw_maps(row, map_titles, list(of_row[0, len(titles) :]), zooms[len(titles) :])
-        if not inset:
-            zooms[0].set_ylabel("enlarged", fontsize=8)
-    for axis, title in zip(axes[0], [*titles, *map_titles], strict=True):
-        axis.set_title(in_figure(title), fontsize=9)
+    places = [_Places.of(row.mask) for row in rows]
+    width = _LEFT_IN + (len(titles) + len(map_titles)) * (_PANEL_IN + _GAP_IN) + _SCALE_IN * bool(map_titles)
+    height = _TITLE_IN + sum(of_row.height_in for of_row in places) + _BELOW_IN
+    figure = Figure(figsize=(width, height))
+    top_in = _TITLE_IN
+    for i, (row, of_row) in enumerate(zip(rows, places, strict=True)):
+        drawn = None
+        # A few outliers must not darken the maps; on one scale, one can be held against the other.
+        highest = max((float(np.percentile(values, 99.5)) for values in row.maps.values()), default=0.0)
+        for j, title in enumerate([*titles, *map_titles]):
+            whole, zoom = of_row.axes(figure, j, top_in)
+            if i == 0:
+                whole.set_title(_title_lines(title), fontsize=9)
+            if title in row.panels:
+                _draw(row.panels[title], row, whole, zoom, cmap="gray", vmin=0, vmax=255)
+            elif title in row.maps:
+                drawn = _draw(row.maps[title], row, whole, zoom, cmap=MAP_COLORMAP, vmin=0, vmax=max(highest, 1e-6))
+            else:
+                whole.set_axis_off()
+                zoom.set_axis_off()
+            if j == 0:
+                _label(whole, f"{domains.title(row.direction)}\n{row.label}")
+                _label(zoom, f"enlarged {of_row.magnification:.1f} ×")
+        if drawn is not None:
+            _draw_scale(figure, drawn, row.map_unit, of_row, len(titles) + len(map_titles), top_in)
+        top_in += of_row.height_in
+    _explain(figure, [row.direction for row in rows], region, domains)
     save_figure(figure, *map(Path, paths))
 
 
@@ -172,63 +200,108 @@ def _check_rows(rows: Sequence[ComparisonRow]) -> list[str]:
     return titles
 
 
-def _draw_panels(row: ComparisonRow, titles: Sequence[str], wholes: Sequence[Axes], zooms: Sequence[Axes]) -> None:
-    box, color = region_box(row.mask), DIRECTION_COLORS[row.direction]
-    for title, whole, zoom in zip(titles, wholes, zooms, strict=False):
-        _panel(whole, zoom, row.panels[title], box, color, cmap="gray", vmin=0, vmax=255)
+_LEFT_IN, _TITLE_IN, _BELOW_IN, _SCALE_IN = 0.5, 0.3, 0.4, 0.75
+_PANEL_IN, _GAP_IN, _ROW_GAP_IN = 1.75, 0.06, 0.16
 
 
-def _draw_maps(row: ComparisonRow, titles: Sequence[str], wholes: Sequence[Axes], zooms: Sequence[Axes]) -> None:
-    """On one scale for the row, so that a map of errors can be held against the standard deviation beside it."""
-    box, color = region_box(row.mask), DIRECTION_COLORS[row.direction]
-    # A few outliers must not darken the maps.
-    highest = max((float(np.percentile(values, 99.5)) for values in row.maps.values()), default=0.0)
-    drawn = None
-    for title, whole, zoom in zip(titles, wholes, zooms, strict=True):
-        if title in row.maps:
-            scale = {"cmap": MAP_COLORMAP, "vmin": 0, "vmax": max(highest, 1e-6)}
-            drawn = _panel(whole, zoom, row.maps[title], box, color, **scale)
-        else:
-            whole.set_axis_off()
-            zoom.set_axis_off()
-    if drawn is not None:
-        beside = [axis for axis in (*wholes, *zooms) if axis.get_subplotspec() is not None]  # an inset has no place
-        bar = wholes[0].figure.colorbar(drawn, ax=beside, shrink=0.9, aspect=28, pad=0.02, extend="max")
-        bar.set_label("grey levels", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
+@dataclass(frozen=True)
+class _Places:
+    """Where the images of a row stand; all in inches, the origin at the figure's top left."""
+
+    box: Box
+    whole_in: tuple[float, float]
+    zoom_in: tuple[float, float]
+    magnification: float
+
+    @classmethod
+    def of(cls, mask: Mask) -> _Places:
+        """The enlarged part fills a panel; the whole image does, where it then is half as large at most."""
+        box = region_box(mask)
+        zoom = _PANEL_IN / max(box[2:])
+        whole = min(_PANEL_IN / max(mask.shape), zoom / MIN_MAGNIFICATION)
+        sizes = [(height * scale, width * scale) for (height, width), scale in ((mask.shape, whole), (box[2:], zoom))]
+        return cls(box, sizes[0], sizes[1], zoom / whole)
+
+    @property
+    def height_in(self) -> float:
+        """Of the whole image, the enlarged part and the gaps."""
+        return self.whole_in[0] + _GAP_IN + self.zoom_in[0] + _ROW_GAP_IN
+
+    def axes(self, figure: Figure, column: int, top_in: float) -> tuple[Axes, Axes]:
+        """Of the whole image and of its enlarged part."""
+        left_in = _LEFT_IN + column * (_PANEL_IN + _GAP_IN)
+        drawn = []
+        for (height, width), top in ((self.whole_in, top_in), (self.zoom_in, top_in + self.whole_in[0] + _GAP_IN)):
+            drawn.append(_axes_at(figure, left_in + (_PANEL_IN - width) / 2, top, width, height))
+        return drawn[0], drawn[1]
 
 
-def _inset(axis: Axes, mask: Mask) -> Axes:
-    """Axes in the corner of an image's axes that hides least of the region's box; bottom right if all are alike."""
-    top, left, height, width = region_box(mask)
-    side = INSET_SHARE * min(mask.shape)
-
-    def hidden(corner: tuple[int, int]) -> float:
-        y, x = (at * (length - side) for at, length in zip(corner, mask.shape, strict=True))
-        rows: float = min(y + side, top + height) - max(y, top)
-        columns: float = min(x + side, left + width) - max(x, left)
-        return max(rows, 0.0) * max(columns, 0.0)
-
-    down, right = min(((1, 1), (1, 0), (0, 1), (0, 0)), key=hidden)
-    share_y, share_x = side / mask.shape[0], side / mask.shape[1]
-    drawn: Axes = axis.inset_axes((right * (1 - share_x), (1 - down) * (1 - share_y), share_x, share_y))
-    return drawn
+def _axes_at(figure: Figure, left_in: float, top_in: float, width_in: float, height_in: float) -> Axes:
+    width, height = figure.get_size_inches()
+    return figure.add_axes((left_in / width, 1 - (top_in + height_in) / height, width_in / width, height_in / height))
 
 
-def _panel(whole: Axes, zoom: Axes, image: npt.NDArray[Any], box: Box, color: str, **scale: Any) -> Any:
+def _draw(image: npt.NDArray[Any], row: ComparisonRow, whole: Axes, zoom: Axes, **scale: Any) -> Any:
+    """The image and its enlarged part, with the box and the mask's outline; both in pixels of the image."""
     from matplotlib.patches import Rectangle
 
-    top, left, height, width = box
+    color = DIRECTION_COLORS[row.direction]
+    top, left, height, width = region_box(row.mask)
     whole.imshow(image, interpolation="nearest", **scale)
     whole.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=color, linewidth=1.2))
     part = image[top : top + height, left : left + width]
-    drawn = zoom.imshow(part, interpolation="nearest", **scale)
-    for axis in (whole, zoom):
-        axis.set_xticks([])
-        axis.set_yticks([])
+    extent = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
+    drawn = zoom.imshow(part, interpolation="nearest", extent=extent, **scale)
+    limits = ((-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5), extent)
+    for axis, (x0, x1, y0, y1) in zip((whole, zoom), limits, strict=True):
+        for outline in _outlines(row.mask):
+            axis.plot(outline[:, 1], outline[:, 0], color=OUTLINE_COLOR, linewidth=0.8)
+        axis.set(xlim=(x0, x1), ylim=(y0, y1), xticks=[], yticks=[])
     whole.spines[:].set_visible(False)
     zoom.spines[:].set(color=color, linewidth=1.8)
     return drawn
+
+
+def _outlines(mask: Mask) -> list[npt.NDArray[np.float64]]:
+    """The outlines of a mask's pieces, each [n, 2], rows and columns in pixels."""
+    from skimage import measure
+
+    find: Any = measure.find_contours
+    return [np.asarray(outline) - 1 for outline in find(np.pad(mask, 1).astype(np.float64), 0.5)]
+
+
+def _draw_scale(figure: Figure, drawn: Any, unit: str, places: _Places, column: int, top_in: float) -> None:
+    left_in = _LEFT_IN + column * (_PANEL_IN + _GAP_IN) + 0.04
+    height_in = places.height_in - _ROW_GAP_IN
+    bar = figure.colorbar(drawn, cax=_axes_at(figure, left_in, top_in, 0.11, height_in), extend="max")
+    bar.ax.set_label("<colorbar>")
+    bar.set_label(in_figure(unit), fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _label(axis: Axes, text: str) -> None:
+    lines = [textwrap.shorten(line, 40, placeholder="…") for line in text.split("\n")]
+    axis.set_ylabel(in_figure("\n".join(lines)), fontsize=8)
+
+
+def _title_lines(title: str) -> str:
+    return in_figure(textwrap.fill(textwrap.shorten(title, 60, placeholder="…"), 22))
+
+
+def _explain(figure: Figure, directions: Sequence[str], region: str, domains: Domains) -> None:
+    """What the colours mean, at the bottom."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    shown = list(dict.fromkeys(directions))
+    handles: list[Any] = [Line2D([], [], color=OUTLINE_COLOR, linewidth=1.2, label=f"outline of the {region}")]
+    for direction in shown:
+        of = f" ({domains.title(direction)})" if len(shown) > 1 else ""
+        color = DIRECTION_COLORS[direction]
+        handles.append(Patch(fill=False, edgecolor=color, linewidth=1.5, label=f"the part enlarged below it{of}"))
+    for handle in handles:
+        handle.set_label(in_figure(textwrap.shorten(handle.get_label(), 60, placeholder="…")))
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=8, frameon=False)
 
 
 def curves_figure(
@@ -236,19 +309,25 @@ def curves_figure(
     stage_epochs: Mapping[str, float],
     path: str | Path,
     first_epoch: int = 1,
+    units: Mapping[str, str] | None = None,
 ) -> None:
     """Draw every loss over the epochs in a panel of its own, one line an arm, with the stages' starts marked.
+
+    A panel's axis is logarithmic where its values are above 0 and the largest is ten times the smallest. Arms have
+    lines of different kinds, so that equal ones are all seen.
 
     Args:
         histories: ``{arm: {loss: value per epoch}}``; ``None`` or NaN where a loss was not active.
         stage_epochs: First epoch of a stage by its label, e.g. ``{"liver": 67, "tumor": 134}``.
         path: File to write (PNG, PDF or SVG by its ending); written aside, then renamed.
         first_epoch: The epoch of the first value.
+        units: What each loss is measured in, for its axis; a loss that is not in it has none.
 
     Raises:
         DataError: No arm has any values.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     losses = list(dict.fromkeys(name for history in histories.values() for name, values in history.items() if values))
     if not losses:
@@ -262,14 +341,11 @@ def curves_figure(
             values = np.array([math.nan if v is None else v for v in history.get(loss, ())], dtype=np.float64)
             epochs = np.arange(first_epoch, first_epoch + len(values))
             marker = "o" if np.isfinite(values).sum() == 1 else None
-            axis.plot(
-                epochs,
-                values,
-                color=ARM_COLORS[i % len(ARM_COLORS)],
-                label=in_figure(arm),
-                linewidth=1.2,
-                marker=marker,
-            )
+            style = {"color": ARM_COLORS[i % len(ARM_COLORS)], **ARM_STYLES[i % len(ARM_STYLES)]}
+            axis.plot(epochs, values, label=in_figure(arm), marker=marker, zorder=2 + 0.01 * i, **style)
+        if _reads_better_in_log(history.get(loss, ()) for history in histories.values()):
+            _set_log_scale(axis)
+        axis.set_ylabel(in_figure((units or {}).get(loss, "")), fontsize=7)
         _mark_stages(axis, stage_epochs)
         axis.set_title(in_figure(loss), fontsize=9, pad=14 if stage_epochs else 6)
         axis.tick_params(labelsize=8, labelbottom=True)
@@ -280,13 +356,33 @@ def curves_figure(
     for axis in axes[max(0, len(losses) - n_columns) : len(losses)]:
         axis.set_xlabel("epoch", fontsize=8)
     handles, labels = axes[0].get_legend_handles_labels()
+    if stage_epochs:
+        handles.append(Line2D([], [], **_STAGE_LINE))
+        labels.append(in_figure(f"{', '.join(stage_epochs)}: a stage begins"))
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), fontsize=8, frameon=False)
     save_figure(figure, Path(path))
 
 
+def _reads_better_in_log(curves: Iterable[Sequence[float | None]]) -> bool:
+    values = [v for values in curves for v in values if v is not None and math.isfinite(v)]
+    return bool(values) and min(values) > 0 and max(values) >= MIN_RANGE_FOR_LOG * min(values)
+
+
+def _set_log_scale(axis: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+_STAGE_LINE: dict[str, Any] = {"color": "0.45", "linestyle": "--", "linewidth": 0.9}
+
+
 def _mark_stages(axis: Axes, stage_epochs: Mapping[str, float]) -> None:
     for label, epoch in stage_epochs.items():
-        axis.axvline(epoch, color="0.45", linestyle="--", linewidth=0.9)
+        axis.axvline(epoch, **_STAGE_LINE)
         axis.annotate(
             in_figure(label),
             (epoch, 1.0),
@@ -366,4 +462,4 @@ def save_figure(figure: Figure, *paths: Path) -> None:
     """
     with writing(paths[0].parent), written_whole(*paths) as asides:
         for path, aside in zip(paths, asides, strict=True):
-            figure.savefig(aside, dpi=RESOLUTION_DPI, format=path.suffix[1:])
+            figure.savefig(aside, dpi=RESOLUTION_DPI, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.05)

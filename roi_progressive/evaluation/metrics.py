@@ -172,7 +172,7 @@ class Metric:
         better: ``up`` where higher is better, ``down`` where lower is, ``1`` or ``0.9`` where it is best there;
             ``None`` where that is not known.
         digits: Decimal places in a table.
-        of: The ``region``, the ``image``, or a ``set`` of images.
+        of: The ``region``, its ``lesions``, the ``image``, or a ``set`` of images.
         averaged: How its values are averaged, over slices, patients and phases.
         needs: What a pair does not always have and the metric needs: a map to ``hu``, a ``sigma``, the network of
             ``lpips``.
@@ -182,9 +182,14 @@ class Metric:
     heading: str
     better: Better | None
     digits: int
-    of: Literal["region", "image", "set"]
+    of: Literal["region", "lesions", "image", "set"]
     averaged: Averaging = ARITHMETIC
     needs: Need | None = None
+
+    @property
+    def needs_region(self) -> bool:
+        """Whether it is measured where there is a region alone."""
+        return self.of in ("region", "lesions")
 
     @property
     def title(self) -> str:
@@ -211,7 +216,7 @@ class SliceMetric(Metric):
         value = None if lacking else self.measure(shown)
         if value is not None:
             return value, ""
-        if lacking or (self.of == "region" and not shown.mask.any()):
+        if lacking or (self.needs_region and not shown.mask.any()):
             return None, lacking or NO_REGION
         return None, self.absent if isinstance(self.absent, str) else self.absent(shown)
 
@@ -288,7 +293,7 @@ LOST = SliceMetric(
     heading="lost",
     better="down",
     digits=2,
-    of="region",
+    of="lesions",
     measure=lambda shown: shown.lesions.share("lost"),
     absent=lambda shown: shown.lesions.reason,
 )
@@ -297,7 +302,7 @@ INVERTED = SliceMetric(
     heading="inverted",
     better="down",
     digits=2,
-    of="region",
+    of="lesions",
     measure=lambda shown: shown.lesions.share("inverted"),
     absent=lambda shown: shown.lesions.reason,
 )
@@ -306,7 +311,7 @@ INVENTED = SliceMetric(
     heading="invented",
     better="down",
     digits=2,
-    of="region",
+    of="lesions",
     measure=lambda shown: shown.lesions.share("invented"),
     absent=lambda shown: shown.lesions.reason,
 )

@@ -146,7 +146,7 @@ def load_lpips(weights_dir: str | Path | None = None, device: str = "cpu") -> Lp
     """
     path = _find(ALEXNET_FILE, weights_dir)
     if path is None:
-        return Unavailable(f"no weights: put {ALEXNET_FILE} into --weights DIR")
+        return Unavailable(_no_weights(ALEXNET_FILE))
     package = _import("lpips")
     if isinstance(package, Unavailable):
         return package
@@ -184,7 +184,7 @@ def load_inception(
         raise ConfigError(f"`dims` must be one of {', '.join(map(str, FEATURE_BLOCKS))}; got {dims!r}")
     path = _find(INCEPTION_FILE, weights_dir)
     if path is None:
-        return Unavailable(f"no weights: put {INCEPTION_FILE} into --weights DIR")
+        return Unavailable(_no_weights(INCEPTION_FILE))
     package = _import("pytorch_fid.inception")
     if isinstance(package, Unavailable):
         return package
@@ -211,6 +211,10 @@ def _find(name: str, weights_dir: str | Path | None) -> Path | None:
             raise DataError(f"`weights_dir` must be a folder with {name}; {str(weights_dir)!r} is not a folder")
         folders.insert(0, Path(weights_dir))
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _no_weights(name: str) -> str:
+    return f"no weights: put {name} into --weights DIR; `roi-progressive weights` says from where"
 
 
 def _import(name: str) -> ModuleType | Unavailable:

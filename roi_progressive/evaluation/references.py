@@ -18,6 +18,13 @@ from ..saving.names import target_of
 from .image_files import Picture, list_images, read_grey, read_mask, same_size
 from .pairs import ImagePair
 
+REFERENCE_TEXTS = {
+    "constant_fill": "the mean training image, the region painted flat in its mean training grey",
+    "copy_source": "the source left as it is",
+    "mean_image": "the mean of the training images",
+}
+"""What the references of a table are, in words, by the names of their rows."""
+
 
 def copy_source(pairs: Iterable[ImagePair]) -> Iterator[ImagePair]:
     """Reference: the source itself stands for the generated image.

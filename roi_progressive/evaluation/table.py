@@ -1,18 +1,38 @@
-"""The results table, printed: for a terminal, in Markdown, CSV and LaTeX."""
+"""The results table, printed: for a terminal, in Markdown, CSV and LaTeX.
+
+A direction at a time, so that what can be compared stands together: a row an arm, or an arm and phase where there are
+several phases. Columns stand in groups, the region, the whole image, the lesions, the uncertainty; a table for a
+terminal begins a new block where the next group is too wide for the line.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from ..saving.names import CT_AND_MR, Domains
+from ..saving.names import CT_AND_MR, ONE_PHASE, Domains
 from ..saving.plain_text import in_csv, in_latex, in_markdown, printable
 from .aggregation import Cell, Results, metric_of, metrics_of
 from .intervals import DIFFERENCE
 from .lesions import MIN_CONTRAST_GREY
-from .metrics import COUNTS, FID, INVENTED, INVERTED, LESION_COUNTS, LOST, NO_SIGMA, UCE
+from .metrics import COUNTS, FID, INVENTED, INVERTED, LESION_COUNTS, LOST, METRICS, NO_SIGMA, UCE
+from .references import REFERENCE_TEXTS
+
+MEAN = "mean"
+"""The row of the mean over phases."""
+GROUPS = ("region", "whole image", "lesions", "uncertainty", "further", "counts")
+"""The headings of the columns' groups, in their order; the first is the region's name where there is one."""
+OURS = frozenset(metric.key for metric in METRICS)
+EMPTY = "n/a"
+WIDTH = 100
+"""Of a line where it is not known how wide the terminal is."""
+
+Name = Callable[[str], str]
+"""Writes whatever a user, a data set or a plugin named as text of a format."""
 
 
 def render_text(
@@ -20,27 +40,43 @@ def render_text(
     region: str | None = "tumor",
     notes: Sequence[str] = (),
     domains: Domains = CT_AND_MR,
+    *,
+    width: int | None = WIDTH,
+    columns: Sequence[str] | None = None,
 ) -> str:
     """The table for a terminal, columns aligned; a row's intervals stand in the line below it.
 
+    In a block in which it has no value, a row is left out.
+
     Args:
         results: What :func:`aggregate` gave, by the name of the arm; its order is kept.
-        region: Name of the region, for the legend; without one the scores of whole images alone are shown.
+        region: Name of the region, for headings and legend; without one the scores of whole images alone are shown.
         notes: More lines of the legend.
         domains: What the domains are called: directions bear their names, unless they are CT and MR.
+        width: Characters a line may have; further groups of columns stand in blocks below. ``None`` for one block.
+        columns: The scores and counts to show, by their names in files, also where they hold nothing; without them all
+            that hold anything.
     """
-    table = _lay_out(results, region, notes, domains)
-    every = [table.header, *table.rows, *(["", "", "", *line] for line in table.intervals)]
-    widths = [max(len(line[i]) for line in every) for i in range(len(table.header))]
-    lines = [_aligned(table.header, widths), "  ".join("-" * width for width in widths)]
-    for before, row, intervals in zip([None, *table.rows[:-1]], table.rows, table.intervals, strict=True):
-        if before is not None and before[:2] != row[:2]:
+    table = _lay_out(results, region, notes, domains, columns=columns)
+    labels = [table.label(row) for row in table.rows]
+    label_width = max((len(label) for label in labels), default=0)
+    widths = _widths(table)
+    lines: list[str] = []
+    for block in _blocks(widths, table.groups, None if width is None else width - label_width):
+        lines += _header_lines(table, block, widths, label_width)
+        for direction, members in groupby(zip(labels, table.rows, strict=True), key=lambda of_row: of_row[1].direction):
+            lines.append(direction)
+            for label, row in members:
+                if all(row.values[i].startswith(EMPTY) for i in block):
+                    continue
+                lines.append(_aligned(label, [row.values[i] for i in block], block, widths, label_width))
+                if any(row.intervals[i] for i in block):
+                    lines.append(_aligned("", [row.intervals[i] for i in block], block, widths, label_width))
             lines.append("")
-        repeated = before is not None and before[:2] == row[:2]
-        lines.append(_aligned(["", "", *row[2:]] if repeated else row, widths))
-        if any(intervals):
-            lines.append(_aligned(["", "", "", *intervals], widths))
-    return "\n".join([*lines, "", *table.notes]) + "\n"
+    above = "\n".join(lines)
+    for note in [*table.notes, *(note for mark, note in table.footnotes.items() if f"{EMPTY} {mark}" in above)]:
+        lines += [note] if width is None else _wrapped(note, width)
+    return "\n".join(lines) + "\n"
 
 
 def render_markdown(
@@ -49,16 +85,17 @@ def render_markdown(
     notes: Sequence[str] = (),
     domains: Domains = CT_AND_MR,
 ) -> str:
-    """The same table in Markdown; arguments as in :func:`render_text`."""
+    """The same table in Markdown, in one block; arguments as in :func:`render_text`."""
     table = _lay_out(results, region, notes, domains, in_markdown)
-    rule = ["---"] * 3 + ["---:"] * (len(table.header) - 3)
-    lines = ["| " + " | ".join(line) + " |" for line in [table.header, *table.joined(" ")]]
+    rule = ["---"] * len(table.labels) + ["---:"] * len(table.header)
+    lines = ["| " + " | ".join(line) + " |" for line in [[*table.labels, *table.header], *table.joined(" ")]]
     lines.insert(1, "| " + " | ".join(rule) + " |")
-    return "\n".join([*lines, "", *(f"{note}  " for note in table.notes)]) + "\n"
+    notes = [*table.notes, *table.footnotes.values()]
+    return "\n".join([*lines, "", *(f"{note}  " for note in notes)]) + "\n"
 
 
 def render_csv(results: Mapping[str, Results], region: str | None = "tumor") -> str:
-    """The same rows as comma-separated numbers at full precision, for other programs.
+    """Every row, also of means over one phase, as comma-separated numbers at full precision, for other programs.
 
     Args:
         results: As in :func:`render_text`.
@@ -69,7 +106,7 @@ def render_csv(results: Mapping[str, Results], region: str | None = "tumor") -> 
         ``<name>_low`` and ``<name>_high``; what does not exist is empty.
     """
     cells = [cell for _, _, _, cell in _walk(results)]
-    metrics = _columns(cells, region)
+    metrics = _known_columns(cells, region)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     named = [in_csv(name) for key in metrics for name in (key, f"{key}_low", f"{key}_high")]
@@ -93,30 +130,68 @@ def render_latex(
     Arguments as in :func:`render_text`.
     """
     table = _lay_out(results, region, notes, domains)
-    lines = [" & ".join(in_latex(cell) for cell in line) + r" \\" for line in [table.header, *table.joined("~")]]
-    comments = [f"% {note}" for note in table.notes]
-    begin = rf"\begin{{tabular}}{{lll{'r' * (len(table.header) - 3)}}}"
+    rows = [[*table.labels, *table.header], *table.joined("~")]
+    lines = [" & ".join(in_latex(cell) for cell in line) + r" \\" for line in rows]
+    comments = [f"% {note}" for note in [*table.notes, *table.footnotes.values()]]
+    begin = rf"\begin{{tabular}}{{{'l' * len(table.labels)}{'r' * len(table.header)}}}"
     body = [begin, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
     return "\n".join([*comments, *body]) + "\n"
 
 
+# --- what stands in it ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Strings; ``values`` and ``intervals`` have one for each column."""
+
+    direction: str
+    arm: str
+    phase: str
+    values: list[str]
+    intervals: list[str]
+
+
 @dataclass(frozen=True)
 class _Table:
-    """Strings: ``rows`` begins with arm, direction and phase, ``intervals`` with the first score."""
+    """``header`` and ``groups`` have a title for each column; ``has_phases`` where a row is of one of several;
+    ``footnotes`` say by their marks why cells are empty."""
 
     header: list[str]
-    rows: list[list[str]]
-    intervals: list[list[str]]
+    groups: list[str]
+    rows: list[_Row]
+    has_phases: bool
     notes: list[str]
+    footnotes: dict[str, str]
+
+    @property
+    def labels(self) -> list[str]:
+        """The heads of the columns before the scores."""
+        return ["direction", "arm", *(["phase"] if self.has_phases else [])]
+
+    def label(self, row: _Row) -> str:
+        """What stands before a row in a terminal, where its direction stands above it; a first phase bears the arm."""
+        if not self.has_phases:
+            return f"  {row.arm}"
+        of_arm = [other for other in self.rows if (other.direction, other.arm) == (row.direction, row.arm)]
+        arm_width = max(len(other.arm) for other in self.rows)
+        return f"  {row.arm if row is of_arm[0] else '':{arm_width}}  {row.phase}"
+
+    def column(self, i: int) -> list[str]:
+        """All that stands below a title."""
+        return [text for row in self.rows for text in (row.values[i], row.intervals[i])]
 
     def joined(self, space: str) -> list[list[str]]:
         """The rows with each interval behind its value."""
         return [
             [
-                *row[:3],
-                *(f"{value}{space}{pair}" if pair else value for value, pair in zip(row[3:], intervals, strict=True)),
+                *(row.direction, row.arm, *([row.phase] if self.has_phases else [])),
+                *(
+                    f"{value}{space}{pair}" if pair else value
+                    for value, pair in zip(row.values, row.intervals, strict=True)
+                ),
             ]
-            for row, intervals in zip(self.rows, self.intervals, strict=True)
+            for row in self.rows
         ]
 
 
@@ -125,87 +200,144 @@ def _lay_out(
     region: str | None,
     notes: Sequence[str],
     domains: Domains,
-    name: Callable[[str], str] = printable,
+    name: Name = printable,
+    columns: Sequence[str] | None = None,
 ) -> _Table:
     """The table as text; ``name`` writes whatever a user, a data set or a plugin named."""
-    cells = [cell for _, _, _, cell in _walk(results)]
-    counts = [key for key in COUNTS if region is not None or key != "n_region_slices"]
-    columns = [*_columns(cells, region), *counts]
-    header = ["arm", "direction", "phase", *(COUNTS.get(key) or name(metric_of(key).title) for key in columns)]
+    shown = list(_rows_to_show(results))
+    cells = [cell for _, _, _, cell in shown]
+    known = _known_columns(cells, region)
+    filled = [key for key in known if any(cell.get(key) is not None for cell in cells)]
+    keys = _in_groups(filled) if columns is None else list(columns)
     footnotes: dict[str, int] = {}
     rows = [
-        [
-            name(arm),
+        _Row(
             _named(name(direction), domains),
+            name(arm),
             name(phase),
-            *(_text(cell, key, footnotes, signed=arm == DIFFERENCE) for key in columns),
-        ]
-        for arm, direction, phase, cell in _walk(results)
+            [_text(cell, key, footnotes, signed=arm == DIFFERENCE) for key in keys],
+            [_interval(cell, key) for key in keys],
+        )
+        for direction, arm, phase, cell in shown
     ]
-    intervals = [[_interval(cell, key) for key in columns] for cell in cells]
     legend = [
-        *_legend(cells, None if region is None else name(region)),
-        *(_lesion_legend(results, domains) if region is not None else []),
+        *_legend(cells, keys, None if region is None else name(region)),
+        *_reference_legend(results, name),
+        *(_lesion_legend(results, domains) if region is not None and LOST.key in keys else []),
+        *_count_legend(results, domains, region, name),
         *_direction_legend(results, domains),
+        *_empty_legend(cells, [key for key in known if key not in filled and key not in keys], name),
         *map(name, notes),
-        *(f"[{mark}] {name(why)}" for why, mark in footnotes.items()),
     ]
-    return _Table(header, rows, intervals, legend)
-
-
-def _named(direction: str, domains: Domains) -> str:
-    return direction if domains == CT_AND_MR else domains.title(direction)
-
-
-def _direction_legend(results: Mapping[str, Results], domains: Domains) -> list[str]:
-    directions = dict.fromkeys(direction for of_arm in results.values() for direction in of_arm)
-    named = [f"{_named(direction, domains)} is {direction}" for direction in directions]
-    return [] if domains == CT_AND_MR or not named else [f"In files, options and logs {', '.join(named)}."]
-
-
-def _columns(cells: Sequence[Cell], region: str | None) -> list[str]:
-    """The scores to show: HU only where something is known in HU, those of a region only where there is one."""
-    keys = [key for key in metrics_of(cells) if region is not None or metric_of(key).of != "region"]
-    of_hu = {key for key in keys if metric_of(key).needs == "hu"}
-    in_hu = any(cell.get(key) is not None for cell in cells for key in of_hu)
-    return [key for key in keys if in_hu or key not in of_hu]
+    header = [COUNTS.get(key) or name(metric_of(key).title) for key in keys]
+    groups = [_group(key, "region" if region is None else name(region)) for key in keys]
+    marked = {f"[{mark}]": f"[{mark}] {name(why)}" for why, mark in footnotes.items()}
+    return _Table(header, groups, rows, len({phase for _, _, phase, _ in shown}) > 1, legend, marked)
 
 
 def _walk(results: Mapping[str, Results]) -> Iterator[tuple[str, str, str, Cell]]:
+    """Arm, direction, phase and cell of every row there is."""
     for arm, directions in results.items():
         for direction, phases in directions.items():
             for phase, cell in phases.items():
                 yield arm, direction, phase, cell
 
 
-def _legend(cells: Sequence[Cell], region: str | None) -> list[str]:
+def _rows_to_show(results: Mapping[str, Results]) -> Iterator[tuple[str, str, str, Cell]]:
+    """Direction, arm, phase and cell, a direction at a time; a mean over one phase would be that phase once more."""
+    for direction in dict.fromkeys(direction for _, direction, _, _ in _walk(results)):
+        for arm, directions in results.items():
+            cells = directions.get(direction, {})
+            phases = [phase for phase in cells if phase != MEAN]
+            for phase, cell in cells.items():
+                if phase != MEAN or len(phases) != 1:
+                    yield direction, arm, phase, cell
+
+
+def _known_columns(cells: Sequence[Cell], region: str | None) -> list[str]:
+    """The scores there can be: HU only where something is known in HU, those of a region only where there is one."""
+    keys = [key for key in metrics_of(cells) if region is not None or not metric_of(key).needs_region]
+    of_hu = {key for key in keys if metric_of(key).needs == "hu"}
+    in_hu = any(cell.get(key) is not None for cell in cells for key in of_hu)
+    return [key for key in keys if in_hu or key not in of_hu]
+
+
+def _in_groups(keys: Sequence[str]) -> list[str]:
+    """In the order of ``METRICS``, those of a group together."""
+    return sorted(keys, key=lambda key: GROUPS.index(_group(key, GROUPS[0])))
+
+
+def _group(key: str, region: str) -> str:
+    metric = metric_of(key)
+    if key in COUNTS:
+        return "counts"
+    if key not in OURS:
+        return "further"
+    if metric.needs == "sigma":
+        return "uncertainty"
+    return {"region": region, "lesions": "lesions"}.get(metric.of, "whole image")
+
+
+def _text(cell: Cell, key: str, footnotes: dict[str, int], *, signed: bool = False) -> str:
+    value = cell.get(key)
+    if value is None:
+        return f"{EMPTY} [{footnotes.setdefault(_why(cell, key), len(footnotes) + 1)}]"
+    if key in COUNTS:
+        return str(value)
+    return f"{value:{'+' if signed else ''}.{metric_of(key).digits}f}"
+
+
+def _why(cell: Cell, key: str) -> str:
+    """Why a score has no value."""
+    reason: str = cell["reasons"].get(key, NO_SIGMA if metric_of(key).needs == "sigma" else "not computed")
+    return reason
+
+
+def _interval(cell: Cell, key: str) -> str:
+    interval = cell.get("intervals", {}).get(key)
+    return "" if interval is None else "[{:.{d}f}, {:.{d}f}]".format(*interval, d=metric_of(key).digits)
+
+
+# --- its legend -------------------------------------------------------------------------------------------------------
+
+
+def _named(direction: str, domains: Domains) -> str:
+    return direction if domains == CT_AND_MR else domains.title(direction)
+
+
+def _legend(cells: Sequence[Cell], keys: Sequence[str], region: str | None) -> list[str]:
     notes = ["↑ higher is better, ↓ lower is better (LPIPS, FID and KID are distances), → 1 best at 1."]
     if region is not None:
         notes.append(
-            f"TPSNR, TSSIM, texture (standard deviation, generated over real) and what says region are those of the "
-            f"{region} alone, over the slices that show it (n region of n)."
+            f"TPSNR and TSSIM are PSNR and SSIM of the {region} alone, as is what says region; texture is its standard "
+            f"deviation, generated over real. They are means over the slices that show it."
         )
     if any(cell.get("intervals") for cell in cells):
         notes.append("[low, high]: 95 % of the means when patients are drawn with replacement (10,000 draws).")
-    if any(cell.get(UCE.key) is not None for cell in cells):
+    if UCE.key in keys:
         notes.append(
             "UCE: mean squared error against predicted variance, in squared grey levels; AUSE: 0 if the largest sigma "
             "is where the largest error is; sigma rank: Spearman's correlation of sigma with the error; sigma / "
             "error: 1 where sigma is as large as the error in the mean square; coverage: share of the pixels whose "
             "error lies in the 90 % interval."
         )
-    with_fid = [cell["n_slices"] for cell in cells if cell[FID.key] is not None]
+    with_fid = [cell["n_slices"] for cell in cells if FID.key in keys and cell.get(FID.key) is not None]
     if with_fid and min(with_fid) < 2048:
-        notes.append("FID from fewer than 2048 images (n) is biased upwards; compare it at equal n only.")
+        notes.append(
+            f"FID from fewer than 2048 images (here n = {min(with_fid)}) is biased upwards; compare it at equal n only."
+        )
     return notes
+
+
+def _reference_legend(results: Mapping[str, Results], name: Name) -> list[str]:
+    texts = [f"{name(arm)}: {REFERENCE_TEXTS[arm]}" for arm in results if arm in REFERENCE_TEXTS]
+    return [f"What costs nothing, to compare with: {'; '.join(texts)}."] if texts else []
 
 
 def _lesion_legend(results: Mapping[str, Results], domains: Domains) -> list[str]:
     """How many lesions the shares are of; the truth, and with it what is unclear, is the same for all arms."""
     of_first = next(iter(results.values()), {})
-    counts = {
-        direction: tuple(cells["mean"][count] for count in LESION_COUNTS) for direction, cells in of_first.items()
-    }
+    counts = {direction: tuple(cells[MEAN][count] for count in LESION_COUNTS) for direction, cells in of_first.items()}
     if not any(clear + unclear for clear, unclear in counts.values()):
         return []
     listed = "; ".join(
@@ -218,21 +350,90 @@ def _lesion_legend(results: Mapping[str, Results], domains: Domains) -> list[str
     ]
 
 
-def _text(cell: Cell, key: str, footnotes: dict[str, int], *, signed: bool = False) -> str:
-    value = cell.get(key)
-    if value is None:
-        reason = cell["reasons"].get(key, NO_SIGMA if metric_of(key).needs == "sigma" else "not computed")
-        return f"n/a [{footnotes.setdefault(reason, len(footnotes) + 1)}]"
-    if key in COUNTS:
-        return str(value)
-    return f"{value:{'+' if signed else ''}.{metric_of(key).digits}f}"
+def _count_legend(results: Mapping[str, Results], domains: Domains, region: str | None, name: Name) -> list[str]:
+    """What every row is a mean of; once where all arms have been measured on the same slices."""
+    texts: dict[str, dict[str, None]] = {}
+    for direction, arm, _, _ in _rows_to_show(results):
+        cells = results[arm][direction]
+        counted = {phase: _counted(cell, region) for phase, cell in cells.items() if phase != MEAN}
+        if list(counted) == [ONE_PHASE]:
+            text = counted[ONE_PHASE]
+        else:
+            text = "; ".join(f"{name(phase)} {of_phase}" for phase, of_phase in counted.items())
+        texts.setdefault(text, {})[f"{_named(name(direction), domains)}"] = None
+    return [f"Measured on ({', '.join(directions)}): {text}." for text, directions in texts.items() if text]
 
 
-def _interval(cell: Cell, key: str) -> str:
-    interval = cell.get("intervals", {}).get(key)
-    return "" if interval is None else "[{:.{d}f}, {:.{d}f}]".format(*interval, d=metric_of(key).digits)
+def _counted(cell: Cell, region: str | None) -> str:
+    patients, slices = cell["n_patients"], cell["n_slices"]
+    text = f"{patients} patient{'s' * (patients != 1)}, {slices} slice{'s' * (slices != 1)}"
+    return text if region is None else f"{text} ({cell['n_region_slices']} with the region)"
 
 
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
-    return "  ".join(cells).rstrip()
+def _direction_legend(results: Mapping[str, Results], domains: Domains) -> list[str]:
+    directions = dict.fromkeys(direction for of_arm in results.values() for direction in of_arm)
+    if domains == CT_AND_MR:
+        return ["A2B leads from domain A to domain B, B2A back: CT to MR unless `prepare --domains` named others."]
+    named = [f"{_named(direction, domains)} is {direction}" for direction in directions]
+    return [f"In files, options and logs {', '.join(named)}."] if named else []
+
+
+def _empty_legend(cells: Sequence[Cell], keys: Sequence[str], name: Name) -> list[str]:
+    """The columns that are left out, by the reason why they hold nothing."""
+    by_reason: dict[str, list[str]] = {}
+    for key in keys if cells else ():
+        by_reason.setdefault(_why(cells[0], key), []).append(name(metric_of(key).heading))
+    listed = "; ".join(f"{', '.join(headings)} ({name(why)})" for why, headings in by_reason.items())
+    return [f"Left out, as nothing is known: {listed}."] if listed else []
+
+
+# --- lines of a terminal ----------------------------------------------------------------------------------------------
+
+
+def _widths(table: _Table) -> list[int]:
+    """Of each column, what stands in it, and the last of a group wide enough for the group's title."""
+    widths = [max(map(len, (title, *table.column(i)))) for i, title in enumerate(table.header)]
+    for group, members in groupby(range(len(widths)), key=lambda i: table.groups[i]):
+        columns = list(members)
+        widths[columns[-1]] += max(0, len(group) - sum(widths[i] + 2 for i in columns) + 2)
+    return widths
+
+
+def _blocks(widths: Sequence[int], groups: Sequence[str], width: int | None) -> list[list[int]]:
+    """The columns of each block: whole groups as far as they fit, a group that is too wide alone in parts."""
+    together = [list(members) for _, members in groupby(range(len(widths)), key=lambda i: groups[i])]
+    if width is None:
+        return [[i for members in together for i in members]]
+
+    def taken(columns: Sequence[int]) -> int:
+        return sum(widths[i] + 2 for i in columns)
+
+    blocks: list[list[int]] = [[]]
+    for members in together:
+        parts = [members] if taken(members) <= width else [[i] for i in members]
+        for part in parts:
+            if blocks[-1] and taken(blocks[-1] + part) > width:
+                blocks.append([])
+            blocks[-1] += part
+    return blocks
+
+
+def _wrapped(note: str, width: int) -> list[str]:
+    return textwrap.wrap(note, max(width, 40), subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+
+
+def _header_lines(table: _Table, block: Sequence[int], widths: Sequence[int], label_width: int) -> list[str]:
+    """What each group of columns is of, their titles, and a rule below each group."""
+    above, below = " " * label_width, " " * label_width
+    for group, of_group in groupby(block, key=lambda i: table.groups[i]):
+        members = list(of_group)
+        span = sum(widths[i] + 2 for i in members) - 2
+        above += f"  {group[:span]:{span}}"
+        below += "  " + "-" * span
+    titles = _aligned("", [table.header[i] for i in block], block, widths, label_width)
+    return [above.rstrip(), titles, below]
+
+
+def _aligned(label: str, texts: Sequence[str], block: Sequence[int], widths: Sequence[int], label_width: int) -> str:
+    cells = [text.rjust(widths[i]) for text, i in zip(texts, block, strict=True)]
+    return "  ".join([label.ljust(label_width), *cells]).rstrip()

@@ -1,9 +1,14 @@
-"""What the demo leaves behind: ``metrics.json``, ``report.md``, ``figure.png``, ``curves.png`` and five lines."""
+"""What the demo leaves behind: ``report.md`` with ``figure.png`` and ``curves.png``, every row in ``table.md`` and
+``metrics.json``, and five lines.
+"""
 
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,7 @@ from .. import __version__
 from ..evaluation.aggregation import Results, metric_of, metrics_of
 from ..evaluation.figures import ComparisonRow, comparison_figure, curves_figure, slice_to_show
 from ..evaluation.image_files import read_grey
-from ..evaluation.metrics import PSNR, TEXTURE, TPSNR, TSSIM, Metric
+from ..evaluation.metrics import INVERTED, LOST, PSNR, TEXTURE, TPSNR, TSSIM, Metric
 from ..evaluation.pairs import FolderPairs, pairs_from_folders
 from ..evaluation.table import render_markdown
 from ..saving.names import CT_AND_MR, DIRECTIONS
@@ -21,7 +26,15 @@ from .scores import RunScores
 
 REGION = "tumor"
 REFERENCES = ("constant_fill", "copy_source")
-FILES = ("metrics.json", "figure.png", "curves.png", "report.md")
+FILES = ("metrics.json", "figure.png", "curves.png", "table.md", "report.md")
+ARM_TITLES = {
+    "plain": "plain CycleGAN",
+    "regions": "guided by regions",
+    "placebo": "guided by shuffled masks (placebo)",
+    "constant_fill": "tumour painted flat in its mean training grey",
+    "copy_source": "source left as it is",
+}
+"""What the arms are, in words, by their names in files."""
 
 
 def write(folder: Path, scores: Mapping[str, RunScores], *, seed: int, epochs: int, minutes: float) -> dict[str, Any]:
@@ -53,7 +66,8 @@ def write(folder: Path, scores: Mapping[str, RunScores], *, seed: int, epochs: i
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     _draw_comparison(folder, scores)
     draw_curves(folder)
-    write_text(folder / "report.md", _report(metrics))
+    write_text(folder / "table.md", _every_row(metrics))
+    write_text(folder / "report.md", _report(metrics, Run.open(folder / "regions")))
     return metrics
 
 
@@ -118,11 +132,16 @@ def _draw_comparison(folder: Path, scores: Mapping[str, RunScores]) -> None:
         guided = _pairs(folder, scores, "regions", direction)[shown["name"]]
         plain = _pairs(folder, scores, "plain", direction)[shown["name"]]
         assert guided.source is not None
-        panels = {"real": guided.source, "plain": plain.fake, "regions": guided.fake, "real target": guided.real}
+        panels = {
+            "real source": guided.source,
+            ARM_TITLES["plain"]: plain.fake,
+            ARM_TITLES["regions"]: guided.fake,
+            "real target": guided.real,
+        }
         sigma = read_grey(run.sigma("test", direction) / shown["name"]).astype(float)
-        label, maps = f"{shown['patient']}, {shown['phase']} (median)", {"uncertainty": sigma}
+        label, maps = f"{shown['patient']}, {shown['phase']} (median)", {"predicted σ": sigma}
         rows.append(ComparisonRow(label, direction, panels, guided.mask, maps))
-    comparison_figure(rows, folder / "figure.png")
+    comparison_figure(rows, folder / "figure.png", region=REGION)
 
 
 def draw_curves(folder: Path) -> None:
@@ -134,14 +153,16 @@ def draw_curves(folder: Path) -> None:
         if not name.startswith("idt_"):  # the demo trains without
             terms.setdefault(_title(name), []).append(name)
     curves = {
-        arm: {title: [_mean(epoch["losses"], terms[title]) for epoch in epochs] for title in sorted(terms, key=_rank)}
+        ARM_TITLES[arm]: {
+            title: [_mean(epoch["losses"], terms[title]) for epoch in epochs] for title in sorted(terms, key=_rank)
+        }
         for arm, epochs in arms.items()
     }
     starts: dict[str, float] = {}
     for epoch in arms["regions"]:
         if epoch["stage"] > 1:
             starts.setdefault(f"S{epoch['stage']}", epoch["epoch"])
-    curves_figure(curves, starts, folder / "curves.png")
+    curves_figure(curves, starts, folder / "curves.png", units={title: _unit(title) for title in terms})
 
 
 def _title(name: str) -> str:
@@ -154,6 +175,12 @@ def _title(name: str) -> str:
     return f"{network}, {region or 'whole image'}"
 
 
+def _unit(title: str) -> str:
+    if title == "cycle":
+        return "weighted L1 of images in [−1, 1]"
+    return "nats a pixel" if "GGD" in title else "least squares of the logits"
+
+
 def _rank(title: str) -> tuple[bool, bool, bool]:
     """The whole image first, then what has no region, then the regions in the order in which they joined."""
     return "whole image" not in title, ", " in title, title == "discriminator, whole image"
@@ -164,26 +191,72 @@ def _mean(losses: Mapping[str, float | None], names: Sequence[str]) -> float | N
     return sum(values) / len(values) if values else None
 
 
-def _report(metrics: Mapping[str, Any]) -> str:
+def _report(metrics: Mapping[str, Any], run: Run) -> str:
     return f"""# roi-progressive demo, seed {metrics["seed"]}
 
 Three CycleGANs were trained for {metrics["epochs"]} epochs from the same seed on the same phantom, CT (A) and MR (B)
 of different patients. *plain* is the CycleGAN alone; *regions* the same with the region discriminators and the
 uncertainty head; *placebo* the same with masks that were shuffled between images: what it gains too is no gain.
-*constant_fill* paints the tumour in its mean training grey, *copy_source* leaves the source as it is.
 
 {_gains(metrics)}
 
 ![comparison](figure.png)
 
-The patient shown is the one whose tumour PSNR is the median. The tumour is boxed and enlarged; the last column is the
-predicted standard deviation in grey levels.
+The patient shown is the one whose tumour PSNR is the median. The tumour is outlined and enlarged; the last column is
+the predicted standard deviation in grey levels.
 
-{render_markdown(metrics["arms"], REGION)}
+{_arms(metrics)}
+
+PSNR in dB. Texture is the standard deviation inside the tumour, generated over real; 1 is right. Lost and inverted: the
+share of lesions whose contrast is under half of the real one, or reversed. Painting a tumour flat scores well in PSNR
+and shows nothing of it. All phases and scores: [table.md](table.md), [metrics.json](metrics.json).
+
+## What now
+
+- On scans of your own: `roi-progressive prepare scans.csv data`, `roi-progressive train --data data --out run`,
+  `roi-progressive evaluate run`, `roi-progressive figure run`.
+- In a training script of your own: two lines, `roi_progressive.attach` and `session.start_epoch`; before a long run,
+  `roi-progressive check` looks at it.
+- Another seed: `roi-progressive demo --seed {metrics["seed"] + 1} --out another`.
+
+## How the training went
+
 ![losses](curves.png)
 
 Losses by epoch, averaged over both directions; at the dashed lines stage 2 (S2) and stage 3 (S3) begin.
+
+## Versions and settings
+
+{_settings(metrics, run)}
 """
+
+
+def _arms(metrics: Mapping[str, Any]) -> str:
+    """Means over phases, a row an arm and direction."""
+    shown = {TPSNR: "tumour PSNR ↑", TSSIM: "tumour SSIM ↑", PSNR: "whole PSNR ↑", TEXTURE: "texture → 1"}
+    shown |= {LOST: "lost ↓", INVERTED: "inverted ↓"}
+    lines = [f"| direction | arm | {' | '.join(shown.values())} |", f"| --- | --- |{' ---: |' * len(shown)}"]
+    for direction in DIRECTIONS:
+        for arm, results in metrics["arms"].items():
+            cell = results[direction]["mean"]
+            values = " | ".join(_formatted(cell[metric.key], f".{min(metric.digits, 3)}f") for metric in shown)
+            lines.append(f"| {CT_AND_MR.title(direction)} | {ARM_TITLES[arm]} | {values} |")
+    return "\n".join(lines)
+
+
+def _every_row(metrics: Mapping[str, Any]) -> str:
+    named = "\n".join(f"- {arm}: {title}" for arm, title in ARM_TITLES.items())
+    return f"# Every row of the demo, seed {metrics['seed']}\n\n{named}\n\n{render_markdown(metrics['arms'], REGION)}"
+
+
+def _settings(metrics: Mapping[str, Any], run: Run) -> str:
+    packages = ("torch", "numpy", "scikit-image", "matplotlib")
+    versions = [f"roi-progressive {metrics['version']}", f"Python {platform.python_version()} on {platform.platform()}"]
+    versions += [f"{name} {metadata.version(name)}" for name in packages]
+    options = [f"{field.name} = {getattr(run.options, field.name)}" for field in fields(run.options)]
+    config = [f"region {r.name}: scales {r.scales}, weight {r.weight:g}" for r in run.config.regions]
+    took = f"{metrics['minutes']:.1f} minutes"
+    return "\n".join(["```text", *versions, took, "", *options, *config, "```"])
 
 
 def _gains(metrics: Mapping[str, Any]) -> str:

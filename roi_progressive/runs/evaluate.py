@@ -12,7 +12,7 @@ from .. import setting_checks as check
 from ..errors import ConfigError, DataError, MaskError
 from ..evaluation.aggregation import Results, aggregate
 from ..evaluation.conformal import with_sigma
-from ..evaluation.file_pairs import FilePairs, pairs_from_files
+from ..evaluation.file_pairs import pairs_from_files
 from ..evaluation.intervals import DIFFERENCE, paired_difference, with_intervals
 from ..evaluation.metrics import REGION_SIGMA_RANK
 from ..evaluation.networks import load_inception, load_lpips
@@ -34,6 +34,7 @@ from ..saving.written import check_files
 from .calibrate import calibration_note, read_calibration
 from .folder import Run
 from .scores import RunScores
+from .steps import Steps
 from .train import Report
 from .translate import translate
 
@@ -73,7 +74,8 @@ def evaluate_run(
         weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
         device: Where images, LPIPS, FID and KID are computed: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         plugins: Plugins that add columns (hook ``roi_metrics``), besides those installed.
-        report: Called after every translated image.
+        report: Called with steps done, steps in all and what is being done: after every image that was read, translated
+            or scored.
 
     Raises:
         ConfigError: This machine has no such device.
@@ -96,14 +98,17 @@ def evaluate_run(
     # Mistakes in the data come to light before anything is translated.
     organ = ORGAN if chosen == "tumor" and ORGAN in regions_of(root) else None
     sources = {d: _sources(root, split, d, chosen, organ) for d in DIRECTIONS}
-    for _ in itertools.chain(*sources.values()):  # read, and looked at
+    n_slices = sum(map(len, sources.values()))
+    steps = Steps(report, n_slices * (3 + len(references)))  # read, translated, scored; each reference scored
+    for _ in steps.after_each(itertools.chain(*sources.values()), "reading"):  # and looked at
         pass
     arms = {name: [_begun(_reference(name, pairs, root, chosen)) for pairs in sources.values()] for name in references}
     calibration = read_calibration(opened) if uncertainty else None
     place = str(choose_device(device))
     lpips, inception = load_lpips(weights_dir, place), load_inception(weights_dir, device=place)
     with only_writer(opened.folder):  # until all was scored: nobody else makes the images anew
-        images = translate(opened, split, device=device, report=report)
+        images = translate(opened, split, device=device, report=steps.following)
+        steps.done = 2 * n_slices
         pairs = {d: pairs_from_folders(root, split, d, images[d], chosen, organ) for d in DIRECTIONS}
         shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
         if uncertainty:
@@ -113,7 +118,11 @@ def evaluate_run(
         shown |= arms
         extra = _extra_columns(Plugins(plugins))
         slices = {
-            arm: [scored for p in of_arm for scored in score(p, lpips, inception, extra)]
+            arm: [
+                scored
+                for of_direction in of_arm
+                for scored in score(steps.after_each(of_direction, f"scoring {arm}"), lpips, inception, extra)
+            ]
             for arm, of_arm in shown.items()
         }
     results = {arm: aggregate(scored) for arm, scored in slices.items()}
@@ -172,7 +181,7 @@ def evaluate_folders(
         weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
         device: Where LPIPS, FID and KID are computed: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         plugins: Plugins that add columns (hook ``roi_metrics``), besides those installed.
-        report: Called after every pair.
+        report: Called with pairs done, pairs in all and what is being done.
 
     Returns:
         With the one arm ``generated``.
@@ -201,12 +210,13 @@ def evaluate_folders(
         check_files(Path(folder))
     place = str(choose_device(device))
     lpips, inception = load_lpips(weights_dir, place), load_inception(weights_dir, device=place)
-    every = _reported(pairs, report)
+    every: Iterable[ImagePair] = itertools.chain(*pairs)
     if sigma is not None:
         maps = {direction: Path(folder) for direction, folder in zip(directions, sigma, strict=True)}
         require_folders(maps.values())
         every = with_sigma(every, maps)
-    slices = score(every, lpips, inception, _extra_columns(Plugins(plugins)))
+    steps = Steps(report, sum(map(len, pairs)))
+    slices = score(steps.after_each(every, "scoring"), lpips, inception, _extra_columns(Plugins(plugins)))
     images = {direction: Path(folder) for direction, folder in zip(directions, fake, strict=True)}
     notes = [PATIENTS_UNKNOWN] if any(of_direction.patients_unknown for of_direction in pairs) else []
     notes += [ONLY_IMAGES] if masks is None else []
@@ -216,34 +226,65 @@ def evaluate_folders(
     return RunScores({"generated": aggregate(slices)}, {"generated": slices}, images, of, tuple(notes), domains)
 
 
-def _reported(pairs: Sequence[FilePairs], report: Report | None) -> Iterator[ImagePair]:
-    total = sum(len(of_direction) for of_direction in pairs)
-    for done, pair in enumerate((pair for of_direction in pairs for pair in of_direction), start=1):
-        yield pair
-        if report is not None:
-            report(done, total, pair.direction)
-
-
-def with_certainty(scores: RunScores, compared_with: Sequence[SliceScores] | None = None, seed: int = 0) -> RunScores:
+def with_certainty(
+    scores: RunScores,
+    compared_with: Sequence[SliceScores] | None = None,
+    seed: int = 0,
+    report: Report | None = None,
+) -> RunScores:
     """The scores with 95 % intervals over patients, and with the difference to another evaluation's.
 
     Args:
         scores: Of a run or of folders.
         compared_with: The slices of another evaluation, from :func:`read_slices`. Its rows are added as the arm
-            ``compared``, and the paired differences of the first arm to it as the arm ``difference``.
+            ``compared``, and the paired differences of the first arm to it as the arm ``difference``, in the directions
+            that both have; a note says where one was left out.
         seed: Seed of the draws of patients.
+        report: Called after the intervals of every arm.
 
     Raises:
         ConfigError: ``seed`` is negative.
-        DataError: ``compared_with`` holds other slices.
+        DataError: ``compared_with`` holds other slices, or no direction of these.
     """
     check.whole("", "seed", seed, 0)
-    results = {arm: with_intervals(scores.results[arm], scores.slices[arm], seed) for arm in scores.slices}
-    if compared_with is not None:
-        first = next(iter(scores.slices))
-        difference, _, against = paired_difference(scores.slices[first], compared_with, seed)
-        results |= {"compared": with_intervals(against, compared_with, seed), DIFFERENCE: difference}
-    return replace(scores, results=results)
+    results: dict[str, Results] = {}
+    total = len(scores.slices) + (compared_with is not None)
+    for arm, slices in scores.slices.items():
+        if report is not None:
+            report(len(results), total, f"intervals of {arm}")
+        results[arm] = with_intervals(scores.results[arm], slices, seed)
+    if compared_with is None:
+        return replace(scores, results=results)
+    if report is not None:
+        report(len(results), total, "paired differences")
+    ours, others, notes = _in_both_directions(next(iter(scores.slices.values())), compared_with)
+    difference, _, against = paired_difference(ours, others, seed)
+    results |= {"compared": with_intervals(against, others, seed), DIFFERENCE: difference}
+    return replace(scores, results=results, notes=(*scores.notes, *notes))
+
+
+def _in_both_directions(
+    ours: Sequence[SliceScores], others: Sequence[SliceScores]
+) -> tuple[list[SliceScores], list[SliceScores], list[str]]:
+    """The slices of the directions that both have, and what is said of the others."""
+    directions = [{scored["direction"] for scored in slices} for slices in (ours, others)]
+    both = directions[0] & directions[1]
+    if not both:
+        wanted, there = (" and ".join(sorted(found)) or "none" for found in directions)
+        raise DataError(
+            f"`compare` must hold the scores of {wanted}; it holds {there} alone; evaluate the other one in the same "
+            f"direction (--direction)"
+        )
+    alone = [
+        f"Compared in {', '.join(sorted(both))} alone: {whose} has no {', '.join(sorted(missing))}."
+        for whose, missing in (
+            ("the other evaluation", directions[0] - both),
+            ("this evaluation", directions[1] - both),
+        )
+        if missing
+    ]
+    kept, against = ([s for s in slices if s["direction"] in both] for slices in (ours, others))
+    return kept, against, alone
 
 
 def _sources(root: Path, split: str, direction: str, region: str | None, organ: str | None) -> FolderPairs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +13,23 @@ from ..evaluation.aggregation import phase_order
 from ..evaluation.conformal import with_sigma
 from ..evaluation.figures import ComparisonRow, comparison_figure, slice_to_show
 from ..evaluation.metrics import TPSNR
-from ..evaluation.pairs import FolderPairs, pairs_from_folders, read_domains
+from ..evaluation.pairs import FolderPairs, ImagePair, pairs_from_folders, read_domains
 from ..evaluation.region_names import default_region
 from ..evaluation.scoring import SliceScores
 from ..evaluation.similarity import region_psnr
 from ..saving.locks import only_writer
-from ..saving.names import DIRECTIONS, Domains, source_of, target_of
+from ..saving.names import DIRECTIONS, ONE_PHASE, Domains, source_of, target_of
 from ..saving.whole_files import make_folder
 from ..saving.written import check_files, check_foreign, made_by, recorded, written_names
 from .calibrate import SigmaCalibration, read_calibration
 from .folder import Run
+from .steps import Steps
 from .train import Report
 from .translate import origin_of, translate
 
 FORMATS = ("png", "pdf")
+SLICES_A_FIGURE_TAKES = 20
+"""How many slices are read while a figure is drawn, about; for the progress."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,13 @@ def draw_run(
         region: The region to box; the innermost one of the data by default.
         split: ``test`` or ``val``; its images must be paired.
         sigma: Add the predicted standard deviation.
-        error: Add the absolute difference of generated and real target.
+        error: Add the absolute difference of generated and real target. Both are in HU where the target's map from grey
+            levels to HU is known, in grey levels elsewhere.
         out: Where ``figure_A2B.png``, ``figure_A2B.pdf``, ... go; ``<run>/<split>`` by default, where older ones are
             replaced.
         force: Replace figures in ``out`` too.
         device: Where images are made: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        report: Called after every image that is made.
+        report: Called with steps done, steps in all and what is being done.
 
     Raises:
         ConfigError: A direction is unknown or comes twice, or this machine has no such device.
@@ -101,38 +105,47 @@ def draw_run(
             f"`data` must have a region to box and enlarge; {str(root)!r} has none; look at the images that "
             f"`roi-progressive evaluate` leaves in {str(opened.folder / split)!r}"
         )
-    for direction in directions:  # mistakes come to light before anything is translated
-        _require_region(pairs_from_folders(root, split, direction, None, chosen_region), patient, chosen_region)
+    sources = [pairs_from_folders(root, split, direction, None, chosen_region) for direction in directions]
+    n_slices = sum(map(len, sources))
+    n_translated = n_slices * len(DIRECTIONS) // len(directions)
+    steps = Steps(report, n_slices + n_translated + n_slices + SLICES_A_FIGURE_TAKES * len(directions))
+    for pairs in sources:  # mistakes come to light before anything is translated
+        _require_region(steps.after_each(pairs, "looking for the region"), patient, chosen_region)
     every_file = [file for of_direction in files.values() for file in of_direction]
     check_foreign(target, every_file)
     with only_writer(target), only_writer(opened.folder):
         make_folder(target)
         with recorded(target, *every_file):
-            return _drawn(opened, files, chosen_region, split, patient, sigma, error, device, report)
+            images = _images(opened, split, sigma, device, steps.following)
+            steps.done += n_translated
+            return _drawn(opened, files, images, chosen_region, split, patient, sigma, error, steps)
 
 
 def _drawn(
     opened: Run,
     files: Mapping[str, tuple[Path, ...]],
+    images: Mapping[str, Path],
     region: str,
     split: str,
     patient: str | None,
     sigma: bool,
     error: bool,
-    device: str,
-    report: Report | None,
+    steps: Steps,
 ) -> list[RunFigure]:
-    images, domains = _images(opened, split, sigma, device, report), read_domains(opened.data)
+    domains = read_domains(opened.data)
     for folder in (*images.values(), *(opened.sigma(split, direction) for direction in files if sigma)):
         check_files(folder)
     calibration = read_calibration(opened) if sigma else None
     drawn = []
     for direction in files:
         pairs = pairs_from_folders(opened.data, split, direction, images[direction], region)
-        chosen = _slices_to_show(pairs, patient)
+        chosen = _slices_to_show(steps.after_each(pairs, "choosing patients"), patient)
+        steps.following(0, 0, f"drawing {domains.title(direction)}")
         sigma_dir = opened.sigma(split, direction) if sigma else None
         rows = [_row(pairs, scored, region, sigma_dir, calibration, error, domains) for scored in chosen]
-        comparison_figure(rows, *files[direction], inset=True, domains=domains)
+        comparison_figure(rows, *files[direction], region=region, domains=domains)
+        steps.done += SLICES_A_FIGURE_TAKES
+        steps.following(0, 0, f"{domains.title(direction)} is drawn")
         texts = tuple(_row_text(scored, patient) for scored in chosen)
         drawn.append(RunFigure(direction, files[direction], texts, domains.title(direction)))
     return drawn
@@ -144,7 +157,7 @@ def _require_absent(files: Sequence[Path]) -> None:
         raise DataError(f"`out` must not hold the figures yet; {str(present)!r} exists; choose another, or use --force")
 
 
-def _images(run: Run, split: str, sigma: bool, device: str, report: Report | None) -> dict[str, Path]:
+def _images(run: Run, split: str, sigma: bool, device: str, report: Report) -> dict[str, Path]:
     """The generated images by direction, those of an earlier translation of the same files by the same networks."""
     found = {direction: run.images(split, direction) for direction in DIRECTIONS}
     folders = [*found.values(), *(run.sigma(split, direction) for direction in DIRECTIONS if sigma)]
@@ -160,7 +173,7 @@ def _complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in written_names(folder) or ())
 
 
-def _require_region(pairs: FolderPairs, patient: str | None, region: str) -> None:
+def _require_region(pairs: Iterable[ImagePair], patient: str | None, region: str) -> None:
     known = sorted({pair.patient for pair in pairs if pair.mask.any()})
     if not known:
         raise DataError(f"`region` must be in one slice at least to be shown; no mask of {region!r} marks any")
@@ -168,7 +181,7 @@ def _require_region(pairs: FolderPairs, patient: str | None, region: str) -> Non
         raise DataError(f"`patient` must be one whose slices show {region!r}: {', '.join(known)}; got {patient!r}")
 
 
-def _slices_to_show(pairs: FolderPairs, patient: str | None) -> list[SliceScores]:
+def _slices_to_show(pairs: Iterable[ImagePair], patient: str | None) -> list[SliceScores]:
     """One a phase, in the paper's order; of a given patient, in the phases in which it shows the region."""
     slices = [
         SliceScores(
@@ -207,14 +220,17 @@ def _row(
     assert pair.source is not None
     panels = {f"real {source}": pair.source, f"generated {target}": pair.fake, f"real {target}": pair.real}
     maps = {}
+    per_grey = 1.0 if pair.hu_per_grey is None else pair.hu_per_grey
     if sigma_dir is not None:
         known = None if calibration is None else calibration.directions
         [pair] = with_sigma([pair], {pair.direction: sigma_dir}, known, region)
         assert pair.sigma is not None
-        maps["predicted σ" if calibration is None else "calibrated σ"] = pair.sigma
+        maps["predicted σ" if calibration is None else "calibrated σ"] = per_grey * pair.sigma
     if error:
-        maps["|generated − real|"] = np.abs(pair.fake.astype(np.float64) - pair.real)
-    return ComparisonRow(f"{pair.phase}, {pair.patient}", pair.direction, panels, pair.mask, maps)
+        maps["|generated − real|"] = per_grey * np.abs(pair.fake.astype(np.float64) - pair.real)
+    unit = "grey levels (0 to 255)" if pair.hu_per_grey is None else "HU"
+    label = pair.patient if pair.phase == ONE_PHASE else f"{pair.phase}, {pair.patient}"
+    return ComparisonRow(label, pair.direction, panels, pair.mask, maps, unit)
 
 
 def _row_text(shown: SliceScores, patient: str | None) -> str:

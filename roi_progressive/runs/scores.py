@@ -1,4 +1,6 @@
-"""Scores on disk: the table as Markdown, CSV and LaTeX, and every row and slice as JSON that can be read again."""
+"""Scores on disk: the table as Markdown, CSV and LaTeX, every value of slices and patients as CSV, and all of it as
+JSON that can be read again.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from ..evaluation.figures import reliability_figure
 from ..evaluation.metrics import LESION_COUNTS
 from ..evaluation.scoring import LABELS, SliceScores
 from ..evaluation.table import render_csv, render_latex, render_markdown
+from ..evaluation.value_lists import patients_csv, slices_csv
 from ..saving.names import CT_AND_MR, DOMAINS, Domains
 from ..saving.records import NUMBER, entry, fault_of, of_kind, read_json, write_json
 from ..saving.whole_files import write_text
@@ -25,7 +28,7 @@ from ..saving.written import recorded, remove_written
 
 IDENTICAL = "identical pixels"
 RELIABILITY_FILES = ("reliability.png", "reliability.pdf")
-FILES = ("table.md", "table.csv", "table.tex", "metrics.json")
+FILES = ("table.md", "table.csv", "table.tex", "slices.csv", "patients.csv", "metrics.json")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class RunScores:
 
 
 def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
-    """Write ``table.md``, ``table.csv``, ``table.tex`` and ``metrics.json``; older ones are replaced.
+    """Write ``table.md``, ``table.csv``, ``table.tex``, ``slices.csv``, ``patients.csv`` and ``metrics.json``; older
+    ones are replaced.
 
     ``metrics.json`` holds ``region``; ``notes``; ``rows``, as in the table, each with ``arm, direction, phase``, its
     values and counts, ``intervals`` and ``reasons``; ``slices``, those of the first arm; and ``reference_slices`` by
@@ -80,9 +84,15 @@ def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
 
 
 def _write_tables(files: Sequence[Path], scores: RunScores, curves: Mapping[str, Any]) -> None:
-    write_text(files[0], render_markdown(scores.results, scores.region, scores.notes, scores.domains))
-    write_text(files[1], render_csv(scores.results, scores.region))
-    write_text(files[2], render_latex(scores.results, scores.region, scores.notes, scores.domains))
+    texts = (
+        render_markdown(scores.results, scores.region, scores.notes, scores.domains),
+        render_csv(scores.results, scores.region),
+        render_latex(scores.results, scores.region, scores.notes, scores.domains),
+        slices_csv(scores.slices),
+        patients_csv(scores.slices),
+    )
+    for file, text in zip(files, texts, strict=False):
+        write_text(file, text)
     rows = [
         {"arm": arm, "direction": direction, "phase": phase, **cell}
         for arm, directions in scores.results.items()
@@ -99,7 +109,7 @@ def _write_tables(files: Sequence[Path], scores: RunScores, curves: Mapping[str,
     }
     if scores.domains != CT_AND_MR:
         content["domains"] = {domain: scores.domains.name(domain) for domain in DOMAINS}
-    write_json(files[3], content | ({"reliability": curves} if curves else {}))
+    write_json(files[-1], content | ({"reliability": curves} if curves else {}))
 
 
 def _reliability(slices: Sequence[SliceScores], region: str | None) -> dict[str, dict[str, list[dict[str, float]]]]:
