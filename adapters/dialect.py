@@ -255,6 +255,10 @@ class DialectAdapter(Adapter):
         loss = vars(self.model).get("loss_G")
         return loss if isinstance(loss, Tensor) and loss.ndim == 0 else None
 
+    def kept_losses(self) -> Mapping[str, Tensor]:
+        found = {name: value for name, value in vars(self.model).items() if name.startswith("loss")}
+        return {name: loss for name, loss in found.items() if isinstance(loss, Tensor) and loss.grad_fn is not None}
+
     def learning_rates(self) -> Mapping[str, float]:
         generator: optim.Optimizer = first_of(self.model, ("optimizer_G", "optimizer_G_A"))
         groups = {"generator": generator, "discriminator": self._optimizer_d() or generator}
