@@ -98,10 +98,14 @@ def remove_half_written(folder: Path) -> None:
         DataError: The record is damaged.
     """
     for name in (*(written_names(folder) or ()), FOLDER_RECORD):
-        path = folder / name
-        for aside in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            if aside.name.removeprefix(f".{path.name}.").removesuffix(".tmp").isdigit():
-                aside.unlink(missing_ok=True)
+        for aside in _half_written(folder / name):
+            aside.unlink(missing_ok=True)
+
+
+def _half_written(path: Path) -> list[Path]:
+    """What ``written_whole`` has begun for a file and not brought to its place."""
+    found = path.parent.glob(f".{glob.escape(path.name)}.*.tmp")
+    return [aside for aside in found if aside.name.removeprefix(f".{path.name}.").removesuffix(".tmp").isdigit()]
 
 
 def _record(folder: Path) -> Mapping[str, Any] | None:
@@ -122,10 +126,11 @@ def _record(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _write(folder: Path, names: Iterable[str]) -> None:
-    """Write the record, in which checksums stay; of names that were in it before, those whose files are gone go."""
+    """Write the record, in which checksums stay; of names that were in it before, those of which nothing is left go."""
     record = _record(folder) or {"files": {}}
     before = record["files"]
-    files = {name: before.get(name) for name in sorted(names) if name not in before or (folder / name).exists()}
+    left = (name for name in names if name not in before or (folder / name).exists() or _half_written(folder / name))
+    files = {name: before.get(name) for name in sorted(left)}
     if files == before and before:
         return
     if not files:
