@@ -7,8 +7,8 @@ left out. Nearly each is a kernel to start, whatever it computes on. 256 x 256, 
 tumour of 40 px. What depends on masks alone is made in NumPy, and starts nothing.
 
 Then the time that is added where arithmetic weighs nothing: all networks of one channel, 128 x 128, one thread; medians
-over rounds in one run. Last, what it costs to watch one backward of a loss for where our gradient goes, apart from adding
-it: a graph of a few numbers, so that nothing else is seen.
+over rounds in one run. Last, what it costs to watch one backward of a loss for where our gradient goes, apart from
+adding it: a graph of a few numbers, so that nothing else is seen.
 """
 
 from __future__ import annotations
