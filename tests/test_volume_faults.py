@@ -31,6 +31,7 @@ sitk = pytest.importorskip("SimpleITK", reason="the extra `medical` is not insta
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's and Pillow's, of files that nobody would write
 
 OPTIONS = ("--size", "16", "--slices-each-side", "1")
+PREPARED = PrepareOptions(size_px=16, slices_each_side=1)
 HU = scans.body_with_rod(scans.straight_points())
 ROD = scans.in_rod(scans.straight_points())
 
@@ -183,7 +184,7 @@ def test_unspoilt_it_is_prepared(kind: str, tmp_path: Path, capsys: pytest.Captu
     else:
         scans.write_series(tmp_path / "series")
         MASKS[kind][1](tmp_path / mask)
-    report = prepare(_listed(tmp_path, name, mask), tmp_path / "out", PrepareOptions(size_px=16, slices_each_side=1))
+    report = prepare(_listed(tmp_path, name, mask), tmp_path / "out", PREPARED)
     assert report.problems == []
     assert {entry["patient"] for entry in report.manifest["slices"]} == {"bad", "p0", "p1", "p2"}
 
@@ -207,25 +208,12 @@ LEFT = ("settings.json", "records/*.json", "pictures/trainA/*.png", "pictures", 
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
-    """Scans, an unfinished data set of them, and what the finished one holds."""
-    folder = tmp_path_factory.mktemp("stopped")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What the data set holds that nobody stopped."""
+    folder = tmp_path_factory.mktemp("whole")
     scans.write_nifti(folder / "scan.nii", HU)
-    table = _listed(folder, "scan.nii")
-    options = PrepareOptions(size_px=16, slices_each_side=1)
-    report = prepare(table, folder / "whole", options)
-    assert report.problems == []
-    whole = _bytes_below(folder / "whole")
-    shutil.rmtree(folder / "whole")
-
-    def stop(done: int, total: int, text: str) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(table, folder / "out", options, report=stop)
-    assert (folder / ".out.partial" / "settings.json").is_file()
-    return folder, whole
+    assert prepare(_listed(folder, "scan.nii"), folder / "out", PREPARED).problems == []
+    return _bytes_below(folder / "out")
 
 
 def _bytes_below(folder: Path) -> dict[str, bytes]:
@@ -236,26 +224,18 @@ def _bytes_below(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("fault", ["empty", "cut", "foreign", "unreadable", "a folder", "gone"])
 @pytest.mark.parametrize("left", LEFT)
 def test_what_a_stopped_run_left_is_gone_on_with_or_refused(
-    left: str, fault: str, stopped: tuple[Path, dict[str, bytes]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    left: str, fault: str, whole: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """To the very files of a run that was never stopped, or in one line; with --force always to those."""
-    start, whole = stopped
-    for name in ("scan.nii", "good.nii", "scans.csv"):
-        shutil.copy2(start / name, tmp_path / name)
-    shutil.copytree(start / ".out.partial", tmp_path / ".out.partial")
-    settings = tmp_path / ".out.partial" / "settings.json"
-    # The list names its files where it lies; the time and the size of every file are part of the settings.
-    shown = main(["prepare", str(tmp_path / "scans.csv"), str(tmp_path / "out"), *OPTIONS, "--force"])
-    assert shown == 0 and settings.parent.exists() is False
-    whole_here = _bytes_below(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
+    scans.write_nifti(tmp_path / "scan.nii", HU)
+    table = _listed(tmp_path, "scan.nii")
 
     def stop(done: int, total: int, text: str) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(tmp_path / "scans.csv", tmp_path / "out", PrepareOptions(size_px=16, slices_each_side=1), report=stop)
+        prepare(table, tmp_path / "out", PREPARED, report=stop)
     path = sorted((tmp_path / ".out.partial").glob(left))[0]
     content = path.read_bytes() if path.is_file() else b"a file"
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -266,15 +246,14 @@ def test_what_a_stopped_run_left_is_gone_on_with_or_refused(
     elif fault != "gone":
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "foreign": b"<html>\0</html>"}[fault])
     capsys.readouterr()
-    words = ["prepare", str(tmp_path / "scans.csv"), str(tmp_path / "out"), *OPTIONS]
+    words = ["prepare", str(table), str(tmp_path / "out"), *OPTIONS]
     status = main(words)
     said = capsys.readouterr().err
     assert "Traceback" not in said
     if status:
         assert status == 2 and said.rstrip().rpartition("\n")[2].startswith("roi-progressive: error: ")
         assert main([*words, "--force"]) == 0, capsys.readouterr().err
-    assert _bytes_below(tmp_path / "out") == whole_here
-    assert set(whole_here) == set(whole)
+    assert _bytes_below(tmp_path / "out") == whole
 
 
 # -- pictures of 16 bits -----------------------------------------------------------------------------------------------

@@ -257,6 +257,11 @@ def check_replaceable(target: Path, force: bool, keep: Iterable[Path], *, data_s
         DataError: It may not, or it holds a file of ``keep``.
     """
     require_new_or_empty(target, force=force)
+    if os.path.ismount(target):
+        raise DataError(
+            f"`out` must be a folder that another can take the place of; {str(target)!r} is the root of a disk; name a "
+            f"folder in it"
+        )
     for file in keep if target.is_dir() else ():
         if target in resolved(file).parents:
             raise DataError(f"`out` must not hold the input; {str(target)!r} holds {file.name}; choose another folder")
@@ -312,6 +317,11 @@ def put_away_leftovers(target: Path) -> None:
                 old.rename(target)
     except OSError as error:
         raise DataError(f"`out` must be a folder that can be written; {str(old)!r}: {error.strerror}") from error
+    if old.is_dir():  # files of others, whose places in `target` others have taken meanwhile
+        raise DataError(
+            f"`out` must be a folder whose files can be kept; {str(old)!r} holds some that were in {str(target)!r}, "
+            f"where others have their names now; move them where you want them"
+        )
 
 
 def _old(target: Path) -> Path:
