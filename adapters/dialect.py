@@ -195,7 +195,7 @@ class DialectAdapter(Adapter):
             if self._session is not None:
                 self._session.step_started()
             result = original(*args, **kwargs)
-        except BaseException:
+        except BaseException:  # also of Ctrl-C: the step is forgotten, and the error goes on
             if self._session is not None:
                 self._session.step_abandoned()
             raise

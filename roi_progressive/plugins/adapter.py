@@ -348,7 +348,7 @@ def _careful(adapter: str, method: str, asked: Callable[..., Any], host: str) ->
             return asked(*args, **kwargs)
         except RoiProgressiveError:
             raise
-        except Exception as error:
+        except Exception as error:  # a host that is another than it looks like fails in any way
             raise HostNotSupportedError(
                 f"`host` must be what adapter {adapter!r} takes it for; its `{method}` fails on {host}: "
                 f"{kind_and_line(error)}; {OWN_ADAPTER}"

@@ -238,7 +238,7 @@ def new_folder(out: str | Path, *, force: bool, keep: Iterable[Path] = ()) -> It
         yield aside
         check_replaceable(target, force, keep)
         put_in_place(aside, target)
-    except BaseException:
+    except BaseException:  # also of a signal: nothing half-made stays; it goes on as it came
         with signals_later():
             shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -292,7 +292,7 @@ def put_in_place(aside: Path, target: Path) -> None:
             target.rename(old)
             try:
                 aside.rename(target)
-            except BaseException:
+            except BaseException:  # whatever it is, what was there is there again before it goes on
                 old.rename(target)
                 raise
             _merge(old, target)

@@ -196,7 +196,7 @@ class _Trial:
         before, file = state_of(host), written(adapter.host_state())
         try:
             adapter.load_host_state(read(file))
-        except Exception as error:
+        except Exception as error:  # any of a foreign adapter's is what is looked for
             reason = one_line(error)[:120]
             yield f"`host_state` must give tensors and plain values that `load_host_state` takes; got {reason}"
             return
