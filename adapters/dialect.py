@@ -195,7 +195,7 @@ class DialectAdapter(Adapter):
             if self._session is not None:
                 self._session.step_started()
             result = original(*args, **kwargs)
-        except BaseException:
+        except BaseException:  # also of Ctrl-C: the step is forgotten, and the error goes on
             if self._session is not None:
                 self._session.step_abandoned()
             raise
@@ -254,6 +254,10 @@ class DialectAdapter(Adapter):
     def generator_loss(self) -> Tensor | None:
         loss = vars(self.model).get("loss_G")
         return loss if isinstance(loss, Tensor) and loss.ndim == 0 else None
+
+    def kept_losses(self) -> Mapping[str, Tensor]:
+        found = {name: value for name, value in vars(self.model).items() if name.startswith("loss")}
+        return {name: loss for name, loss in found.items() if isinstance(loss, Tensor) and loss.grad_fn is not None}
 
     def learning_rates(self) -> Mapping[str, float]:
         generator: optim.Optimizer = first_of(self.model, ("optimizer_G", "optimizer_G_A"))

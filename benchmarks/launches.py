@@ -7,7 +7,8 @@ left out. Nearly each is a kernel to start, whatever it computes on. 256 x 256, 
 tumour of 40 px. What depends on masks alone is made in NumPy, and starts nothing.
 
 Then the time that is added where arithmetic weighs nothing: all networks of one channel, 128 x 128, one thread; medians
-over rounds in one run.
+over rounds in one run. Last, what it costs to watch one backward of a loss for where our gradient goes, apart from
+adding it: a graph of a few numbers, so that nothing else is seen.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from step_cost import HOSTS, INERT, STAGE_3
 from torch import nn
 
 from roi_progressive import Config
+from roi_progressive.training.tap import Injection, Tap
 
 BATCHES = (4, 16)
+N_BACKWARDS = 200
 
 
 def _only(name: str) -> Config:
@@ -113,6 +116,43 @@ def milliseconds(host: str, rounds: int, size_px: int) -> dict[str, Spread]:
     return {name: Spread.of([1000 * seconds for seconds in of.wall]) for name, of in times.items()}
 
 
+def watching(rounds: int) -> dict[str, Any]:
+    """What a watched backward, of a loss that the host names or not, starts and takes more than a plain one."""
+
+    def backward(name: str) -> Callable[[], None]:
+        weight = torch.ones(8, requires_grad=True)
+        elsewhere = weight * 1.0  # where our gradient would go: no backward comes by, so that nothing is added
+
+        def step() -> None:
+            loss = (weight * 2.0).sum() + (weight * 3.0).mean()
+            tap = Tap((lambda: loss) if name == "named" else (lambda: None))
+            if name != "plain":
+                tap.lay([Injection(elsewhere, elsewhere.detach(), "an image")])
+            (loss / 2).backward()
+            tap.lift()
+
+        return step
+
+    def many(step: Callable[[], None]) -> None:
+        for _ in range(N_BACKWARDS):
+            step()
+
+    steps = {name: backward(name) for name in ("plain", "named", "unnamed")}
+    with _one_thread():
+        times = times_side_by_side({name: partial(many, step) for name, step in steps.items()}, rounds)
+    of_plain = sum(launches_of(steps["plain"]).values())
+    return {
+        name: {
+            "added": sum(launches_of(step).values()) - of_plain,
+            "added_us": Spread.of(
+                [(a - b) / N_BACKWARDS * 1e6 for a, b in zip(times[name].cpu, times["plain"].cpu, strict=True)]
+            ),
+        }
+        for name, step in steps.items()
+        if name != "plain"
+    }
+
+
 def main() -> None:
     arguments = parser(__doc__, rounds=15)
     arguments.add_argument("--hosts", nargs="+", choices=HOSTS, default=list(HOSTS), help="default: both")
@@ -155,7 +195,11 @@ def main() -> None:
     for host in chosen.hosts if chosen.by_operator else ():
         print(f"\n{host}, added by stage 3:")
         print(table(["operator", "launches"], [[k, str(v)] for k, v in figures[host]["added by stage 3"].items()]))
-    write(figures, chosen.json)
+    watched = watching(chosen.rounds)
+    print("\nwatching one backward, whatever the host's size:")
+    lines = [[f"loss_G: {name}", f"{of['added']:+d}", of["added_us"].text(0)] for name, of in watched.items()]
+    print(table(["loss", "launches", "added, microseconds of the processor"], lines))
+    write({**figures, "watching": watched}, chosen.json)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def parsed(parse: Callable[..., _Parsed], *arguments: Any, **options: Any) -> _P
         return parse(*arguments, **options)
     except RoiProgressiveError:  # said already what is wrong, in one line
         raise
-    except Exception as error:
+    except Exception as error:  # of a file of others a parser may raise anything; ours to say is that it is unreadable
         raise UnreadableError(kind_and_line(error), first_line(error) or type(error).__name__) from error
 
 

@@ -20,6 +20,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -89,12 +90,19 @@ def lived(case: dict[str, Any], start: Path, place: Path) -> dict[str, Any]:
     def typed(arguments: list[str]) -> list[str]:
         return [word.replace("PLACE", str(place)) for word in arguments]
 
+    temporary = place / "tmp"
+    temporary.mkdir()
+
+    def its_own_place_for_passing_files() -> None:
+        tempfile.tempdir = str(temporary)
+
     def signal_itself() -> None:
+        its_own_place_for_passing_files()
         chosen = getattr(signal, case["signal"])
         watch_calls(place, lambda number: os.kill(os.getpid(), chosen) if number == case["call"] else None)
 
     errors = [place.with_name(f"{place.name}.{number}.err") for number in range(len(case["commands"]))]
-    at_call = signal_itself if "call" in case else (lambda: None)
+    at_call = signal_itself if "call" in case else its_own_place_for_passing_files
     children = [started(typed(words), file, at_call) for words, file in zip(case["commands"], errors, strict=True)]
     if "after_s" in case:
         time.sleep(case["after_s"])

@@ -53,6 +53,7 @@ CHECKS: dict[str, list[Callable[[Any], bool]]] = {
     ],
     "launches": [
         lambda all: all["unet_256"]["+ inert session"]["added"] <= 10,
+        lambda all: all["watching"]["named"]["added"] == all["watching"]["unnamed"]["added"] == 0,
         lambda all: 0 < all["unet_256"]["+ stage 3"]["added"] < all["unet_256"]["+ full-size masked bank"]["added"],
         lambda all: all["resnet_9blocks"]["+ stage 3"]["added"] <= 450,
         # Windows of one size: more slices start next to nothing more.

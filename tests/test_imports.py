@@ -217,3 +217,16 @@ def test_heavy_imports_are_told_apart_by_where_they_stand() -> None:
     )
     found = list(graph.imports_of(source, f"{PACKAGE}.evaluation.metrics", False))
     assert [one.target for one in found if not one.type_only and not one.in_function] == ["lpips", "skimage"]
+
+
+def test_whoever_takes_every_error_says_why() -> None:
+    """A handler of any error at all may hide our own mistakes: each has its reason beside it, and none is bare."""
+    taking = re.compile(r"^\s*except(\s+(Base)?Exception\b[^:#]*)?:(?P<reason>.*)$", re.MULTILINE)
+    silent = [
+        f"{path.relative_to(ROOT)}: {found[0].strip()}"
+        for folder in ("roi_progressive", "adapters", "examples", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        for found in taking.finditer(path.read_text(encoding="utf-8"))
+        if not found["reason"].strip().startswith("# ")
+    ]
+    assert silent == []

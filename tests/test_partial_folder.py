@@ -70,7 +70,7 @@ def stop_at_picture(monkeypatch, number):
         calls.append(arguments)
         if len(calls) == number:
             raise KeyboardInterrupt
-        original(*arguments)
+        return original(*arguments)
 
     monkeypatch.setattr(volume_jobs, "write_picture", write_picture)
     return calls

@@ -21,6 +21,7 @@ from roi_progressive.data.phantom import (
     REGIONS,
     PhantomPatient,
     make_phantom,
+    patients,
     phantom_patient,
 )
 from roi_progressive.data.phantom.tissue import TISSUES
@@ -143,6 +144,36 @@ def test_forced_phantom_replaces_a_phantom_and_nothing_else(tmp_path):
     assert after.pop("notes.txt") == after.pop("trainA/mine.png") == mine
     make_phantom(tmp_path / "fresh", **SMALL, seed=5)
     assert after == _digests(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("there", ["a picture of the user's", "a phantom without its record"])
+def test_forced_phantom_takes_no_file_for_ours_by_its_name(there, tmp_path):
+    make_phantom(tmp_path / "data", **SMALL)
+    (tmp_path / "data" / "written.json").unlink()
+    if there == "a picture of the user's":  # which may be called as one of the phantom's
+        for path in sorted(tmp_path.rglob("*.*"))[1:]:
+            path.unlink()
+    before = _digests(tmp_path)
+    assert len(before) == 1 or there != "a picture of the user's"
+    with pytest.raises(DataError, match="is not ours; move it away"):
+        make_phantom(tmp_path / "data", **SMALL, force=True)
+    assert _digests(tmp_path) == before
+
+
+def test_a_phantom_that_is_stopped_leaves_what_was_there(tmp_path, monkeypatch):
+    make_phantom(tmp_path / "data", **SMALL, seed=1)
+    before = _digests(tmp_path)
+    calls = []
+
+    def stop(*arguments):
+        calls.append(arguments)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(patients, "_write_png", stop)
+    with pytest.raises(KeyboardInterrupt):
+        make_phantom(tmp_path / "data", **SMALL, seed=2, force=True)
+    assert _digests(tmp_path) == before
 
 
 @pytest.mark.parametrize("text", ['{"kind": "prepared"}', "[]", "not json"])

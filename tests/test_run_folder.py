@@ -14,10 +14,11 @@ from roi_progressive.config import Config, GGDConfig
 from roi_progressive.errors import CheckpointError, DataError
 from roi_progressive.host import create_model
 from roi_progressive.runs.evaluate import evaluate_run
-from roi_progressive.runs.folder import Run, history, saved_epoch, truncate_history
+from roi_progressive.runs.folder import Run, clear, history, saved_epoch, truncate_history
 from roi_progressive.runs.train import TrainOptions, train
 from roi_progressive.runs.translate import translate
 from roi_progressive.saving.records import append_json, read_json
+from roi_progressive.saving.written import recorded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -144,3 +145,26 @@ def test_networks_keep_their_keys_and_load_in_a_vanilla_torch(trained: Path, sma
         network = getattr(model, f"net{name}")
         assert list(state) == list(network.state_dict())
         network.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "name", ["networks/7_net_G_A.pth", "networks/latest.json", "samples/epoch_0007.png", "run.json"]
+)
+def test_what_a_killed_process_was_writing_goes_with_the_run_whatever_was_written_in_between(
+    name: str, folder: Path
+) -> None:
+    path = folder / name
+    whole = path.read_bytes() if path.exists() else None
+    with recorded(folder, path):
+        path.parent.mkdir(exist_ok=True)
+        path.with_name(f".{path.name}.4242.tmp").write_bytes(b"half")  # as `written_whole` leaves it when it is killed
+        path.write_bytes(whole or b"")
+    if whole is None:
+        path.unlink()
+    mine = path.with_name(f".{path.name}.mine.tmp")
+    mine.write_text("mine")
+    evaluate_run(folder, references=())
+    clear(folder)
+    assert {str(left.relative_to(folder)) for left in folder.rglob("*") if left.is_file()} == {
+        str(mine.relative_to(folder))
+    }

@@ -41,8 +41,12 @@ FOLDERS = [
     *("--manifest", "PLACE/data/manifest.json", "--out", "PLACE/scores"),
 ]
 PREPARE = ["prepare", "PLACE/scans/list.csv", "PLACE/prepared", "--size", "32"]
+DEMO = ["demo", "--out", "PLACE/demo", "--epochs", "4", "--processes", "1"]
+CHECK = ["check", "--host", "PLACE/host", "--data", "PLACE/data", "--config", "PLACE/roi.toml"]
 N_CALLS = {"train": 200, "resume": 135, "evaluate": 125, "figure": 130, "folders": 27, "prepare": 420}
+N_CALLS |= {"demo": 1500, "check": 2}  # of the demo, its phantom alone; the check makes a folder, and removes it
 """About as many calls of each command, as it is below, change a file."""
+LASTS_S = {name: 2.0 for name in N_CALLS} | {"demo": 20.0}
 COMMANDS = {
     "train": TRAIN,
     "resume": RESUME,
@@ -50,8 +54,46 @@ COMMANDS = {
     "figure": FIGURE,
     "folders": FOLDERS,
     "prepare": PREPARE,
+    "demo": DEMO,
+    "check": CHECK,
 }
-AGAIN = {"train": [*TRAIN, "--force"], "folders": [*FOLDERS, "--force"]}
+AGAIN = {"train": [[*TRAIN, "--force"]], "folders": [[*FOLDERS, "--force"]]}
+AGAIN["demo"] = []  # which takes minutes; that it starts with --force is a test of its own
+CHECKOUT = {
+    "host/options/__init__.py": "",
+    "host/options/train_options.py": """
+import argparse
+class TrainOptions:
+    def parse(self):
+        parser = argparse.ArgumentParser()
+        for name in ("--dataroot", "--checkpoints_dir", "--name", "--gpu_ids"):
+            parser.add_argument(name, default="")
+        parser.add_argument("--num_threads", type=int, default=0)
+        return parser.parse_args()
+""",
+    "host/models/base_model.py": "",
+    "host/models/__init__.py": """
+from roi_progressive.host import HostOptions, create_model as bundled
+TINY = {"ngf": 4, "ndf": 4, "unet_depth": 2, "n_layers_D": 2, "n_blocks": 1, "n_epochs": 2, "n_epochs_decay": 0}
+def create_model(opt):
+    own = HostOptions(dataroot=opt.dataroot, checkpoints_dir=opt.checkpoints_dir, **TINY)
+    model = bundled(own)
+    whole, model.setup = model.setup, lambda opt: whole(own)
+    return model
+""",
+    "host/data/__init__.py": """
+from roi_progressive.host import HostOptions, create_dataset as bundled
+def create_dataset(opt):
+    return bundled(HostOptions(dataroot=opt.dataroot, checkpoints_dir=opt.checkpoints_dir))
+""",
+}
+"""The bundled host, as a checkout that `check` looks at."""
+ROI = """
+[[regions]]
+name = "tumor"
+scales = 1
+base_channels = 2
+"""
 MINE = ("run/notes.txt", "run/networks/my_pretrained.pth", "run/test/A2B/notes.txt", "run/samples/mine.png")
 IN_PASSING = re.compile(r"\.tmp$|\.partial|\.old$|\.lock$")
 
@@ -62,17 +104,20 @@ def moments() -> list[tuple[str, str, dict[str, float]]]:
     found = []
     for name in COMMANDS:
         for _ in range(18 if NIGHTLY else 1):
+            at_call = stream.random() < 0.7 or not NIGHTLY
             at = (
-                {"call": stream.randint(1, N_CALLS[name])}
-                if stream.random() < 0.7 or not NIGHTLY
-                else {"after_s": stream.uniform(0, 2)}
+                {"call": stream.randint(1, N_CALLS[name])} if at_call else {"after_s": stream.uniform(0, LASTS_S[name])}
             )
             found.append((name, SIGNALS[len(found) % 3], at))
     return found
 
 
-AT_ONCE = [[TRAIN, TRAIN], [EVALUATE, FIGURE, RESUME, RESUME]]
-AT_ONCE += [[RESUME, RESUME, EVALUATE], [EVALUATE, FIGURE, EVALUATE, RESUME], [PREPARE, PREPARE]] * 3 if NIGHTLY else []
+AT_ONCE = [[TRAIN, TRAIN], [EVALUATE, FIGURE, RESUME, RESUME], [PREPARE, PREPARE], [EVALUATE, EVALUATE]]
+AT_ONCE += [
+    *([RESUME, RESUME, EVALUATE], [EVALUATE, FIGURE, EVALUATE, RESUME], [PREPARE, PREPARE, PREPARE, PREPARE]),
+    *([TRAIN, TRAIN, TRAIN], [TRAIN, EVALUATE, FIGURE], [RESUME, EVALUATE, FIGURE, FIGURE], [EVALUATE] * 4),
+    *([FOLDERS, FOLDERS, FOLDERS], [PREPARE, PREPARE], [EVALUATE, EVALUATE], [TRAIN, PREPARE, EVALUATE, FOLDERS]),
+] * (3 if NIGHTLY else 0)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +140,9 @@ def start(
         train(
             folder / "data", folder / "run", options, Config(regions=(), ggd=GGDConfig(hidden_channels=2)), report=stop
         )
+    for name, text in {**CHECKOUT, "roi.toml": ROI}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
     for name in MINE:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("mine")
@@ -105,7 +153,7 @@ def start(
 def found(start: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     path = tmp_path_factory.mktemp("signalled") / "cases.json"
     cases: list[dict[str, Any]] = [
-        {"commands": [COMMANDS[name]], "signal": number, **at, "again": [AGAIN.get(name, COMMANDS[name])]}
+        {"commands": [COMMANDS[name]], "signal": number, **at, "again": AGAIN.get(name, [COMMANDS[name]])}
         for name, number, at in moments()
     ]
     cases += [{"commands": commands, "again": [RESUME, FIGURE]} for commands in AT_ONCE]
@@ -135,7 +183,8 @@ def test_the_signals_did_end_commands(found: list[dict[str, Any]]) -> None:
 
 def passing(names: list[str]) -> list[str]:
     """What no command leaves; an unfinished data set stays, hidden, for the command that goes on with it."""
-    return [name for name in names if IN_PASSING.search(name) and not name.startswith(".prepared.partial")]
+    found = [name for name in names if IN_PASSING.search(name) and not name.startswith(".prepared.partial")]
+    return found + [name for name in names if name.startswith("tmp/")]
 
 
 @pytest.mark.parametrize("place", range(len(moments())))
@@ -147,7 +196,7 @@ def test_a_signal_leaves_nothing_behind_and_the_command_goes_on(place: int, foun
     assert passing(found[place]["left"]) == [], f"{name}, {number} at {at}"
     if ended["status"] or name in ("resume", "evaluate", "figure"):
         # A command that had ended before the signal came refuses to write over what it wrote.
-        assert [more["status"] for more in again] == [0], again
+        assert {more["status"] for more in again} <= {0}, again
     assert passing(found[place]["after"]) == []
     assert not any(name.startswith(".prepared") for name in found[place]["after"])
 

@@ -59,9 +59,9 @@ def gradient_of(term: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def laid(*injections: Injection, loss: Tensor | None = None) -> Iterator[None]:
+def laid(*injections: Injection, loss: Tensor | None = None, kept: dict[str, Tensor] | None = None) -> Iterator[None]:
     """A step with something to add."""
-    tap = Tap(lambda: loss)
+    tap = Tap(lambda: loss, lambda: kept or {})
     tap.lay(injections)
     try:
         yield
@@ -108,6 +108,56 @@ def test_the_generator_gets_the_gradient_of_the_summed_loss(
         (scale * host).backward()
     assert all(injection.fired for injection in injections)
     equal(gradients(network), reference_gradients(network, 0.7, features_too=features_too, scale=scale))
+
+
+def _first_kept(loss: Tensor, kept: dict[str, Tensor]) -> Tensor:
+    kept["loss_gen"] = loss
+    return loss
+
+
+SCALER = torch.amp.GradScaler("cpu", init_scale=1024.0) if hasattr(torch.amp, "GradScaler") else None
+BEFORE_THE_BACKWARD: dict[str, tuple[Callable[[Tensor, dict[str, Tensor]], Tensor], float, str | None]] = {
+    "a term of no name": (lambda loss, _: loss, 1.0, None),
+    "weighted": (lambda loss, _: 3 * loss, 1.0, "weight"),
+    "turned round": (lambda loss, _: -(0.5 * (1 - loss)), 1.0, "weight"),
+    "kept": (lambda loss, kept: _first_kept(loss, kept), 1.0, None),
+    "kept, weight and all": (lambda loss, kept: _first_kept(3 * loss, kept), 1.0, None),
+    "kept and scaled": (lambda loss, kept: 3 * _first_kept(loss, kept), 3.0, "loss_gen"),
+    "kept, scaled and cast": (lambda loss, kept: (3 * _first_kept(loss, kept).float() / 2).double(), 1.5, "loss_gen"),
+    "a sum of kept terms": (lambda loss, kept: (3 * _first_kept(loss, kept) + loss) / 4, 0.25, None),
+    "the mean of a list": (lambda loss, _: torch.stack([3 * loss, loss]).mean() * 2, 2.0, None),
+}
+if SCALER is not None:
+    BEFORE_THE_BACKWARD |= {
+        "weighted, a GradScaler": (lambda loss, _: SCALER.scale(3 * loss), 1024.0, "weight"),
+        "a GradScaler": (lambda loss, _: SCALER.scale(loss), 1024.0, None),
+        "a GradScaler and a share": (lambda loss, _: SCALER.scale(loss) / 4, 256.0, None),
+        "kept and scaled, a GradScaler": (
+            lambda loss, kept: SCALER.scale(_first_kept(loss, kept) / 4),
+            256.0,
+            "loss_gen",
+        ),
+        "a sum, a GradScaler": (lambda loss, _: SCALER.scale((loss + 2 * loss) / 4), 256.0, None),
+    }
+
+
+@pytest.mark.parametrize("way", BEFORE_THE_BACKWARD)
+def test_the_scale_is_what_arrives_at_the_loss_that_ours_would_have_been_added_to(network: Generator, way: str) -> None:
+    """Where it is not called ``loss_G``, and whatever stands in front of it; what the graph cannot tell is said."""
+    make, scale, said = BEFORE_THE_BACKWARD[way]
+    kept: dict[str, Tensor] = {}
+    _, image = network(SOURCE)
+    make(host_loss(image), kept).backward()
+    expected = gradients(network)
+    _, image = network(SOURCE)
+    (scale * image_term(image)).backward()
+    expected = [mine + ours for mine, ours in zip(expected, gradients(network), strict=True)]
+    _, image = network(SOURCE)
+    kept.clear()
+    with laid(injection := Injection(image, gradient_of(image_term, image), "the image"), kept=kept):
+        make(host_loss(image), kept).backward()
+    equal(gradients(network), expected)
+    assert (said is None and injection.assumption is None) or said in injection.assumption
 
 
 @pytest.mark.parametrize("features_too", [False, True])
@@ -342,14 +392,15 @@ def test_a_reentrant_checkpoint_is_no_pass_of_its_own(network: Generator) -> Non
 
 
 def test_torchs_backward_is_its_own_again_after_the_step(network: Generator) -> None:
-    own = torch.autograd.backward
+    own, scaler = torch.autograd.backward, type(SCALER) if SCALER is not None else torch.cuda.amp.GradScaler
+    own_scale = scaler.scale
     _, image = network(SOURCE)
     with laid(Injection(image, torch.zeros_like(image), "the image")):
-        assert torch.autograd.backward is not own
+        assert torch.autograd.backward is not own and scaler.scale is not own_scale
         with laid(Injection(image, torch.zeros_like(image), "the image")):
             pass
         assert torch.autograd.backward is not own, "a second session's step is over, ours is not"
-    assert torch.autograd.backward is own
+    assert torch.autograd.backward is own and scaler.scale is own_scale
 
 
 def test_a_patch_of_somebody_else_is_left_in_place(network: Generator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def process_group() -> Iterator[None]:
         if not is_main_process():
             raise SystemExit(_STATUS) from None
         raise
-    except Exception as error:
+    except Exception as error:  # any: of several processes that fail of one cause, one says so
         if store.add(_FAILED, 1) > 1:
             raise SystemExit(_STATUS) from None
         if isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL")):

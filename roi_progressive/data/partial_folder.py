@@ -14,10 +14,12 @@ from typing import Any
 
 from ..errors import DataError
 from ..saving.locks import only_writer, resolved
-from ..saving.records import fault_of, of_kind, read_json, to_json
+from ..saving.records import entry, fault_of, of_kind, read_json, to_json
 from ..saving.signals import signals_later
-from ..saving.written import check_replaceable, put_away_leftovers, put_in_place, write_names
+from ..saving.written import check_replaceable, checksum_of, put_away_leftovers, put_in_place, write_names
 from .options import PrepareOptions
+
+FOLDERS = ("pictures", "records", "arrays", "aside")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class PartialFolder:
         aside = self.path / "aside" / f"{os.getpid()}{target.suffix}"
         try:
             save(aside)
+            if target.is_dir():  # in this folder of ours no file's place is a folder
+                shutil.rmtree(target)
             os.replace(aside, target)
         except OSError as error:
             raise DataError(
@@ -59,21 +63,30 @@ class PartialFolder:
         return self.path / "arrays" / f"{key}.npy"
 
     def record(self, key: str) -> dict[str, Any] | None:
-        """What the job of this name had to say, or ``None`` where it is not done."""
+        """What the job of this name had to say; ``None`` where it is not done, or not all of it there any more."""
         try:
             found: dict[str, Any] = of_kind(read_json(self._record_file(key)), "its content", dict)
-        except (FileNotFoundError, ValueError):  # of a damaged one the job is done again
+            files = entry({"files": {}, **found}, "files", dict)
+            whole = all(checksum_of(self.path / name) == checksum for name, checksum in files.items())
+        except (OSError, ValueError):  # what is damaged is made again
             return None
-        return found
+        return found if whole else None
 
     def keep(self, key: str, record: Mapping[str, Any]) -> None:
-        """Take down that a job is done, and what it had to say."""
-        text = to_json(record, indent=None, ascii_only=False)
+        """Take down that a job is done, and what it had to say.
+
+        Args:
+            key: The name of its record.
+            record: What it had to say; under ``files`` the names of what it wrote, from this folder on, which must be
+                as they are now for the job to count as done.
+        """
+        files = {name: checksum_of(self.path / name) for name in record.get("files", ())}
+        text = to_json({**record, "files": files}, indent=None, ascii_only=False)
         self.put(self._record_file(key), lambda aside: aside.write_text(text, encoding="utf-8"))
 
     def forget_claims(self) -> None:
         """Before workers start: those of an earlier run may have been stopped in the middle."""
-        shutil.rmtree(self.path / "claims", ignore_errors=True)
+        _remove(self.path / "claims")
         (self.path / "claims").mkdir()
 
     def claim(self, key: str) -> bool:
@@ -97,8 +110,8 @@ class PartialFolder:
         """
         settings_file = self.path / "settings.json"
         try:
-            begun = of_kind(read_json(settings_file), "its content", dict) if settings_file.exists() else None
-        except ValueError as error:
+            begun = of_kind(read_json(settings_file), "its content", dict) if os.path.lexists(settings_file) else None
+        except (OSError, ValueError) as error:
             if not force:
                 raise DataError(
                     f"`out` has an unfinished run beside it, {self.path.name}, whose {settings_file.name} is damaged: "
@@ -108,20 +121,36 @@ class PartialFolder:
         if self.pictures.is_dir() and begun is not None:
             changed = [name for name, value in settings.items() if begun.get(name) != value]
             if not changed:
+                self._make_folders()
                 return
             if not force:
                 raise DataError(
                     f"`out` has an unfinished run beside it, {self.path.name}, begun with other "
                     f"{' and '.join(changed)}; repeat that command to go on with it, or use --force to start anew"
                 )
-        settings_file.unlink(missing_ok=True)
-        for name in ("pictures", "records", "arrays", "aside"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-            (self.path / name).mkdir()
+        _remove(settings_file)
+        for name in FOLDERS:
+            _remove(self.path / name)
+        self._make_folders()
         self.put(settings_file, lambda aside: aside.write_text(to_json(settings), encoding="utf-8"))
+
+    def _make_folders(self) -> None:
+        """Have all of them there, empty where something else stood in their place."""
+        for name in FOLDERS:
+            if not (self.path / name).is_dir() or (self.path / name).is_symlink():
+                _remove(self.path / name)
+                (self.path / name).mkdir()
 
     def _record_file(self, key: str) -> Path:
         return self.path / "records" / f"{key}.json"
+
+
+def _remove(path: Path) -> None:
+    """Whatever it is, if it is; a link without what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -198,6 +227,6 @@ def _stamps(path: Path) -> Iterator[str]:
         return
     if path.is_dir():
         for file in sorted(path.iterdir()):
-            yield f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}"
+            yield from [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}"] if file.exists() else _stamps(file)
     else:
         yield f"{path} {status.st_size} {status.st_mtime_ns}"

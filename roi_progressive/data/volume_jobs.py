@@ -55,7 +55,7 @@ def _cache(place: PartialFolder, row: VolumeRow) -> Any:
 class CutVolumes:
     """Volumes that are cut together: one, or the two of an aligned pair.
 
-    Its record holds ``slices`` for the manifest, and lines of ``problems`` and ``notes``.
+    Its record holds ``slices`` for the manifest, lines of ``problems`` and ``notes``, and the ``files`` it wrote.
     """
 
     rows: tuple[VolumeRow, ...]
@@ -75,19 +75,19 @@ class CutVolumes:
     def __call__(self, place: PartialFolder) -> dict[str, Any]:
         problems: list[str] = []
         notes: list[str] = []
-        slices = []
+        slices, files = [], []
         pictures = self._pictures(place, problems, notes)
         for picture in pictures:
             entry = slice_record(picture, self.split, self.options.size_px)
-            write_picture(place, f"{self.split}{entry['domain']}", picture)
+            files += write_picture(place, f"{self.split}{entry['domain']}", picture)
             slices.append(entry)
         if self.options.paired:
             half = len(pictures) // 2
             for left, right in zip(pictures[:half], pictures[half:], strict=True):
-                write_picture(place, self.split, beside(left, right))
+                files += write_picture(place, self.split, beside(left, right))
         for row in self.rows:
             _cache(place, row).unlink(missing_ok=True)
-        return {"slices": slices, "problems": problems, "notes": notes}
+        return {"slices": slices, "problems": problems, "notes": notes, "files": files}
 
     def _pictures(self, place: PartialFolder, problems: list[str], notes: list[str]) -> list[Picture]:
         scans: list[Scan] = []
@@ -121,7 +121,7 @@ def _cached(place: PartialFolder, row: VolumeRow) -> FloatArray | None:
         return None
 
 
-def write_picture(place: PartialFolder, folder: str, picture: Picture) -> None:
+def write_picture(place: PartialFolder, folder: str, picture: Picture) -> list[str]:
     """Write a picture as an 8-bit grey PNG or float32 ``.npy``, and each mask (PNG, 0 or 255) into the sibling folder
     named after its region.
 
@@ -129,16 +129,18 @@ def write_picture(place: PartialFolder, folder: str, picture: Picture) -> None:
         place: The data set in the making.
         folder: The image folder in it, e.g. ``trainA``.
         picture: What to write.
+
+    Returns:
+        The names of the files, from ``place`` on.
     """
-    _put(place, folder, picture.name, picture.pixels)
-    for region, mask in picture.masks.items():
-        _put(place, f"{folder}_{region}", picture.name, np.where(mask, 255, 0).astype(np.uint8))
+    masks = {f"{folder}_{region}": np.where(mask, 255, 0).astype(np.uint8) for region, mask in picture.masks.items()}
+    return [_put(place, name, picture.name, pixels) for name, pixels in {folder: picture.pixels, **masks}.items()]
 
 
-def _put(place: PartialFolder, folder: str, name: str, pixels: npt.NDArray[np.uint8] | FloatArray) -> None:
+def _put(place: PartialFolder, folder: str, name: str, pixels: npt.NDArray[np.uint8] | FloatArray) -> str:
     from PIL import Image
 
-    if pixels.dtype == np.float32:
-        place.put(place.pictures / folder / f"{name}.npy", lambda aside: np.save(aside, pixels))
-        return
-    place.put(place.pictures / folder / f"{name}.png", Image.fromarray(pixels).save)
+    is_exact = pixels.dtype == np.float32
+    target = place.pictures / folder / f"{name}{'.npy' if is_exact else '.png'}"
+    place.put(target, (lambda aside: np.save(aside, pixels)) if is_exact else Image.fromarray(pixels).save)
+    return target.relative_to(place.path).as_posix()

@@ -29,7 +29,7 @@ def naming_the_builder(network: nn.Module, plugin: str | None) -> Iterator[None]
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # any of a plugin's: it gets a note, and goes on
         if plugin is not None:
             add_note(error, f"raised in {_whose(network, plugin)}, hook roi_discriminator")
         raise

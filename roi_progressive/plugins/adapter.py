@@ -291,8 +291,14 @@ class Adapter(abc.ABC):
     def generator_loss(self) -> Tensor | None:
         """The scalar that the host trains its generators on, as it holds it now; asked when a backward of the host
         begins. The gradient that arrives there is the factor that the host has put on its loss, and is put on ours.
-        ``None``, or one of another pass: the sum that the backward starts from stands for it."""
+        ``None``, or one of another pass: what the backward starts from stands for it, see ``kept_losses``."""
         return None
+
+    def kept_losses(self) -> Mapping[str, Tensor]:
+        """All scalars that the host holds as losses, by name; asked where a backward starts with a factor. Where
+        ``generator_loss`` is none of that backward's, factors in front of one of these are scale, as they are in front
+        of a sum; in front of any other term they are its weight, which ours does not get."""
+        return {}
 
     def dataset_layout(self, dataset: Any) -> DatasetLayout | None:
         """How the host's data set reads images; ``None`` where masks cannot follow its files."""
@@ -318,8 +324,10 @@ class Adapter(abc.ABC):
 
 OWN_ADAPTER = "write an adapter of your own on DialectAdapter (docs/own-host.md), or give {'A2B': G, 'B2A': F}"
 
-_ASKED = ("generators", "translations", "install", "learning_rates", "betas", "n_epochs", "last_epoch", "epoch_begins")
-_ASKED_TOO = ("is_training", "generator_loss", "dataset_layout", "image_files", "resume_file", "host_state")
+_ASKED = (
+    *("generators", "translations", "install", "learning_rates", "betas", "n_epochs", "last_epoch", "epoch_begins"),
+    *("is_training", "generator_loss", "kept_losses", "dataset_layout", "image_files", "resume_file", "host_state"),
+)
 
 
 def asked_carefully(adapter: Adapter, host: Any) -> Adapter:
@@ -329,7 +337,7 @@ def asked_carefully(adapter: Adapter, host: Any) -> Adapter:
         adapter: Any; it is changed in place, and given back.
         host: What the user gave to ``attach``.
     """
-    for method in (*_ASKED, *_ASKED_TOO):
+    for method in _ASKED:
         vars(adapter)[method] = _careful(adapter.name, method, getattr(adapter, method), type(host).__name__)
     return adapter
 
@@ -340,7 +348,7 @@ def _careful(adapter: str, method: str, asked: Callable[..., Any], host: str) ->
             return asked(*args, **kwargs)
         except RoiProgressiveError:
             raise
-        except Exception as error:
+        except Exception as error:  # a host that is another than it looks like fails in any way
             raise HostNotSupportedError(
                 f"`host` must be what adapter {adapter!r} takes it for; its `{method}` fails on {host}: "
                 f"{kind_and_line(error)}; {OWN_ADAPTER}"

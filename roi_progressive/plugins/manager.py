@@ -37,7 +37,7 @@ class Plugins:
             self._register(plugin)
         try:
             self._manager.load_setuptools_entrypoints(hookspecs.PROJECT)
-        except Exception as error:
+        except Exception as error:  # a plugin of others may fail at its import in any way
             raise PluginError(
                 f"a plugin of entry-point group `{hookspecs.PROJECT}` cannot be loaded: {one_line(error)}; "
                 f"repair or uninstall it"
@@ -214,7 +214,7 @@ def _naming(plugin: str, caller: pluggy.HookCaller) -> Iterator[None]:
     """An error in the block gets a note that names the plugin, and the wrappers that are called around it."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # any of a plugin's: it gets a note, and goes on
         wrappers = [found.plugin_name for found in caller.get_hookimpls() if _is_wrapper(found)]
         around = f" or in its wrapper {', '.join(map(repr, wrappers))}" if wrappers else ""
         add_note(error, f"raised in plugin {plugin!r}{around}, hook {caller.name}")

@@ -316,6 +316,7 @@ def clear(folder: Path) -> None:
     Raises:
         DataError: A record of what we wrote is damaged.
     """
+    remove_half_written(folder)  # found by the names in the record, so before any of these goes
     remove_written(folder, [_pointer(folder).relative_to(folder).as_posix()])
     for split in SPLITS:
         for direction in DIRECTIONS:
@@ -324,7 +325,6 @@ def clear(folder: Path) -> None:
                 remove_written(folder / split / name)
         remove_half_written(folder / split)
         remove_written(folder / split)
-    remove_half_written(folder)
     remove_written(folder)
 
 

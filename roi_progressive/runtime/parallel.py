@@ -108,7 +108,7 @@ def _work(task: Task, channel: Connection) -> None:
         return
     except (RoiProgressiveError, OSError) as error:
         channel.send(error)
-    except BaseException:
+    except BaseException:  # it must reach the parent, with its traceback, whatever it is
         channel.send(RuntimeError(traceback.format_exc()))
 
 

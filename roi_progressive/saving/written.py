@@ -98,10 +98,14 @@ def remove_half_written(folder: Path) -> None:
         DataError: The record is damaged.
     """
     for name in (*(written_names(folder) or ()), FOLDER_RECORD):
-        path = folder / name
-        for aside in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            if aside.name.removeprefix(f".{path.name}.").removesuffix(".tmp").isdigit():
-                aside.unlink(missing_ok=True)
+        for aside in _half_written(folder / name):
+            aside.unlink(missing_ok=True)
+
+
+def _half_written(path: Path) -> list[Path]:
+    """What ``written_whole`` has begun for a file and not brought to its place."""
+    found = path.parent.glob(f".{glob.escape(path.name)}.*.tmp")
+    return [aside for aside in found if aside.name.removeprefix(f".{path.name}.").removesuffix(".tmp").isdigit()]
 
 
 def _record(folder: Path) -> Mapping[str, Any] | None:
@@ -122,10 +126,11 @@ def _record(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _write(folder: Path, names: Iterable[str]) -> None:
-    """Write the record, in which checksums stay; of names that were in it before, those whose files are gone go."""
+    """Write the record, in which checksums stay; of names that were in it before, those of which nothing is left go."""
     record = _record(folder) or {"files": {}}
     before = record["files"]
-    files = {name: before.get(name) for name in sorted(names) if name not in before or (folder / name).exists()}
+    left = (name for name in names if name not in before or (folder / name).exists() or _half_written(folder / name))
+    files = {name: before.get(name) for name in sorted(left)}
     if files == before and before:
         return
     if not files:
@@ -233,7 +238,7 @@ def new_folder(out: str | Path, *, force: bool, keep: Iterable[Path] = ()) -> It
         yield aside
         check_replaceable(target, force, keep)
         put_in_place(aside, target)
-    except BaseException:
+    except BaseException:  # also of a signal: nothing half-made stays; it goes on as it came
         with signals_later():
             shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -252,6 +257,11 @@ def check_replaceable(target: Path, force: bool, keep: Iterable[Path], *, data_s
         DataError: It may not, or it holds a file of ``keep``.
     """
     require_new_or_empty(target, force=force)
+    if os.path.ismount(target):
+        raise DataError(
+            f"`out` must be a folder that another can take the place of; {str(target)!r} is the root of a disk; name a "
+            f"folder in it"
+        )
     for file in keep if target.is_dir() else ():
         if target in resolved(file).parents:
             raise DataError(f"`out` must not hold the input; {str(target)!r} holds {file.name}; choose another folder")
@@ -282,7 +292,7 @@ def put_in_place(aside: Path, target: Path) -> None:
             target.rename(old)
             try:
                 aside.rename(target)
-            except BaseException:
+            except BaseException:  # whatever it is, what was there is there again before it goes on
                 old.rename(target)
                 raise
             _merge(old, target)
@@ -307,6 +317,11 @@ def put_away_leftovers(target: Path) -> None:
                 old.rename(target)
     except OSError as error:
         raise DataError(f"`out` must be a folder that can be written; {str(old)!r}: {error.strerror}") from error
+    if old.is_dir():  # files of others, whose places in `target` others have taken meanwhile
+        raise DataError(
+            f"`out` must be a folder whose files can be kept; {str(old)!r} holds some that were in {str(target)!r}, "
+            f"where others have their names now; move them where you want them"
+        )
 
 
 def _old(target: Path) -> Path:

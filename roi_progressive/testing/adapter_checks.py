@@ -134,6 +134,8 @@ class _Trial:
             yield f"`betas` must be two numbers from 0 to below 1; got {adapter.betas()}"
         if (loss := adapter.generator_loss()) is not None and (not isinstance(loss, Tensor) or loss.ndim):
             yield f"`generator_loss` must be a scalar tensor or None; got {loss!r}"
+        if wrong := [name for name, kept in adapter.kept_losses().items() if not isinstance(kept, Tensor)]:
+            yield f"`kept_losses` must give tensors by name; got others for {wrong}"
         if (last := adapter.last_epoch()) is not None and not isinstance(last, int):
             yield f"`last_epoch` must be a whole number, or None; got {last!r}"
         if (length := adapter.n_epochs()) is not None and (not isinstance(length, int) or length < 1):
@@ -194,7 +196,7 @@ class _Trial:
         before, file = state_of(host), written(adapter.host_state())
         try:
             adapter.load_host_state(read(file))
-        except Exception as error:
+        except Exception as error:  # any of a foreign adapter's is what is looked for
             reason = one_line(error)[:120]
             yield f"`host_state` must give tensors and plain values that `load_host_state` takes; got {reason}"
             return

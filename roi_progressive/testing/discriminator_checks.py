@@ -142,7 +142,7 @@ def _reporting(findings: list[str], check: Callable[..., None]) -> Iterator[None
         yield
     except Failure as failure:
         findings.append(f"{name}: {failure}")
-    except Exception as error:
+    except Exception as error:  # any of a foreign network's is what is looked for
         text = one_line(error)[:200]
         findings.append(
             f"{name}: expected no error; got {type(error).__name__}: {text}; it matters because it ends the training"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from .uncertainty import GGDWrapper
 
 MOST_FORWARDS = 16
 """Forwards of one step that are remembered for the discriminators; a step of more is learnt from by its last ones."""
+
+NAME_IT = "keep the loss to which ours is to be added as `loss_G` on the model to have it otherwise"
 
 
 class Guidance:
@@ -51,12 +54,14 @@ class Guidance:
         self._heads: dict[str, GGDWrapper] | None = None
         self._learner: Learner | None = None
         self._pending: Mapping[str, Any] | None = None
-        self._tap = Tap(adapter.generator_loss)
+        self._tap = Tap(adapter.generator_loss, adapter.kept_losses)
         self._translations: list[list[Translation]] = []
         """What every forward of the step made, for the discriminators."""
         self._injections: list[Injection] = []
         self._contributions_were_finite: list[LateNumber] = []
         self._discriminators_were_finite: LateNumber | None = None
+        self._assumptions: set[str | None] = set()
+        """What was assumed of the host's loss, and said."""
         self.losses: dict[str, Tensor] = {}
         self.dropped = DroppedSteps()
 
@@ -142,9 +147,13 @@ class Guidance:
             broken = f"the host's gradient for {arrived_broken[0].name}"
         used = {injection.name for injection in self._injections if injection.fired}
         unused = {injection.name: injection for injection in self._injections if injection.name not in used}
+        assumptions = {injection.assumption for injection in self._injections} - {None, *self._assumptions}
         self._lift()
         for injection in unused.values():
             injection.warn_if_unused()
+        for assumption in assumptions:
+            self._assumptions.add(assumption)
+            warnings.warn(f"{assumption}; {NAME_IT}", RuntimeWarning, stacklevel=2)
         made, learner = self._translations, self._learner
         losses: dict[str, Tensor] | None = None
         if made and learner is not None:

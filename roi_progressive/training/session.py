@@ -85,7 +85,7 @@ def attach(
     session = Session(adapter, settings, manager, length, adapter.last_epoch() if n_epochs is None else None)
     try:
         session._connect(host, dataset)
-    except BaseException:
+    except BaseException:  # also of Ctrl-C: the host is as it was, and the error goes on
         session.close()
         raise
     return session

@@ -16,7 +16,7 @@ import math
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,9 +63,10 @@ class Pass:
 
     Attributes:
         root: The autograd node it starts from.
-        loss_gradient: The gradient that arrived at the host's loss, which is the factor the host has put on it;
+        loss_gradient: The gradient that arrived at the loss the host names, which is the factor the host has put on it;
             ``None`` until then, and where the pass does not come by.
-        root_gradient: The same for a loss that the host does not name: the sum that the pass starts from.
+        root_gradient: The same for what is taken for the loss of a host that names none, see ``_loss_below``.
+        assumption: What that is, where the host's code can be read in two ways.
     """
 
     def __init__(self, roots: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
@@ -73,35 +74,86 @@ class Pass:
         self.loss_gradient: Tensor | float | None = None
         first = gradients[0]
         self.root_gradient: Tensor | float = 1.0 if first is None or first.numel() != 1 else first.reshape(())
+        self.assumption: str | None = None
 
-    def watch_loss(self, loss: Tensor | None) -> list[RemovableHandle]:
-        """Have ``loss_gradient`` and ``root_gradient`` told before any generated image is reached."""
+    def watch_loss(self, loss: Tensor | None, kept: Callable[[], Mapping[str, Tensor]]) -> list[RemovableHandle]:
+        """Have ``loss_gradient`` and ``root_gradient`` told before any generated image is reached.
+
+        Args:
+            loss: The scalar that the host trains its generators on, where it names it.
+            kept: Tells all scalars that the host keeps as losses, by name.
+        """
         handles = []
         if loss is not None and loss.grad_fn is not None:
             if loss.grad_fn is self.root:
                 self.loss_gradient = self.root_gradient
                 return []
             handles.append(_Place(loss).watch(self._loss_reached))
-        total = _sum_below(self.root)
-        if total is not None and total is not self.root:
-            handles.append(total.register_prehook(self._sum_reached))
+        found, self.assumption = _loss_below(self.root, kept)
+        if found is not self.root:
+            handles.append(found.register_prehook(self._found_reached))
         return handles
 
     def _loss_reached(self, gradient: Tensor | None) -> None:
         self.loss_gradient = gradient
 
-    def _sum_reached(self, gradients: tuple[Tensor | None, ...]) -> None:
+    def _found_reached(self, gradients: tuple[Tensor | None, ...]) -> None:
         if gradients[0] is not None:
             self.root_gradient = gradients[0]
 
 
-def _sum_below(root: Any) -> Any:
-    """The sum that a root is a multiple of: factors in front of a sum are scale, not loss; ``None`` without one."""
-    node = root
-    while node is not None and node.name() in ("MulBackward0", "DivBackward0"):
-        followed = [following for following, _ in node.next_functions if following is not None]
-        node = followed[0] if len(followed) == 1 else None
-    return node if node is not None and node.name() == "AddBackward0" else None
+# -- which loss a backward starts from ---------------------------------------------------------------------------------
+
+_FACTORS = ("MulBackward0", "DivBackward0", "NegBackward0")
+_SAME = ("CloneBackward0", "AliasBackward0", "ToCopyBackward0", "ViewBackward0", "SqueezeBackward0")
+_scaled_from: dict[Any, Any] = {}
+"""What a GradScaler was given, by what it gave; for the time of a step."""
+
+
+def _loss_below(root: Any, kept: Callable[[], Mapping[str, Tensor]]) -> tuple[Any, str | None]:
+    """The node of the loss that a backward starts from, behind factors; and what was assumed of these, if anything.
+
+    It is the first of these from the root on: a loss that the host keeps under a name; a sum, for factors in front of a
+    sum are scale; what a GradScaler was given. Other factors in front of a single term may be its weight or a scale,
+    which no graph tells: they are scale where the term has a name, and its weight where it has none.
+    """
+    if root is None or (_inner(root) is None):
+        return root, None
+    names = {loss.grad_fn: name for name, loss in kept().items()}
+    found, node, n_factors = root, root, 0
+    while node is not None:
+        if node in names:
+            told = f"the host's loss is taken to be `{names[node]}`, and the factor in front of it for a scale"
+            return node, f"{told}, which is put on our terms too" if n_factors else None
+        if _is_sum(node):
+            return node, None
+        n_factors += node.name() in _FACTORS and node not in _scaled_from
+        if node in _scaled_from:
+            found, n_factors = _scaled_from[node], 0
+        node = _inner(node)
+    told = "the host's loss is taken to be a single term, and the factor in front of it for its weight"
+    return found, f"{told}, which is not put on our terms" if n_factors else None
+
+
+def _inner(node: Any) -> Any:
+    """The node of the one tensor that this node's is a multiple or a copy of; ``None`` where it is no such thing."""
+    if node in _scaled_from:
+        return _scaled_from[node]
+    if node.name() not in (*_FACTORS, *_SAME):
+        return None
+    followed = [following for following, _ in node.next_functions if following is not None]
+    return followed[0] if len(followed) == 1 else None
+
+
+def _is_sum(node: Any) -> bool:
+    """Whether losses are added up here, one by one or out of a list; a number added to one is no second loss."""
+    if node.name() in ("SumBackward0", "MeanBackward0"):
+        node = node.next_functions[0][0]
+        if node is None or node.name() not in ("StackBackward0", "CatBackward0"):
+            return False
+    elif node.name() not in ("AddBackward0", "SubBackward0"):
+        return False
+    return sum(following is not None for following, _ in node.next_functions) > 1
 
 
 # -- seeing every backward ---------------------------------------------------------------------------------------------
@@ -111,16 +163,19 @@ _watching: weakref.WeakSet[Tap] = weakref.WeakSet()
 _lock = threading.Lock()
 _running = threading.local()
 _restore: Callable[[], None] | None = None
+_Scaler: Any = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)
+"""The base of all of them; torch before 2.3 has the one for CUDA only."""
 
 
 def _patch() -> Callable[[], None]:
-    """Stand for ``torch.autograd.backward``, which ``Tensor.backward`` calls; returns what undoes it."""
-    original = torch.autograd.backward
+    """Stand for ``torch.autograd.backward``, which ``Tensor.backward`` calls, and for a GradScaler's ``scale``; returns
+    what undoes it."""
+    own_backward, own_scale = torch.autograd.backward, _Scaler.scale
 
     def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
         # A pass within a pass, such as a reentrant checkpoint's, is no pass of its own.
         if getattr(_running, "inside", False):
-            return original(tensors, grad_tensors, *args, **kwargs)
+            return own_backward(tensors, grad_tensors, *args, **kwargs)
         roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
         gradients = [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors or [None] * len(roots))
         _running.inside = True
@@ -129,18 +184,28 @@ def _patch() -> Callable[[], None]:
             if roots and all(isinstance(root, Tensor) for root in roots):
                 for tap in tuple(_watching):
                     handles += tap.begin(Pass(roots, gradients))
-            return original(tensors, grad_tensors, *args, **kwargs)
+            return own_backward(tensors, grad_tensors, *args, **kwargs)
         finally:
             _running.inside = False
             for handle in handles:
                 handle.remove()
 
+    def scale(self: Any, outputs: Any) -> Any:
+        scaled = own_scale(self, outputs)
+        if isinstance(outputs, Tensor) and outputs.grad_fn is not None and scaled is not outputs:
+            _scaled_from[scaled.grad_fn] = outputs.grad_fn
+        return scaled
+
     def restore() -> None:
         # Where somebody has put a patch of their own over ours, it stays in their chain and does nothing.
         if torch.autograd.backward is backward:
-            torch.autograd.backward = original
+            torch.autograd.backward = own_backward
+        if _Scaler.scale is scale:
+            _Scaler.scale = own_scale
+        _scaled_from.clear()
 
     torch.autograd.backward = backward
+    _Scaler.scale = scale
     return restore
 
 
@@ -175,12 +240,14 @@ class Injection:
 
     Attributes:
         fired: Whether any of it was added.
+        assumption: What was assumed of the host's loss when it was, where the host names none.
         is_mixed: Whether the tensor was made in half precision.
     """
 
     def __init__(self, tensor: Tensor, gradient: Tensor, name: str, *, balance: float | None = None) -> None:
         self.name = name
         self.fired = False
+        self.assumption: str | None = None
         self.is_mixed = is_mixed(tensor)
         self.place = _Place(tensor)
         self.gradient = gradient
@@ -242,7 +309,7 @@ class Injection:
         elif self._by_loss or (self._root is not None and self._root is not passing.root):
             here = None
         else:
-            self._root, here = passing.root, passing.root_gradient
+            self._root, here, self.assumption = passing.root, passing.root_gradient, passing.assumption
         if here is not None and self.balance is not None:
             self._scale = self._scale + here
         return here
@@ -311,11 +378,15 @@ class Tap:
 
     Args:
         loss: Tells the scalar that the host trains its generators on, as it is when a backward begins; ``None`` where
-            the host does not name it, so that the sum the backward starts from stands for it.
+            the host does not name it, so that what the backward starts from stands for it.
+        kept: Tells all scalars that the host keeps as losses, by name.
     """
 
-    def __init__(self, loss: Callable[[], Tensor | None]) -> None:
+    def __init__(
+        self, loss: Callable[[], Tensor | None], kept: Callable[[], Mapping[str, Tensor]] = dict[str, Tensor]
+    ) -> None:
         self._loss = loss
+        self._kept = kept
         self._injections: list[Injection] = []
         self._awaiting: Callable[[], None] | None = None
 
@@ -340,7 +411,7 @@ class Tap:
         if awaiting is not None:
             awaiting()
         asked = any(not injection.in_loss for injection in self._injections)
-        handles = passing.watch_loss(self._loss()) if asked else []
+        handles = passing.watch_loss(self._loss(), self._kept) if asked else []
         for injection in self._injections:
             handles.append(injection.place.watch(functools.partial(injection.arrives, passing)))
         return handles

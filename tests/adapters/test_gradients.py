@@ -6,6 +6,7 @@ without one, our term written into its loss; everything is in float64 and must a
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Callable, Iterator
@@ -90,8 +91,35 @@ def in_parts(m: Any) -> None:
     second.backward()
 
 
+def sum_of_weighted_losses_of_other_names(m: Any) -> None:
+    m.loss_gan, m.loss_close = m.parts()
+    (m.loss_gan * 1.0 + 0.5 * m.loss_close).backward()
+
+
+def kept_under_another_name(m: Any) -> None:
+    m.loss_total = _and_ours(m, m.own_loss() * 0.5)
+    m.loss_total.backward()
+
+
+def kept_under_another_name_and_scaled(m: Any) -> None:
+    m.loss_total = _and_ours(m, m.own_loss() * 0.5)
+    SCALERS["G"].scale(m.loss_total).backward()
+
+
+def _and_ours(m: Any, loss: Tensor) -> Tensor:
+    return loss if m.edited_in is None else loss + m.edited_in(m.fake_B)
+
+
+def summed_out_of_a_list(m: Any) -> None:
+    (torch.stack(list(m.parts())).sum() / 4).backward()
+
+
 STYLES = [
     plain,
+    sum_of_weighted_losses_of_other_names,
+    kept_under_another_name,
+    kept_under_another_name_and_scaled,
+    summed_out_of_a_list,
     divided,
     scaled_and_divided,
     scaler_of_a_module,
@@ -118,7 +146,9 @@ def _doubled(batch: Any) -> Any:
 def both_ways(build_toy: Any, tiny: Any) -> Callable[..., tuple[Any, Any]]:
     """The same step guided and edited by hand: gradients, weights and figure of each."""
 
-    def run(kind: str, style: Callable[[Any], None], balance: float | None = None) -> tuple[Any, Any]:
+    def run(
+        kind: str, style: Callable[[Any], None], balance: float | None = None, warned: bool = False
+    ) -> tuple[Any, Any]:
         model, loader = build_toy(kind)
         model.style = plain
         with attach(model, loader, tiny(balance=balance, pool_size=0)) as session:
@@ -129,8 +159,8 @@ def both_ways(build_toy: Any, tiny: Any) -> Callable[..., tuple[Any, Any]]:
             before = copy.deepcopy([model.netG, model.netD, *[o.state_dict() for o in model.optimizers]])
             bank = copy.deepcopy(session._guidance._learner.bank)
             model.style = style
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
+            with contextlib.nullcontext() if warned else warnings.catch_warnings():
+                warnings.simplefilter("always" if warned else "error")
                 _step(model, chosen)
             guided = _found(model)
         for network, saved in zip((model.netG, model.netD), before, strict=False):
@@ -179,6 +209,36 @@ def _agree(guided: list[Tensor], edited: list[Tensor]) -> None:
 def test_the_generator_gets_the_gradient_of_the_edited_loss(style: Any, both_ways: Any) -> None:
     guided, edited = both_ways("styled", style)
     _agree(guided, edited)
+
+
+def times_three(m: Any) -> None:
+    m.loss_gen = m.generator_loss()
+    (m.loss_gen * 3).backward()
+
+
+def one_weighted_term(m: Any) -> None:
+    _and_ours(m, 10.0 * m.criterionL1(m.fake_B, m.real_B)).backward()
+
+
+def one_weighted_term_through_a_scaler(m: Any) -> None:
+    SCALERS["G"].scale(_and_ours(m, 10.0 * m.criterionL1(m.fake_B, m.real_B))).backward()
+
+
+@pytest.mark.parametrize(
+    ("style", "assumed"),
+    [
+        (times_three, "to be `loss_gen`, and the factor in front of it for a scale"),
+        (one_weighted_term, "to be a single term, and the factor in front of it for its weight"),
+        (one_weighted_term_through_a_scaler, "to be a single term, and the factor in front of it for its weight"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_what_no_graph_tells_is_assumed_alike_always_and_said_once(style: Any, assumed: str, both_ways: Any) -> None:
+    """A factor in front of one term is either scale or weight: scale where the model keeps the term, else weight."""
+    with pytest.warns(RuntimeWarning, match=assumed) as said:
+        guided, edited = both_ways("styled", style, warned=True)
+    _agree(guided, edited)
+    assert len([warning for warning in said if "the host's loss is taken" in str(warning.message)]) == 1
 
 
 @pytest.mark.parametrize("style", [plain, divided, in_parts], ids=lambda style: style.__name__)

@@ -201,3 +201,81 @@ def test_a_loop_of_hugging_faces_style(config: Config, by_hand: list[Tensor], n_
             assert session.state_dict()["steps"] == 6 // n_micro_batches
             losses = session.losses()
     assert {"G_tumor_A2B", "D_tumor_A2B", "ggd_A2B"} == set(losses) and keep
+
+
+# --- a script that counts iterations, as UGATIT's does ----------------------------------------------------------------
+
+
+class _Attending(nn.Module):
+    """Gives what UGATIT's generators do: an image, the logits of its attention, and a map of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.attention = ResnetGenerator(1, 1, 4, 1), nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        heat = self.attention(x)
+        return self.image(x), heat.mean((2, 3)), heat
+
+
+N_ITERATIONS, PER_EPOCH = 12, 3
+
+
+def _iterations(first: int, out: Path | None, config: Config, *, stop: int = N_ITERATIONS) -> tuple[Any, Any, Any]:
+    """The script, from one iteration to another: discriminators first, then the generators are called anew."""
+    torch.manual_seed(0)
+    there, back, judge_a, judge_b = _Attending(), _Attending(), PatchGAN(1, 4, 2), PatchGAN(1, 4, 2)
+    optim_g = torch.optim.Adam([*there.parameters(), *back.parameters()], lr=1e-3, betas=(0.5, 0.999))
+    optim_d = torch.optim.Adam([*judge_a.parameters(), *judge_b.parameters()], lr=1e-3, betas=(0.5, 0.999))
+    batches = list(_loader())
+    stages = []
+    with attach({"A2B": there, "B2A": back}, config=config, n_epochs=N_ITERATIONS // PER_EPOCH) as session:
+        if first and out is not None:
+            saved = torch.load(out / "script.pt", weights_only=True)
+            there.load_state_dict(saved["there"])
+            back.load_state_dict(saved["back"])
+            session.load_state_dict(saved["ours"])
+        for iteration in range(first, stop):
+            if iteration % PER_EPOCH == 0:
+                stages.append(session.start_epoch(iteration // PER_EPOCH).number)
+            batch = batches[iteration % len(batches)]
+            real_a, real_b = batch["A"], batch["B"]
+            optim_d.zero_grad()
+            with torch.no_grad():
+                fake_b, fake_a = there(real_a)[0], back(real_b)[0]
+            judged = [(judge_b, fake_b, real_b), (judge_a, fake_a, real_a)]
+            sum(
+                judge(fake).square().mean() + (judge(real) - 1).square().mean() for judge, fake, real in judged
+            ).backward()
+            optim_d.step()
+            optim_g.zero_grad()
+            (fake_b, logit_b, _), (fake_a, logit_a, _) = there(real_a), back(real_b)
+            (rec_a, _, _), (rec_b, _, _) = back(fake_b), there(fake_a)
+            loss = (judge_b(fake_b) - 1).square().mean() + (judge_a(fake_a) - 1).square().mean()
+            loss = loss + 10 * ((rec_a - real_a).abs().mean() + (rec_b - real_b).abs().mean())
+            loss = loss + (logit_a.square() + logit_b.square()).mean()
+            regions = {"tumor": batch["mask"]}
+            loss = loss + session.generator_loss(
+                **{"real_A": real_a, "fake_B": fake_b, "rec_A": rec_a, "masks_A": regions},
+                **{"real_B": real_b, "fake_A": fake_a, "rec_B": rec_b, "masks_B": regions},
+            )
+            loss.backward()
+            optim_g.step()
+            session.discriminator_step()
+        if out is not None and stop < N_ITERATIONS:
+            states = {"there": there.state_dict(), "back": back.state_dict(), "ours": session.state_dict()}
+            torch.save(states, out / "script.pt")
+        return stages, session.state_dict(), session.losses()
+
+
+def test_a_script_that_counts_iterations_says_how_many_make_an_epoch(tmp_path: Path, config: Config) -> None:
+    """All stages come, every iteration is guided, and it goes on from an iteration on with what is ours."""
+    both = {f"{term}_{direction}" for term in ("G_tumor", "D_tumor", "ggd") for direction in ("A2B", "B2A")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stages, state, losses = _iterations(0, None, config)
+        assert (len(stages), state["steps"], set(losses)) == (N_ITERATIONS // PER_EPOCH, N_ITERATIONS, both)
+        first, _, _ = _iterations(0, tmp_path, config, stop=6)
+        later, continued, _ = _iterations(6, tmp_path, config)
+    assert first + later == stages
+    assert (continued["steps"], continued["stages"]["epoch"]) == (N_ITERATIONS, state["stages"]["epoch"])

@@ -59,7 +59,7 @@ MORE: dict[str, tuple[str, tuple[str, ...]]] = {
     "query-selected attention": ("query-selected-attention", ("--model", "qs", "--QS_mode", "global", *CUT)),
     "ResViT": ("resvit", (*OLDER, *RESVIT, "--model", "resvit_one", "--dataset_mode", "aligned")),
     "pGAN": ("pgan-cgan", (*OLDER[4:], "--model", "pGAN")),
-    "cGAN": ("pgan-cgan", (*OLDER[4:], "--model", "cGAN")),
+    "cGAN": ("pgan-cgan", (*OLDER[4:], "--model", "cGAN", "--no_dropout")),
 }
 """Hosts of the dialect beside its own; those of ``OLDER`` take none of the options in ``SMALL``."""
 FOR_TODAY = {
@@ -81,6 +81,8 @@ class Host:
     checkout: HostCheckout
     loader: Any
     model: Any
+    words: tuple[str, ...]
+    """What was typed behind its train.py."""
 
     def train(self, session: Session | None, epochs: range, look: bool = False) -> None:
         """The host's own loop; ``look`` also reads losses and visuals, as its train.py does."""
@@ -186,12 +188,10 @@ def open_host(hosts_folder: Path, data: Path, tmp_path: Path) -> Iterator[Callab
             small = () if OLDER[4] in own else SMALL
             if kind == "UNSB":  # its own generator is no choice that could be typed
                 small = tuple(word for word in small if word not in ("--netG", "resnet_6blocks"))
+            words = ("--dataroot", str(root), "--checkpoints_dir", str(out), *small, *own, *arguments)
             with contextlib.redirect_stdout(io.StringIO()):
-                opt = checkout.options(
-                    ["--dataroot", str(root), "--checkpoints_dir", str(out), *small, *own, *arguments], device="cpu"
-                )
-                loader, model = checkout.data_and_model(opt)
-            return Host(checkout, loader, model)
+                loader, model = checkout.data_and_model(checkout.options(words, device="cpu"))
+            return Host(checkout, loader, model, words)
 
         yield build
 
@@ -224,6 +224,7 @@ def _as_of_today() -> Iterator[None]:
     from torchvision import models
 
     stand_ins = {"h5py": {"File": _volumes}, "ml_collections": {"ConfigDict": _Settings}, "cv2": {}}
+    stand_ins["scipy.misc"] = {"imresize": None}
     with pytest.MonkeyPatch.context() as patch:
         for name, holds in stand_ins.items():
             module = ModuleType(name)

@@ -126,6 +126,8 @@ def test_pytorch_gans_pix2pix(hosts_folder: Path, scratch: Path) -> None:
 
 def test_aitorzips_cyclegan(hosts_folder: Path, scratch: Path) -> None:
     """It gives the fakes' names to what comes out of its pools; our call stands before that."""
+    if not (hosts_folder / "aitorzip" / "train").is_file():  # a script without an ending, which some copies leave out
+        pytest.skip("the checkout aitorzip/ holds no script `train`")
     shutil.copytree(hosts_folder / "aitorzip", scratch / "aitorzip")
     (scratch / "aitorzip" / "output").mkdir(exist_ok=True)
     script = (scratch / "aitorzip" / "train").rename(scratch / "aitorzip" / "train_guided.py")

@@ -9,8 +9,7 @@ directions.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,14 @@ from PIL import Image
 from roi_progressive.data.phantom.anatomy import BoolArray, Canvas, paint_patient
 from roi_progressive.data.phantom.tissue import LESION_TYPES, PHANTOM_VERSION, PHASES, FloatArray
 from roi_progressive.errors import ConfigError, DataError
+from roi_progressive.saving.locks import only_writer
 from roi_progressive.saving.names import DOMAINS, SPLITS
 from roi_progressive.saving.records import entry, read_json, write_json
-from roi_progressive.saving.whole_files import require_new_or_empty, writing
+from roi_progressive.saving.whole_files import writing
+from roi_progressive.saving.written import new_folder, write_names
 
 REGIONS = ("liver", "tumor")
 NOISE_GREY_LEVELS = 2.5
-_OWN_FILE = re.compile(r"p\d{3,}_(ART|PV|NC)_\d{3}\.png")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def make_phantom(
         slices_per_patient: Slices around the largest tumour area.
         size_px: Side of the square slices, at least 32.
         seed: Same seed and sizes, same bytes.
-        force: Replace an earlier phantom in ``out``; other files there are left alone.
+        force: Replace an earlier phantom in ``out``, by its record ``written.json``; other files there are left alone.
         progress: Show a progress bar.
 
     Returns:
@@ -126,23 +126,33 @@ def make_phantom(
 
     Raises:
         ConfigError: A number is out of range.
-        DataError: ``out`` holds something and ``force`` is not set, is a file, or holds prepared data.
+        DataError: ``out`` holds something and ``force`` is not set, is a file, holds prepared data or a file that is
+            not ours under a name of ours, or is being written by another process.
     """
     _at_least("n_train", n_train, 2)
     for name, value in (("n_val", n_val), ("n_test", n_test), ("seed", seed)):
         _at_least(name, value, 0)
     _at_least("slices_per_patient", slices_per_patient, 1)
     _at_least("size_px", size_px, 32)
-    folder = Path(out)
-    _make_room(folder, force)
-    entries: list[dict[str, Any]] = []
-    plans = list(_plans({"train": n_train, "val": n_val, "test": n_test}))
-    for plan in _with_progress(plans, progress):
-        patient = phantom_patient(
-            (seed, plan.number), phase=plan.phase, lesion=plan.lesion, slices=slices_per_patient, size_px=size_px
-        )
-        entries += _write_patient(folder, plan, patient)
-    manifest: dict[str, Any] = {
+    _refuse_prepared_data(Path(out) / "manifest.json")
+    with only_writer(out), new_folder(out, force=force) as folder:
+        for name in _folders():
+            (folder / name).mkdir()
+        entries: list[dict[str, Any]] = []
+        plans = list(_plans({"train": n_train, "val": n_val, "test": n_test}))
+        for plan in _with_progress(plans, progress):
+            patient = phantom_patient(
+                (seed, plan.number), phase=plan.phase, lesion=plan.lesion, slices=slices_per_patient, size_px=size_px
+            )
+            entries += _write_patient(folder, plan, patient)
+        manifest = _manifest(size_px, seed, entries)
+        write_json(folder / "manifest.json", manifest)
+        write_names(folder)
+    return manifest
+
+
+def _manifest(size_px: int, seed: int, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
         "format": 1,
         "kind": "phantom",
         "phantom_version": PHANTOM_VERSION,
@@ -152,8 +162,6 @@ def make_phantom(
         "seed": seed,
         "slices": entries,
     }
-    write_json(folder / "manifest.json", manifest)
-    return manifest
 
 
 def _plans(n_patients: dict[str, int]) -> Iterator[_Plan]:
@@ -203,21 +211,7 @@ def _folders() -> list[str]:
     ]
 
 
-def _make_room(folder: Path, force: bool) -> None:
-    """Create the folders; with ``force``, first remove what a phantom has written there."""
-    require_new_or_empty(folder, force=force)
-    if folder.is_dir():
-        _refuse_foreign(folder / "manifest.json")
-        for name in _folders():
-            for path in (folder / name).glob("*.png"):
-                if _OWN_FILE.fullmatch(path.name):
-                    path.unlink()
-        (folder / "manifest.json").unlink(missing_ok=True)
-    for name in _folders():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-
-
-def _refuse_foreign(manifest: Path) -> None:
+def _refuse_prepared_data(manifest: Path) -> None:
     """``force`` replaces a phantom, never data prepared from real patients."""
     if not manifest.exists():
         return
