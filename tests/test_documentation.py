@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 import shlex
@@ -18,7 +19,7 @@ import torch
 import roi_progressive
 from roi_progressive import Config, PatchDiscriminator, RegionConfig, testing
 from roi_progressive.cli.main import main
-from roi_progressive.cli.parser import parser
+from roi_progressive.cli.parser import COMMANDS, parser
 from roi_progressive.evaluation import metrics
 from roi_progressive.plugins.manager import hookspecs
 from roi_progressive.testing import ToyHost, check_adapter, phantom_batch, phantom_config
@@ -120,6 +121,28 @@ def test_every_printed_command_is_one_that_there_is(page: str, command: list[str
 def _before_output(command: list[str]) -> int | None:
     """How many arguments stand before a shell's ``>``."""
     return command.index(">") - 1 if ">" in command else None
+
+
+def options_of(command: str) -> set[str]:
+    """Every option of a command of ours."""
+    (subcommands,) = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name for action in subcommands.choices[command]._actions for name in action.option_strings}
+
+
+def inline_commands() -> Iterator[tuple[str, str, list[str]]]:
+    """What stands in a sentence and begins with a command of ours: ``evaluate run --compare other_run``."""
+    for page, text in PAGES.items():
+        for code in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+            words = code.removeprefix("roi-progressive ").split()
+            if "roi_progressive.cli" in words:  # under torchrun
+                words = words[words.index("roi_progressive.cli") + 1 :]
+            if len(words) > 1 and words[0] in COMMANDS:
+                yield page, words[0], words[1:]
+
+
+@pytest.mark.parametrize(("page", "command", "words"), list(inline_commands()))
+def test_a_command_in_a_sentence_has_options_that_there_are(page: str, command: str, words: list[str]) -> None:
+    assert [word for word in words if word.startswith("--") and word not in {*options_of(command), "--"}] == []
 
 
 def test_the_printed_check_is_a_command_that_parses() -> None:
