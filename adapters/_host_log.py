@@ -17,9 +17,10 @@ SIGMA_WHITE = 0.5
 def loss_names(config: Config, directions: Sequence[str]) -> list[str]:
     """Our terms as the host's log shows them, ``roi_G_tumor_A2B``; all of them, so that plots have their legend."""
     names = [
-        f"roi_{network}_{region.name}_{direction}"
+        f"roi_{network}{kind}_{region.name}_{direction}"
         for region in config.regions
-        if region.weight > 0
+        for kind, weight in (("", region.weight), ("_pixels", region.pixel_weight))
+        if weight > 0
         for network in "GD"
         for direction in directions
     ]

@@ -215,7 +215,7 @@ def _region_config(options: argparse.Namespace) -> Config | None:
         if is_main_process():
             print(f"note: {options.data} has no regions; the plain CycleGAN is trained", file=sys.stderr)
         return None
-    return Config(regions=(RegionConfig(region),))
+    return Config(regions=(RegionConfig.studied(region),))
 
 
 def _how_to_go_on(options: argparse.Namespace, bar: ProgressBar) -> str:
