@@ -178,8 +178,9 @@ class RegionConfig:
 
     @classmethod
     def studied(cls, name: str, **changes: Any) -> RegionConfig:
-        """A region as it was guided best in the study on real scans (``benchmarks/EFFECT.md``): with a pixel classifier,
-        with 6 px of context, and with networks that are too small to know a few dozen patients by heart.
+        """A region as it was guided best in the study on real scans (``benchmarks/EFFECT.md``).
+
+        It has a pixel classifier, 6 px of context, and networks too small to know a few dozen patients by heart.
 
         Args:
             name: The region's name.

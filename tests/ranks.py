@@ -68,7 +68,8 @@ def own_part() -> slice:
 def configuration() -> Config:
     """Liver and tumour from the first step on, and uncertainty; no pools, whose dice each process has its own of."""
     small: dict[str, Any] = {"scales": 2, "windows_px": (16, 32), "layers": 1, "base_channels": 2, "stage": 1}
-    regions = tuple(RegionConfig(name, **small) for name in ("liver", "tumor"))
+    pixels = {"pixel_weight": 0.5, "pixel_channels": 2}
+    regions = (RegionConfig("liver", **small), RegionConfig("tumor", **small, **pixels))
     return Config(regions=regions, ggd=GGDConfig(hidden_channels=4, stage=1), pool_size=0, balance=None)
 
 

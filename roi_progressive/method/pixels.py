@@ -90,7 +90,7 @@ class HeldImages(NamedTuple):
         found = images if self.places is None else images[self.places]
         if self.visible is None:
             return found
-        (visible,) = upload([np.broadcast_to(self.visible[:, None], found.shape)], found.device)
+        (visible,) = upload([self.visible[:, None]], found.device)
         return torch.where(visible, found, found.detach())
 
 
