@@ -242,7 +242,7 @@ class StageConfig:
     Args:
         from_epochs: First epochs of stage 2, 3, ..., in the host's own count; ``None`` leaves it to the next setting.
         joined_by_fraction: Share of the run by which the last stage has begun; the stages follow one another at equal
-            distances until then. ``None`` makes all stages equally long, as the paper has it.
+            distances until then. ``None``, ``false`` in a TOML file, makes all stages equally long, as the paper does.
         fade_fraction: Share of the run over which a term that joins after the first epoch rises linearly to its weight.
         trigger: ``progress`` follows the plan; ``plateau`` moves on early when the newest regions' loss
             has stopped improving (never later than the plan).
@@ -379,7 +379,8 @@ class Config:
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Config:
         """Build a configuration from nested plain values, as TOML or JSON give them.
 
-        ``regions`` is a list of tables; ``ggd = false`` switches the uncertainty head off.
+        ``regions`` is a list of tables; ``ggd = false`` switches the uncertainty head off, and
+        ``stages.joined_by_fraction = false`` stands for ``None``.
 
         Raises:
             ConfigError: A key is unknown (the nearest known one is named) or a value is wrong.
@@ -401,7 +402,7 @@ class Config:
             off = values["ggd"] is False or values["ggd"] is None
             values["ggd"] = None if off else _section(GGDConfig, "ggd", values["ggd"])
         if "stages" in values:
-            values["stages"] = _section(StageConfig, "stages", values["stages"])
+            values["stages"] = _section(StageConfig, "stages", _stages(values["stages"]))
         return cls(**values)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -413,6 +414,12 @@ class Config:
 
 def _toml(content: bytes) -> dict[str, Any]:
     return tomllib.loads(content.decode("utf-8"))
+
+
+def _stages(table: Any) -> Any:
+    """TOML has no ``None``."""
+    is_off = isinstance(table, Mapping) and table.get("joined_by_fraction") is False
+    return {**table, "joined_by_fraction": None} if is_off else table
 
 
 def _section(kind: type[_Section], where: str, table: Any) -> _Section:

@@ -99,6 +99,11 @@ def test_a_number_of_more_digits_than_python_prints_is_told_by_how_many() -> Non
         Config(seed=10**5000)
 
 
+def test_equal_stages_can_be_written_where_there_is_no_none() -> None:
+    assert Config.from_mapping({"stages": {"joined_by_fraction": False}}).stages == StageConfig(joined_by_fraction=None)
+    assert "joined_by_fraction" in _refusal(Config.from_mapping, mapping={"stages": {"joined_by_fraction": True}})
+
+
 def test_a_region_may_not_be_named_as_anothers_pixel_term() -> None:
     regions = (RegionConfig("tumor", pixel_weight=1.0), RegionConfig("pixels_tumor"))
     assert "'pixels_tumor' beside 'tumor'" in _refusal(Config, regions=regions)
