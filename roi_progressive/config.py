@@ -131,6 +131,9 @@ class RegionConfig:
         pixel_reach_px: How far outside the mask that term counts and its gradient may reach; ``None`` for the whole
             image.
         pixel_channels: Channels of the pixel classifier at full resolution.
+        structure_weight: Factor of a third term: the mean absolute difference of the self-similarities (MIND,
+            Heinrich et al. 2012) of generated image and source over the region and its ``context_px``, beyond which
+            its gradient is zero; 0 for none.
     """
 
     name: str
@@ -151,6 +154,7 @@ class RegionConfig:
     pixel_weight: float = 0.0
     pixel_reach_px: int | None = None
     pixel_channels: int = 8
+    structure_weight: float = 0.0
 
     def __post_init__(self) -> None:
         where = f"regions[{self.name!r}]"
@@ -175,6 +179,7 @@ class RegionConfig:
         if self.pixel_reach_px is not None:
             check.whole(where, "pixel_reach_px", self.pixel_reach_px, low=0, high=check.MOST_PX)
         check.whole(where, "pixel_channels", self.pixel_channels, low=1, high=check.MOST_CHANNELS)
+        check.number(where, "structure_weight", self.structure_weight, low=0.0)
 
     @classmethod
     def studied(cls, name: str, **changes: Any) -> RegionConfig:
@@ -323,12 +328,14 @@ class Config:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"`regions` must have different names; got {name!r} twice; rename one")
-        pixels = {f"pixels_{region.name}" for region in self.regions if region.pixel_weight > 0}
-        for name in sorted(pixels & set(names)):
-            raise ConfigError(
-                f"`regions` must not name a region as another's pixel term; got {name!r} beside "
-                f"{name.removeprefix('pixels_')!r}; rename one"
-            )
+        for region in self.regions:
+            terms = (("pixels", region.pixel_weight), ("structure", region.structure_weight))
+            for term in (f"{kind}_{region.name}" for kind, weight in terms if weight > 0):
+                if term in names:
+                    raise ConfigError(
+                        f"`regions` must not name a region as another's term; got {term!r} beside {region.name!r}; "
+                        f"rename one"
+                    )
         for key, kind in (("ggd", (GGDConfig, type(None))), ("stages", (StageConfig,))):
             if not isinstance(getattr(self, key), kind):
                 raise ConfigError(

@@ -104,10 +104,12 @@ def test_equal_stages_can_be_written_where_there_is_no_none() -> None:
     assert "joined_by_fraction" in _refusal(Config.from_mapping, mapping={"stages": {"joined_by_fraction": True}})
 
 
-def test_a_region_may_not_be_named_as_anothers_pixel_term() -> None:
-    regions = (RegionConfig("tumor", pixel_weight=1.0), RegionConfig("pixels_tumor"))
-    assert "'pixels_tumor' beside 'tumor'" in _refusal(Config, regions=regions)
-    Config(regions=(RegionConfig("tumor"), RegionConfig("pixels_tumor")))
+@pytest.mark.parametrize("term", ["pixel", "structure"])
+def test_a_region_may_not_be_named_as_anothers_term(term: str) -> None:
+    name = {"pixel": "pixels_tumor", "structure": "structure_tumor"}[term]
+    regions = (RegionConfig("tumor", **{f"{term}_weight": 1.0}), RegionConfig(name))
+    assert f"{name!r} beside 'tumor'" in _refusal(Config, regions=regions)
+    Config(regions=(RegionConfig("tumor"), RegionConfig(name)))
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -127,6 +129,7 @@ BAD_REGION: list[tuple[str, list[Any]]] = [
     ("pixel_weight", [-0.1, *NOT_A_NUMBER]),
     ("pixel_reach_px", [-1, *[value for value in NOT_WHOLE if value is not None]]),
     ("pixel_channels", [0, *NOT_WHOLE]),
+    ("structure_weight", [-0.1, *NOT_A_NUMBER]),
     ("base_channels", [0, *NOT_WHOLE]),
     ("layers", [0, 7, *NOT_WHOLE]),
     ("all_strided", [0, 1, "true", None]),

@@ -178,14 +178,16 @@ def test_the_command_keeps_numbers_alone_and_goes_on_where_it_stopped(tmp_path: 
 
     first = study("--arms", "plain", "references")
     assert first.returncode == 0, first.stderr
-    second = study("--arms", "plain", "pixel classes")
+    second = study("--arms", "plain", "pixels")
     assert second.returncode == 0, second.stderr
     lines = [json.loads(line) for line in (tmp_path / "study" / "runs.jsonl").read_text("utf-8").splitlines()]
-    assert [line["arm"] for line in lines] == ["references", "plain", "pixel classes"] or [
-        line["arm"] for line in lines
-    ] == ["plain", "references", "pixel classes"]
+    assert [line["arm"] for line in lines] == ["references", "plain", "pixels"] or [line["arm"] for line in lines] == [
+        "plain",
+        "references",
+        "pixels",
+    ]
     assert all(len(line["scores"]["A2B"]["psnr"]) == 30 for line in lines if "scores" in line)
-    assert "| pixel classes | T1 → FLAIR | 1 |" in second.stdout and "| constant fill | FLAIR → T1 |" in second.stdout
+    assert "| pixels | T1 → FLAIR | 1 |" in second.stdout and "| constant fill | FLAIR → T1 |" in second.stdout
     left = {path.name for path in (tmp_path / "study").iterdir()}
     assert left == {"study.json", "slices.npz", "runs.jsonl", "report.md", "gains.png"}
     other = study("--steps", "99", "--size-px", "64")

@@ -15,6 +15,7 @@ from ..config import Config
 from ..errors import ConfigError, MaskError
 from ..method.bank import DiscriminatorBank, Shown, TermLosses
 from ..method.regions import RegionMask
+from ..method.structure import structure_loss
 from ..plugins.adapter import Translation
 from ..plugins.manager import Plugins
 from ..runtime.distributed import n_processes, sums_over_processes
@@ -191,6 +192,7 @@ class GeneratorObjective:
         terms = [
             *self._region_terms(translations, weights, leaves, shares),
             *self._pixel_terms(translations, weights, leaves, shares),
+            *self._structure_terms(translations, weights, leaves, shares),
             *self._ggd_terms(translations, weights, leaves, shares),
         ]
         taken = {name for term in terms for name in term.names}
@@ -244,6 +246,18 @@ class GeneratorObjective:
         found = self._bank.pixel_generator_losses(list(shown.values())) if shown else None
         if found is not None:
             yield _terms_of("G_pixels", found, shown, weights, shares)
+
+    def _structure_terms(
+        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
+    ) -> Iterator[_Terms]:
+        regions = {region.name: region for region in self._config.regions}
+        weights = {name: weights.get(name, 0.0) * region.structure_weight for name, region in regions.items()}
+        sources = {translation.direction: translation.source for translation in translations}
+        for of in self._shown(translations, weights, leaves).values():
+            reach_px = regions[of.region].context_px
+            loss = structure_loss(of.fake, sources[of.direction], of.fake_masks, reach_px)
+            if loss is not None:
+                yield _terms_of("G_structure", TermLosses((of.key,), loss.reshape(1)), {of.key: of}, weights, shares)
 
     def _shown(
         self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves
@@ -387,7 +401,7 @@ def _are_finite(tensors: Sequence[Tensor | None], masks_are_finite: bool) -> Ten
 def _as_shown(translations: Sequence[Translation], config: Config) -> Callable[[str], tuple[int, int]]:
     """The order of the terms' names: a direction's regions, uncertainty and what plugins add, then the next one's."""
     directions = [translation.direction for translation in translations]
-    ours = [*(f"{kind}_{region.name}" for kind in ("G", "G_pixels") for region in config.regions), "ggd"]
+    ours = [*(f"{kind}_{region.name}" for kind in ("G", "G_pixels", "G_structure") for region in config.regions), "ggd"]
 
     def place(name: str) -> tuple[int, int]:
         term, _, direction = name.rpartition("_")
