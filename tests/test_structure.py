@@ -94,10 +94,10 @@ def test_the_term_is_a_region_s_own_and_waits_for_its_stage() -> None:
     torch.manual_seed(0)
     host = ToyHost()
     (tumor,) = phantom_config().regions
-    region = RegionConfig(**{**vars(tumor), "weight": 0.0, "structure_weight": 0.5, "stage": 2})
+    region = RegionConfig(**{**vars(tumor), "weight": 0.0, "structure_weight": 0.5, "stage": 2})  # of 2 from epoch 3 on
     found: list[Any] = []
-    with attach(host, config=phantom_config(regions=(region,), ggd=None), n_epochs=2) as session:
-        for epoch in (0, 1):
+    with attach(host, config=phantom_config(regions=(region,), ggd=None), n_epochs=20) as session:
+        for epoch in (0, 3):
             session.start_epoch(epoch)
             host.step(next(iter(host.batches(1))))
             found.append(session.losses())
