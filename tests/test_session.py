@@ -518,7 +518,8 @@ def test_terms_join_with_their_stage(build_host: Any, tumor_config: Any, tiny_re
     regions = (tiny_region("liver", stage=None), tiny_region(stage=None))
     model, loader = build_host(n_epochs=3, n_epochs_decay=0)
     seen = []
-    with attach(model, loader, tumor_config(regions=regions)) as session:
+    equal = StageConfig(joined_by_fraction=None)
+    with attach(model, loader, tumor_config(regions=regions, stages=equal)) as session:
         for epoch in range(1, 4):
             seen.append((session.start_epoch(epoch).number, session.stage.terms))
             _step(model, next(iter(loader)))
