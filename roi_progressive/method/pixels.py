@@ -119,7 +119,8 @@ class PixelClassifiers(nn.Module):
         for parameter in learns:  # saves their half of the backward pass
             parameter.requires_grad_(False)
         try:
-            logits = network(held.chosen(in_full(fake)))
+            # A view: torch's own counters hook what a module is called with, and cannot hook a leaf of autograd.grad.
+            logits = network(held.chosen(in_full(fake).view(fake.shape)))
         finally:
             for parameter in learns:
                 parameter.requires_grad_(True)
