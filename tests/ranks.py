@@ -150,7 +150,7 @@ def train_bundled(steps: int) -> dict[str, Tensor]:
             options = HostOptions(folder, checkpoints_dir=folder, n_epochs=5, seed=0, **small)
             model = create_model(options)
             model.setup(options)
-        config = configuration()
+        config = configuration(torch.float64)
         regions = tuple(dataclasses.replace(r, batch_key=f"{{domain}}_{r.name}") for r in config.regions)
         session = attach(model, config=dataclasses.replace(config, regions=regions))
         for step in range(steps):
