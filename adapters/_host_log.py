@@ -16,11 +16,12 @@ SIGMA_WHITE = 0.5
 
 def loss_names(config: Config, directions: Sequence[str]) -> list[str]:
     """Our terms as the host's log shows them, ``roi_G_tumor_A2B``; all of them, so that plots have their legend."""
+    kinds = (("G", "weight"), ("D", "weight"), ("G_pixels", "pixel_weight"), ("D_pixels", "pixel_weight"))
     names = [
-        f"roi_{network}_{region.name}_{direction}"
+        f"roi_{kind}_{region.name}_{direction}"
         for region in config.regions
-        if region.weight > 0
-        for network in "GD"
+        for kind, weight in (*kinds, ("G_structure", "structure_weight"))
+        if getattr(region, weight) > 0
         for direction in directions
     ]
     ggd = config.ggd is not None and config.ggd.weight > 0

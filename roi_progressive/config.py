@@ -115,7 +115,7 @@ class RegionConfig:
         windows_px: The ladder of window sides; each sample takes the smallest that holds its region.
         margin_px: Border kept free between the region and the window's edge.
         context_px: How far around the mask the image stays visible to the discriminator; it is also
-            how far outside the mask a region's gradient may reach.
+            how far outside the mask the gradient of its term may reach.
         base_channels: Channels of the discriminator's first layer.
         layers: Most stride-2 layers a scale may have; small windows get fewer.
         all_strided: Every layer has stride 2, as the paper prints; otherwise the last two have stride 1.
@@ -125,6 +125,15 @@ class RegionConfig:
         missing: What to do where there is no mask: ``error``, or ``skip`` (the image counts as without region).
         batch_key: Key under which the host's own batch already carries this region's masks, with ``{domain}``
             standing for A or B, e.g. ``"{domain}_mask"``; ``None`` reads mask files.
+        pixel_weight: Factor of a second term in the generator's loss: a small UNet names every pixel "rest", "region"
+            or "generated", and the generator is asked for pixels named as the mask says (after Sushko et al. 2021,
+            OASIS). 0 for none; ``weight = 0`` and this leaves the region to the pixel classifier alone.
+        pixel_reach_px: How far outside the mask that term counts and its gradient may reach; ``None`` for the whole
+            image.
+        pixel_channels: Channels of the pixel classifier at full resolution.
+        structure_weight: Factor of a third term: the mean absolute difference of the self-similarities (MIND,
+            Heinrich et al. 2012) of generated image and source over the region and its ``context_px``, beyond which
+            its gradient is zero; 0 for none.
     """
 
     name: str
@@ -142,6 +151,10 @@ class RegionConfig:
     scale_reduction: str = "mean"
     missing: str = "error"
     batch_key: str | None = None
+    pixel_weight: float = 0.0
+    pixel_reach_px: int | None = None
+    pixel_channels: int = 8
+    structure_weight: float = 0.0
 
     def __post_init__(self) -> None:
         where = f"regions[{self.name!r}]"
@@ -162,6 +175,28 @@ class RegionConfig:
         check.choice(where, "missing", self.missing, ("error", "skip"))
         if self.batch_key is not None:
             check.template(where, "batch_key", self.batch_key)
+        check.number(where, "pixel_weight", self.pixel_weight, low=0.0)
+        if self.pixel_reach_px is not None:
+            check.whole(where, "pixel_reach_px", self.pixel_reach_px, low=0, high=check.MOST_PX)
+        check.whole(where, "pixel_channels", self.pixel_channels, low=1, high=check.MOST_CHANNELS)
+        check.number(where, "structure_weight", self.structure_weight, low=0.0)
+
+    @classmethod
+    def studied(cls, name: str, **changes: Any) -> RegionConfig:
+        """A region as it was guided best in the study on real scans (``benchmarks/EFFECT.md``).
+
+        It has a pixel classifier, 6 px of context, and networks too small to know a few dozen patients by heart.
+
+        Args:
+            name: The region's name.
+            **changes: Other settings.
+
+        Example:
+            >>> region = RegionConfig.studied("tumor")
+            >>> region.context_px, region.pixel_weight
+            (6, 4.0)
+        """
+        return cls(**{"name": name, "context_px": 6, "pixel_weight": 4.0, "base_channels": 8, "layers": 2, **changes})
 
     @property
     def mode(self) -> RegionMode:
@@ -210,7 +245,9 @@ class StageConfig:
     """When the stages begin.
 
     Args:
-        from_epochs: First epochs of stage 2, 3, ..., in the host's own count; ``None`` shares the run equally.
+        from_epochs: First epochs of stage 2, 3, ..., in the host's own count; ``None`` leaves it to the next setting.
+        joined_by_fraction: Share of the run by which the last stage has begun; the stages follow one another at equal
+            distances until then. ``None``, ``false`` in a TOML file, makes all stages equally long, as the paper does.
         fade_fraction: Share of the run over which a term that joins after the first epoch rises linearly to its weight.
         trigger: ``progress`` follows the plan; ``plateau`` moves on early when the newest regions' loss
             has stopped improving (never later than the plan).
@@ -219,6 +256,7 @@ class StageConfig:
     """
 
     from_epochs: tuple[int, ...] | None = None
+    joined_by_fraction: float | None = 0.15
     fade_fraction: float = 0.1
     trigger: str = "progress"
     patience_epochs: int = 5
@@ -227,6 +265,8 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.from_epochs is not None:
             check.from_epochs(self.from_epochs)
+        if self.joined_by_fraction is not None:
+            check.number("stages", "joined_by_fraction", self.joined_by_fraction, low=0.0, high=1.0)
         check.number("stages", "fade_fraction", self.fade_fraction, low=0.0, high=1.0)
         check.choice("stages", "trigger", self.trigger, ("progress", "plateau"))
         check.whole("stages", "patience_epochs", self.patience_epochs, low=1, high=check.MOST_EPOCHS)
@@ -267,7 +307,7 @@ class Config:
         roi_progressive.errors.ConfigError: `pool` is not a setting; did you mean `pool_size`?
     """
 
-    regions: tuple[RegionConfig, ...] = field(default_factory=lambda: (RegionConfig("tumor"),))
+    regions: tuple[RegionConfig, ...] = field(default_factory=lambda: (RegionConfig.studied("tumor"),))
     ggd: GGDConfig | None = field(default_factory=GGDConfig)
     stages: StageConfig = field(default_factory=StageConfig)
     adversarial: str = "least_squares"
@@ -288,6 +328,14 @@ class Config:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"`regions` must have different names; got {name!r} twice; rename one")
+        for region in self.regions:
+            terms = (("pixels", region.pixel_weight), ("structure", region.structure_weight))
+            for term in (f"{kind}_{region.name}" for kind, weight in terms if weight > 0):
+                if term in names:
+                    raise ConfigError(
+                        f"`regions` must not name a region as another's term; got {term!r} beside {region.name!r}; "
+                        f"rename one"
+                    )
         for key, kind in (("ggd", (GGDConfig, type(None))), ("stages", (StageConfig,))):
             if not isinstance(getattr(self, key), kind):
                 raise ConfigError(
@@ -313,6 +361,7 @@ class Config:
         return cls(
             regions=(RegionConfig("liver", scales=2), RegionConfig("tumor", scales=3)),
             ggd=GGDConfig(weight=1.0),
+            stages=StageConfig(joined_by_fraction=None),
         )
 
     @classmethod
@@ -337,7 +386,8 @@ class Config:
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Config:
         """Build a configuration from nested plain values, as TOML or JSON give them.
 
-        ``regions`` is a list of tables; ``ggd = false`` switches the uncertainty head off.
+        ``regions`` is a list of tables; ``ggd = false`` switches the uncertainty head off, and
+        ``stages.joined_by_fraction = false`` stands for ``None``.
 
         Raises:
             ConfigError: A key is unknown (the nearest known one is named) or a value is wrong.
@@ -359,7 +409,7 @@ class Config:
             off = values["ggd"] is False or values["ggd"] is None
             values["ggd"] = None if off else _section(GGDConfig, "ggd", values["ggd"])
         if "stages" in values:
-            values["stages"] = _section(StageConfig, "stages", values["stages"])
+            values["stages"] = _section(StageConfig, "stages", _stages(values["stages"]))
         return cls(**values)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -371,6 +421,12 @@ class Config:
 
 def _toml(content: bytes) -> dict[str, Any]:
     return tomllib.loads(content.decode("utf-8"))
+
+
+def _stages(table: Any) -> Any:
+    """TOML has no ``None``."""
+    is_off = isinstance(table, Mapping) and table.get("joined_by_fraction") is False
+    return {**table, "joined_by_fraction": None} if is_off else table
 
 
 def _section(kind: type[_Section], where: str, table: Any) -> _Section:

@@ -37,7 +37,7 @@ def _refusal(build: Any, **settings: Any) -> str:
 
 def test_the_default_guides_one_tumor_with_an_uncertainty_head() -> None:
     config = Config()
-    assert [region.name for region in config.regions] == ["tumor"]
+    assert config.regions == (RegionConfig.studied("tumor"),)
     assert config.ggd == GGDConfig()
     assert config.resume == "networks"
     assert config.balance is None
@@ -49,6 +49,8 @@ def test_paper_has_liver_at_two_scales_then_tumor_at_three_and_every_weight_one(
         ("liver", 2, 1),
         ("tumor", 3, 1),
     ]
+    assert all(region.pixel_weight == region.context_px == 0 for region in paper.regions)
+    assert paper.stages.joined_by_fraction is None, "equal shares of the run"
     assert paper.ggd is not None
     assert paper.ggd.weight == 1.0
     assert paper.balance is None
@@ -97,6 +99,19 @@ def test_a_number_of_more_digits_than_python_prints_is_told_by_how_many() -> Non
         Config(seed=10**5000)
 
 
+def test_equal_stages_can_be_written_where_there_is_no_none() -> None:
+    assert Config.from_mapping({"stages": {"joined_by_fraction": False}}).stages == StageConfig(joined_by_fraction=None)
+    assert "joined_by_fraction" in _refusal(Config.from_mapping, mapping={"stages": {"joined_by_fraction": True}})
+
+
+@pytest.mark.parametrize("term", ["pixel", "structure"])
+def test_a_region_may_not_be_named_as_anothers_term(term: str) -> None:
+    name = {"pixel": "pixels_tumor", "structure": "structure_tumor"}[term]
+    regions = (RegionConfig("tumor", **{f"{term}_weight": 1.0}), RegionConfig(name))
+    assert f"{name!r} beside 'tumor'" in _refusal(Config, regions=regions)
+    Config(regions=(RegionConfig("tumor"), RegionConfig(name)))
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 NOT_A_NUMBER = ["1", None, True, math.nan, math.inf, -math.inf, 1j, [1.0]]
@@ -111,6 +126,10 @@ BAD_REGION: list[tuple[str, list[Any]]] = [
     ("windows_px", [(), (64, 32), (32, 32), (32.0, 64), ("32",), (True, 64), [32, 64], 64, "3264", None, {32: 64}]),
     ("margin_px", [-1, *NOT_WHOLE]),
     ("context_px", [-1, *NOT_WHOLE]),
+    ("pixel_weight", [-0.1, *NOT_A_NUMBER]),
+    ("pixel_reach_px", [-1, *[value for value in NOT_WHOLE if value is not None]]),
+    ("pixel_channels", [0, *NOT_WHOLE]),
+    ("structure_weight", [-0.1, *NOT_A_NUMBER]),
     ("base_channels", [0, *NOT_WHOLE]),
     ("layers", [0, 7, *NOT_WHOLE]),
     ("all_strided", [0, 1, "true", None]),
@@ -150,6 +169,7 @@ BAD_GGD: list[tuple[str, list[Any]]] = [
 ]
 BAD_STAGES: list[tuple[str, list[Any]]] = [
     ("from_epochs", [(5, 5), (9, 3), (-1, 4), (1.0, 2.0), (True, 2), ("1",), [3, 6], 5, "36", {3: 6}]),
+    ("joined_by_fraction", [-0.1, 1.1, *[value for value in NOT_A_NUMBER if value is not None]]),
     ("fade_fraction", [-0.1, 1.1, *NOT_A_NUMBER]),
     ("trigger", ["progres", None]),
     ("patience_epochs", [0, *NOT_WHOLE]),

@@ -114,7 +114,7 @@ class _RunningStatistics:
 
 @pytest.fixture
 def config(tumor_config: Callable[..., Config], tiny_region: Callable[..., RegionConfig]) -> Config:
-    regions = (tiny_region(batch_key="{domain}_tumor"),)
+    regions = (tiny_region(batch_key="{domain}_tumor", pixel_weight=0.5, pixel_channels=2),)
     return tumor_config(regions=regions, pool_size=4, balance=0.5, ggd=GGDConfig(hidden_channels=4, stage=1))
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -84,53 +83,6 @@ def test_runs_take_as_many_steps_whatever_their_slices(study: Any) -> None:
     for slices in (90, 180, 360):
         chosen = options(1, slices, "cpu", 64, 1560)
         assert (chosen.epochs + chosen.decay_epochs) * slices / 2 == pytest.approx(1560, rel=0.06)
-
-
-# A network that names pixels
-
-
-def test_a_tumour_weighs_as_much_as_the_rest_and_all_pixels_alike_without_one(study: Any) -> None:
-    weights = study("pixel_classes").balanced_weights
-    region = torch.zeros(2, 8, 8, dtype=torch.bool)
-    region[0, :2, :2] = True
-    made = weights(region)
-    assert made[region].sum() == pytest.approx(made[~region].sum()) == pytest.approx(64)
-    assert torch.equal(weights(torch.zeros(2, 8, 8, dtype=torch.bool)), torch.ones(2, 8, 8))
-
-
-def test_the_loss_of_names_is_a_weighted_cross_entropy(study: Any) -> None:
-    torch.manual_seed(0)
-    logits, wanted = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randint(3, (2, 4, 4))
-    weights = torch.rand(2, 4, 4, dtype=torch.float64)
-    chosen = -logits.log_softmax(dim=1).gather(1, wanted[:, None])[:, 0]
-    expected = (chosen * weights).sum() / weights.sum()
-    assert study("pixel_classes").naming_loss(logits, wanted, weights).item() == pytest.approx(expected.item())
-
-
-def test_the_plugin_waits_for_its_stage_then_pulls_at_the_generated_image_alone(study: Any) -> None:
-    from roi_progressive import RegionMask, Stage, Translation
-
-    region = torch.zeros(2, 1, 16, 16)
-    region[:, :, 4:9, 4:9] = 1
-    masks = {"tumor": RegionMask.from_tensor(region)}
-    torch.manual_seed(0)
-    source, real, fake = torch.rand(3, 2, 1, 16, 16).mul(2).sub(1).unbind()
-    fake.requires_grad_()
-    translation = Translation("A2B", source, fake, real, masks=masks, real_masks=masks)
-    plugin = study("pixel_classes").PixelClasses(seed=3, fade_steps=1)
-    plugin.roi_stage_started(Stage(1, ()))
-    assert plugin.roi_generator_losses(translation) == {}
-    plugin.roi_stage_started(Stage(2, ("tumor",)))
-    drawn = torch.get_rng_state()
-    (term,) = plugin.roi_generator_losses(translation).values()
-    assert torch.equal(torch.get_rng_state(), drawn), "the host draws what it would have drawn"
-    term.backward()
-    assert fake.grad is not None and fake.grad.abs().sum() > 0
-    terms = [plugin.roi_generator_losses(translation)["pixel_classes_A2B"].item() for _ in range(2)]
-    again = study("pixel_classes").PixelClasses(seed=3, fade_steps=1)
-    again.roi_stage_started(Stage(2, ("tumor",)))
-    assert next(iter(again.roi_generator_losses(translation).values())).item() == pytest.approx(term.item())
-    assert terms[0] != term.item(), "its network learns from step to step"
 
 
 # The report
@@ -226,14 +178,16 @@ def test_the_command_keeps_numbers_alone_and_goes_on_where_it_stopped(tmp_path: 
 
     first = study("--arms", "plain", "references")
     assert first.returncode == 0, first.stderr
-    second = study("--arms", "plain", "pixel classes")
+    second = study("--arms", "plain", "pixels")
     assert second.returncode == 0, second.stderr
     lines = [json.loads(line) for line in (tmp_path / "study" / "runs.jsonl").read_text("utf-8").splitlines()]
-    assert [line["arm"] for line in lines] == ["references", "plain", "pixel classes"] or [
-        line["arm"] for line in lines
-    ] == ["plain", "references", "pixel classes"]
+    assert [line["arm"] for line in lines] == ["references", "plain", "pixels"] or [line["arm"] for line in lines] == [
+        "plain",
+        "references",
+        "pixels",
+    ]
     assert all(len(line["scores"]["A2B"]["psnr"]) == 30 for line in lines if "scores" in line)
-    assert "| pixel classes | T1 → FLAIR | 1 |" in second.stdout and "| constant fill | FLAIR → T1 |" in second.stdout
+    assert "| pixels | T1 → FLAIR | 1 |" in second.stdout and "| constant fill | FLAIR → T1 |" in second.stdout
     left = {path.name for path in (tmp_path / "study").iterdir()}
     assert left == {"study.json", "slices.npz", "runs.jsonl", "report.md", "gains.png"}
     other = study("--steps", "99", "--size-px", "64")

@@ -158,7 +158,7 @@ def test_it_says_what_a_run_would_be(checkout: Path, phantom_root: Path, capsys:
     assert re.search(
         r"masks +trainA: tumor in 6 of 6 slices, smallest \d+ px, median \d+ px\n +trainB: tumor in 6", said
     )
-    assert "epochs 1 to 2: stage 1 (whole + ggd)\n" in said and "epochs 3 to 4: stage 2 (whole + tumor + ggd)\n" in said
+    assert "epochs 1 to 1: stage 1 (whole + ggd)\n" in said and "epochs 2 to 4: stage 2 (whole + tumor + ggd)\n" in said
     assert re.search(r"parameters \+[1-9]\d* %, memory \+[1-9]\d* %, FLOPs \+[1-9]\d* % of the host's step\n", said)
 
 
@@ -209,7 +209,7 @@ def test_what_the_host_cannot_import_is_named(checkout: Path, phantom_root: Path
 
 def test_options_of_the_host_follow_two_dashes(checkout: Path, phantom_root: Path, capsys: Any) -> None:
     assert main(["check", "--host", str(checkout), "--data", str(phantom_root), "--", "--epochs", "10"]) == 0
-    assert "epochs 6 to 10: stage 2" in capsys.readouterr().out
+    assert "epochs 3 to 10: stage 2" in capsys.readouterr().out
 
 
 # --- what a loader makes of the files ---------------------------------------------------------------------------------

@@ -239,6 +239,10 @@ class _Reference:
                 loss = self.bank.generator_loss(direction, region.name, fake, mask)
                 if loss is not None:
                     total = total + weights[region.name] * region.weight * loss
+                if region.pixel_weight > 0:
+                    loss = self.bank.pixels.generator_loss(f"{direction}_{region.name}", fake, mask)
+                    if loss is not None:
+                        total = total + weights[region.name] * region.pixel_weight * loss
             if self.config.ggd is not None:
                 scale, shape = _maps(self.heads[other], features, rec)
                 loss = ggd_nll(rec - real[direction], scale, shape, epsilon=self.config.ggd.epsilon)
@@ -254,6 +258,10 @@ class _Reference:
                     direction, region.name, fakes[direction], own, batch[target], theirs
                 )
                 total = total if loss is None else total + loss
+                if region.pixel_weight > 0:
+                    given = (fakes[direction].detach(), own, batch[target], theirs)
+                    loss = self.bank.pixels.learning_loss(f"{direction}_{region.name}", *given)
+                    total = total if loss is None else total + loss
         return total
 
 
@@ -281,9 +289,8 @@ def test_the_hosts_gradients_are_those_of_a_loss_edited_by_hand(
     for net in (model.netG_A, model.netG_B, model.netD_A, model.netD_B):
         net.double()
     liver = tiny_region("liver", scales=1, weight=0.5, stage=1, roi_mode=roi_mode)
-    config = Config(
-        regions=(liver, tiny_region(roi_mode=roi_mode, context_px=1)), ggd=GGDConfig(hidden_channels=4), pool_size=0
-    )
+    tumor = tiny_region(roi_mode=roi_mode, context_px=1, pixel_weight=0.7, pixel_channels=2)
+    config = Config(regions=(liver, tumor), ggd=GGDConfig(hidden_channels=4), pool_size=0)
     with attach(model, loader, config) as session:
         session.start_epoch(1)
         batches = [{**b, "A": b["A"].double(), "B": b["B"].double()} for b in _batches(loader, 4)]
@@ -344,7 +351,7 @@ def test_a_batch_without_a_tumor_leaves_its_discriminator_and_moments_as_they_we
     build_host: Any, tumor_config: Any, tiny_region: Any, differing: Any, copied: Any
 ) -> None:
     model, loader = build_host()
-    config = tumor_config(regions=(tiny_region("liver"), tiny_region()))
+    config = tumor_config(regions=(tiny_region("liver"), tiny_region(pixel_weight=1.0, pixel_channels=2)))
     with attach(model, loader, config) as session:
         session.start_epoch(1)
         first, second = _batches(loader, 2)
@@ -511,7 +518,8 @@ def test_terms_join_with_their_stage(build_host: Any, tumor_config: Any, tiny_re
     regions = (tiny_region("liver", stage=None), tiny_region(stage=None))
     model, loader = build_host(n_epochs=3, n_epochs_decay=0)
     seen = []
-    with attach(model, loader, tumor_config(regions=regions)) as session:
+    equal = StageConfig(joined_by_fraction=None)
+    with attach(model, loader, tumor_config(regions=regions, stages=equal)) as session:
         for epoch in range(1, 4):
             seen.append((session.start_epoch(epoch).number, session.stage.terms))
             _step(model, next(iter(loader)))

@@ -32,9 +32,18 @@ def _trained(
 
 @pytest.mark.parametrize("generator", ["unet", "resnet"])
 def test_two_and_two_epochs_are_four(
-    generator: str, build_host: Any, tumor_config: Any, train: Any, state_of: Any, differing: Any, copied: Any
+    generator: str,
+    build_host: Any,
+    tumor_config: Any,
+    tiny_region: Any,
+    train: Any,
+    state_of: Any,
+    differing: Any,
+    copied: Any,
 ) -> None:
-    config = tumor_config(ggd=GGDConfig(hidden_channels=4), resume="exact", stages=StageConfig(trigger="plateau"))
+    regions = (tiny_region(pixel_weight=0.5, pixel_channels=2),)
+    ggd, stages = GGDConfig(hidden_channels=4), StageConfig(trigger="plateau")
+    config = tumor_config(regions=regions, ggd=ggd, resume="exact", stages=stages)
     model, ours = _trained(build_host, train, config, range(1, 5), netG=generator)
     straight, ours = state_of(model), copied(ours)
     assert all(len(pool["pixels"]) == 2 for pool in ours["guidance"]["learner"]["pools"].values())

@@ -22,7 +22,7 @@ PAPER = Config.paper()
 
 
 def config_with(**stages: object) -> Config:
-    return Config(regions=PAPER.regions, ggd=PAPER.ggd, stages=StageConfig(**stages))
+    return Config(regions=PAPER.regions, ggd=PAPER.ggd, stages=StageConfig(**{"joined_by_fraction": None, **stages}))
 
 
 def run_of(controller: StageController, epochs: range) -> list[int]:
@@ -54,6 +54,14 @@ def test_regions_and_the_uncertainty_term_join_at_the_stages_they_name() -> None
         {"liver", "tumor", "vessel"},
         {"liver", "tumor", "vessel", "ggd"},
     ]
+
+
+@pytest.mark.parametrize(("names", "begins"), [("a", [0, 0.3]), ("abc", [0, 0.1, 0.2, 0.3])])
+def test_all_stages_have_begun_by_a_share_of_the_run_at_equal_distances(names: str, begins: list[float]) -> None:
+    regions, stages = tuple(RegionConfig(name) for name in names), StageConfig(joined_by_fraction=0.3)
+    plan = default_plan(Config(regions=regions, stages=stages))
+    assert [stage.from_fraction for stage in plan] == pytest.approx(begins)
+    assert default_plan(Config(regions=(), stages=stages))[0].from_fraction == 0
 
 
 def test_no_term_at_all_is_one_empty_stage() -> None:
@@ -187,7 +195,7 @@ def test_weights_depend_on_the_epoch_and_not_on_the_way_there(
 
 
 def plateau(n_epochs: int = 90, patience: int = 3, config: Config = PAPER) -> StageController:
-    stages = StageConfig(trigger="plateau", patience_epochs=patience, min_improvement=0.01)
+    stages = StageConfig(None, None, trigger="plateau", patience_epochs=patience, min_improvement=0.01)
     return StageController(Config(regions=config.regions, ggd=config.ggd, stages=stages), n_epochs)
 
 
@@ -279,7 +287,7 @@ def test_a_stall_found_after_the_plan_has_moved_on_does_not_put_the_new_stage_of
 
 
 def test_a_new_stage_is_not_measured_against_the_old_ones_losses() -> None:
-    config = Config(regions=tuple(RegionConfig(name) for name in "abc"), ggd=None)
+    config = Config(regions=tuple(RegionConfig(name) for name in "abc"), ggd=None, stages=StageConfig(None, None))
     controller = plateau(n_epochs=80, patience=3, config=config)
     run_of(controller, range(39))
     controller.observe({"a": 0.001})

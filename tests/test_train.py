@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from roi_progressive.check.data_check import read_everything
-from roi_progressive.config import Config, GGDConfig, RegionConfig
+from roi_progressive.config import Config, GGDConfig, RegionConfig, StageConfig
 from roi_progressive.errors import CheckpointError, ConfigError, DataError, DivergenceError, MaskError
 from roi_progressive.host import CycleGANModel, HostOptions, create_dataset, create_model
 from roi_progressive.runs import train as run_module
@@ -37,6 +37,7 @@ GUIDED = Config(
         RegionConfig("tumor", scales=2, windows_px=(24, 32), base_channels=2),
     ),
     ggd=GGDConfig(hidden_channels=2),
+    stages=StageConfig(joined_by_fraction=None),
     pool_size=2,
 )
 CONFIGS = {"plain": None, "guided": GUIDED}
@@ -143,6 +144,7 @@ def test_the_history_has_one_line_an_epoch_with_stage_and_losses(straight: dict[
 def test_only_the_last_saved_epoch_stays_and_every_save_left_a_picture(straight: dict[str, Path]) -> None:
     networks = {path.name for path in (straight["guided"] / "networks").iterdir()}
     ours = {f"6_net_{name}.pth" for name in ("G_A", "G_B", "D_A", "D_B")}
+    ours |= {"6_average_G_A.pth", "6_average_G_B.pth"}
     assert networks == {*ours, "6_roi_progressive.pth", "latest.json"}
     samples = sorted((straight["guided"] / "samples").iterdir())
     assert [path.name for path in samples] == ["epoch_0002.png", "epoch_0004.png", "epoch_0006.png"]
@@ -207,6 +209,7 @@ def test_force_replaces_a_run_and_nothing_else(
     train(small_data, run, one, force=True)
     left = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     networks = {f"networks/1_net_{name}.pth" for name in ("G_A", "G_B", "D_A", "D_B")}
+    networks |= {f"networks/1_average_G_{side}.pth" for side in "AB"}
     networks |= {"networks/latest.json", "networks/1_roi_progressive.pth"}
     assert left - networks == {"run.json", "written.json", "history.jsonl", "samples/epoch_0001.png", *mine}
     assert {(run / name).read_text() for name in mine} == {"x"}

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from roi_progressive import Config, RegionConfig, StageConfig
+from roi_progressive import Config, RegionConfig
 from roi_progressive.runs.demo import ShuffledMasks
 from roi_progressive.runs.train import TrainOptions
 
 from .arms import Arm
-from .pixel_classes import PixelClasses
 from .scan_arms import PairedL1, _in_pairs
 
 STEPS = 1560
@@ -40,29 +39,19 @@ def glioma_options(seed: int, slices_a_domain: int, device: str, size_px: int = 
     )
 
 
-TUMOR = RegionConfig("tumor", scales=3, base_channels=8, layers=2, windows_px=(32, 48, 64), context_px=6)
-
-
 def guided(**changes: Any) -> Config:
-    """The tumour's region, with changes, from the third epoch on."""
-    return Config(regions=(replace(TUMOR, **changes),), ggd=None, stages=StageConfig(from_epochs=(3,)))
+    """What ``roi-progressive train`` guides with where no configuration is given, its region with changes."""
+    return Config(regions=(RegionConfig.studied("tumor", **changes),))
 
 
 GLIOMA_ARMS: dict[str, Arm] = {
     "plain": Arm("the CycleGAN alone", None),
-    "regions": Arm("the tumour with 6 px of context", guided()),
-    "context 0": Arm("the tumour without context", guided(context_px=0)),
-    "pixel classes": Arm(
-        "as regions, and a network that names pixels healthy, tumour or generated",
-        guided(),
-        plugins=lambda seed: [PixelClasses(seed)],
-    ),
-    "placebo": Arm("masks shuffled between images", guided(), plugins=lambda seed: [ShuffledMasks(seed)]),
-    "pixel placebo": Arm(
-        "pixel classes, masks shuffled between images",
-        guided(),
-        plugins=lambda seed: [ShuffledMasks(seed), PixelClasses(seed)],
-    ),
+    "regions": Arm("the default: patch discriminators with 6 px of context, and a pixel classifier", guided()),
+    "patches": Arm("patch discriminators alone", guided(pixel_weight=0.0)),
+    "patches, context 0": Arm("patch discriminators alone, without context", guided(pixel_weight=0.0, context_px=0)),
+    "pixels": Arm("the pixel classifier alone", guided(weight=0.0)),
+    "no sigma": Arm("the default without the uncertainty head", replace(guided(), ggd=None)),
+    "placebo": Arm("the default, masks shuffled between images", guided(), plugins=lambda seed: [ShuffledMasks(seed)]),
     "ceiling": Arm(
         "the same networks trained on pairs of all training patients",
         None,

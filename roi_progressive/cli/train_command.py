@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
         ("learning-rate", float, "Adam's (0.0002)"),
         ("cycle", float, "weight of the cycle terms (10)"),
         ("identity", float, "weight of the identity terms, as a share of the cycle's (0.5)"),
-        ("average-decay", float, "of the generators' moving average, which then makes the images, e.g. 0.99 (0.0)"),
+        ("average-decay", float, "of the generators' moving average, which then makes the images, 0 for none (0.99)"),
         ("seed", int, "of networks and data order (0)"),
         ("workers", int, "processes that load images (0)"),
         ("save-every-epochs", int, "how often networks are saved (10)"),
@@ -149,7 +149,7 @@ def _region_config(options: argparse.Namespace) -> Config | None:
         if is_main_process():
             print(f"note: {options.data} has no regions; the plain CycleGAN is trained", file=sys.stderr)
         return None
-    return Config(regions=(RegionConfig(region),))
+    return Config(regions=(RegionConfig.studied(region),))
 
 
 def _how_to_go_on(options: argparse.Namespace, bar: ProgressBar) -> str:

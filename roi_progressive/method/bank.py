@@ -1,4 +1,7 @@
-"""The bank: all region discriminators of all directions, asked together, with their pools of generated windows."""
+"""The bank: all region discriminators of all directions, asked together, with their pools of generated windows.
+
+Pixel classifiers, which judge the regions that ask for one besides, are kept with them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from ..config import ADVERSARIAL_LOSSES, Config
 from ..saving.names import DIRECTIONS
 from .adversarial import Elementwise, JudgedMap, shares, term_losses
 from .discriminators import DiscriminatorFactory, PatchDiscriminator, RegionDiscriminator, patch_discriminator_for
+from .pixels import PixelClassifiers
 from .pools import PooledWindow, WindowPool
 from .regions import Bools, Floats, RegionMask, WindowGroup, Windows, cut, in_full, mask_tensor
 from .stacked import StackedRegion
@@ -105,7 +109,7 @@ class _Judged:
 
 
 class DiscriminatorBank(nn.Module):
-    """All region discriminators of all directions, with their pools of generated windows.
+    """All region discriminators of all directions, with their pools of generated windows, and the pixel classifiers.
 
     Args:
         config: Regions, loss, background, pool size and seed.
@@ -150,6 +154,8 @@ class DiscriminatorBank(nn.Module):
             type(scale) is not PatchDiscriminator for key in self.networks for scale in self._network(key).scales
         )
         """Whether a network is not of our making."""
+        self.pixels = PixelClassifiers(config, channels)
+        """The pixel classifiers of the regions that ask for one."""
         self._regions = {region.name: region for region in config.regions}
         self._stacks: dict[tuple[str, ...], StackedRegion | None] = {}
         self._in_use: dict[tuple[str, ...], StackedRegion | None] = {}
@@ -245,6 +251,29 @@ class DiscriminatorBank(nn.Module):
         ]
         losses = {"fake": self.loss.fake, "real": self.loss.real}
         return self._losses(judged, losses, lambda kind, key: 0.5 * self.shares.get(f"{kind}_{key}", 1.0), learn=True)
+
+    def pixel_generator_losses(self, shown: Sequence[Shown]) -> TermLosses | None:
+        """How far generated pixels are from being named as the masks of their sources say.
+
+        Args:
+            shown: Of regions that have a pixel classifier.
+
+        Returns:
+            A mean over the images that hold the region for each; ``None`` where no image holds any.
+        """
+        return _together({of.key: self.pixels.generator_loss(of.key, of.fake, of.fake_masks) for of in shown})
+
+    def pixel_learning_losses(self, shown: Sequence[Shown]) -> TermLosses | None:
+        """How well the pixel classifiers name pixels; ``None`` where no image holds any region."""
+        return _together(
+            {
+                of.key: self.pixels.learning_loss(
+                    of.key, of.fake, of.fake_masks, of.real, of.real_masks, shares=self.shares
+                )
+                for of in shown
+                if of.real is not None and of.real_masks is not None
+            }
+        )
 
     def _placed(self, wanted: Sequence[tuple[str, str, str, Tensor, RegionMask]]) -> tuple[list[Tensor], list[_Placed]]:
         """The images that hold a region, each once, and where its windows lie in them."""
@@ -362,6 +391,11 @@ class DiscriminatorBank(nn.Module):
         device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
         for key, pool in self.pools.items():
             pool.load_state_dict(state[key], device)
+
+
+def _together(losses: Mapping[str, Tensor | None]) -> TermLosses | None:
+    found = {key: loss for key, loss in losses.items() if loss is not None}
+    return TermLosses(tuple(found), torch.stack(list(found.values()))) if found else None
 
 
 def _judged(keys: tuple[str, ...], windows: Sequence[Sequence[tuple[PooledWindow, str]]]) -> _Judged:

@@ -117,7 +117,70 @@ class OutConv(nn.Module):
         return output
 
 
-class UNetGenerator(nn.Module):
+class UNet(nn.Module):
+    """What the heads of a UNet read: the image halved ``depth`` times and brought back, with skips in between.
+
+    Args:
+        in_channels: Channels of the image.
+        base_channels: Channels at full resolution; they double with each level but the last.
+        depth: How often the image is halved; both its sides must be at least ``2 ** depth`` px.
+
+    Raises:
+        ConfigError: An argument is not a whole number of at least 1.
+    """
+
+    def __init__(self, in_channels: int, base_channels: int, depth: int) -> None:
+        super().__init__()
+        sizes = {"in_channels": in_channels, "base_channels": base_channels, "depth": depth}
+        for argument, value in sizes.items():
+            check.whole("", argument, value, low=1)
+        self.in_channels = in_channels
+        self.depth = depth
+        # The last level keeps its width, so that after upsampling both halves of a join are equally wide.
+        widths = [base_channels * 2 ** min(level, depth - 1) for level in range(depth + 1)]
+        self.stem = ResConv(in_channels, base_channels)
+        self.downs = nn.ModuleList(Down(widths[level], widths[level + 1]) for level in range(depth))
+        self.ups = nn.ModuleList(
+            Up(widths[level], widths[level], widths[max(level - 1, 0)]) for level in reversed(range(depth))
+        )
+
+    def features(self, x: Tensor) -> Tensor:
+        """The features that all heads read.
+
+        Args:
+            x: Images ``[N, in_channels, H, W]`` in [-1, 1], both sides at least ``2 ** depth`` px.
+
+        Returns:
+            ``[N, base_channels, H, W]``, not negative.
+
+        Raises:
+            ShapeError: ``x`` has other channels or dimensions, or is too small.
+        """
+        self._check(x)
+        skips: list[Tensor] = []
+        features: Tensor = self.stem(x)
+        for down in self.downs:
+            skips.append(features)
+            features = down(features)
+        for up in self.ups:
+            features = up(features, skips.pop())
+        return features
+
+    def _check(self, x: Tensor) -> None:
+        smallest_px = 2**self.depth
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ShapeError(
+                f"`x` must have the shape [N, {self.in_channels}, H, W]; got {list(x.shape)}; "
+                f"add the missing dimension or set `in_channels`"
+            )
+        if min(x.shape[-2:]) < smallest_px:
+            raise ShapeError(
+                f"`x` must be at least {smallest_px} px high and wide for depth {self.depth}; "
+                f"got {x.shape[-2]} x {x.shape[-1]}; use larger images or lower `depth`"
+            )
+
+
+class UNetGenerator(UNet):
     """The paper's three-headed UNet.
 
     Called as a module it returns the image alone, as every host expects; :meth:`distribution` gives the maps too.
@@ -143,43 +206,10 @@ class UNetGenerator(nn.Module):
     """
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1, base_channels: int = 64, depth: int = 4) -> None:
-        super().__init__()
-        sizes = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base_channels}
-        for argument, value in {**sizes, "depth": depth}.items():
-            check.whole("", argument, value, low=1)
-        self.in_channels = in_channels
-        self.depth = depth
-        # The last level keeps its width, so that after upsampling both halves of a join are equally wide.
-        widths = [base_channels * 2 ** min(level, depth - 1) for level in range(depth + 1)]
-        self.stem = ResConv(in_channels, base_channels)
-        self.downs = nn.ModuleList(Down(widths[level], widths[level + 1]) for level in range(depth))
-        self.ups = nn.ModuleList(
-            Up(widths[level], widths[level], widths[max(level - 1, 0)]) for level in reversed(range(depth))
-        )
+        check.whole("", "out_channels", out_channels, low=1)
+        super().__init__(in_channels, base_channels, depth)
         self.image_head = OutConv(base_channels, out_channels)
         self.ggd_head = GGDHead(base_channels, out_channels, hidden_channels=0)
-
-    def features(self, x: Tensor) -> Tensor:
-        """The features that all heads read.
-
-        Args:
-            x: Source images ``[N, in_channels, H, W]`` in [-1, 1], both sides at least ``2 ** depth`` px.
-
-        Returns:
-            ``[N, base_channels, H, W]``, not negative.
-
-        Raises:
-            ShapeError: ``x`` has other channels or dimensions, or is too small.
-        """
-        self._check(x)
-        skips: list[Tensor] = []
-        features: Tensor = self.stem(x)
-        for down in self.downs:
-            skips.append(features)
-            features = down(features)
-        for up in self.ups:
-            features = up(features, skips.pop())
-        return features
 
     def forward(self, x: Tensor) -> Tensor:
         """Translate ``[N, in_channels, H, W]`` in [-1, 1] to images ``[N, out_channels, H, W]`` in [-1, 1].
@@ -198,16 +228,3 @@ class UNetGenerator(nn.Module):
         features = self.features(x)
         scale, shape = self.ggd_head(features)
         return Distribution(torch.tanh(self.image_head(features)), scale, shape)
-
-    def _check(self, x: Tensor) -> None:
-        smallest_px = 2**self.depth
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ShapeError(
-                f"`x` must have the shape [N, {self.in_channels}, H, W]; got {list(x.shape)}; "
-                f"add the missing dimension or set `in_channels`"
-            )
-        if min(x.shape[-2:]) < smallest_px:
-            raise ShapeError(
-                f"`x` must be at least {smallest_px} px high and wide for depth {self.depth}; "
-                f"got {x.shape[-2]} x {x.shape[-1]}; use larger images or lower `depth`"
-            )

@@ -46,7 +46,7 @@ class Stage:
 
 
 def default_plan(config: Config) -> tuple[Stage, ...]:
-    """Stage 1 is the host alone (and terms set to stage 1); regions join in their order, in equal shares of the run.
+    """Stage 1 is the host alone (and terms set to stage 1); regions join in their order, as ``stages`` says when.
 
     Raises:
         ConfigError: ``stages.from_epochs`` does not name one epoch for each stage after the first.
@@ -61,11 +61,13 @@ def default_plan(config: Config) -> tuple[Stage, ...]:
             f"`stages.from_epochs` must name the first epoch of stages 2 to {count}, {count - 1} in all; "
             f"got {list(epochs)}"
         )
+    joined_by = config.stages.joined_by_fraction
+    step = 1 / count if joined_by is None else joined_by / max(1, count - 1)
     return tuple(
         Stage(
             number=number,
             terms=tuple(name for name, joined in joins.items() if joined <= number),
-            from_fraction=(number - 1) / count,
+            from_fraction=(number - 1) * step,
             from_epoch=None if epochs is None or number == 1 else epochs[number - 2],
         )
         for number in range(1, count + 1)

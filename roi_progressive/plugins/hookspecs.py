@@ -90,7 +90,7 @@ def roi_stages(config: Config, n_epochs: int) -> Sequence[Stage] | None:
         n_epochs: Length of the run.
 
     Returns:
-        Stages numbered from 1, or ``None`` for the default: the run in equal shares, regions joining in order.
+        Stages numbered from 1, or ``None`` for what ``config.stages`` says, regions joining in order.
     """
 
 

@@ -40,8 +40,8 @@ class TrainOptions:
         learning_rate: Learning rate of Adam, for generators and discriminators alike.
         cycle: Weight of the cycle terms.
         identity: Weight of the identity terms as a share of the cycle's; 0 saves two of six generator passes.
-        average_decay: Decay per step, e.g. 0.99, of the moving average of the generators with which images are made; 0
-            keeps no average and makes them with the generators of the last step.
+        average_decay: Decay per step of the moving average of the generators with which images are made; 0 keeps no
+            average and makes them with the generators of the last step.
         flip: Mirror half of the images.
         seed: Seed of the networks and of the data order.
         workers: Processes that load images.
@@ -63,7 +63,7 @@ class TrainOptions:
     learning_rate: float = 2e-4
     cycle: float = 10.0
     identity: float = 0.5
-    average_decay: float = 0.0
+    average_decay: float = 0.99
     flip: bool = True
     seed: int = 0
     workers: int = 0

@@ -62,7 +62,10 @@ class Learner:
         with stream.active():
             bank = DiscriminatorBank(config, _channels(adapter.generators(), first), _factory(plugins))
         self.bank = bank.to(image.device, image.dtype)
-        self._parameters = {key: list(network.parameters()) for key, network in self.bank.networks.items()}
+        self._parameters = {
+            kind: {key: list(network.parameters()) for key, network in networks.items()}
+            for kind, networks in (("D", self.bank.networks), ("D_pixels", self.bank.pixels.networks))
+        }
         self._bank_optimizer = self._adam(self.bank)
         # One a head: a direction that joins later brings its head, and its optimizer, then.
         self._head_optimizers: dict[str, torch.optim.Adam] = {}
@@ -143,15 +146,19 @@ class Learner:
         Returns:
             Their losses, detached, by name; ``None`` where nothing of this process was learnt from.
         """
-        active = [region.name for region in self._config.regions if region.name in weights and region.weight > 0]
-        judged = [(translation, region) for translation in translations for region in active]
+        active = [region for region in self._config.regions if region.name in weights]
+        learning = {
+            "D": [(t, region.name) for t in translations for region in active if region.weight > 0],
+            "D_pixels": [(t, region.name) for t in translations for region in active if region.pixel_weight > 0],
+        }
         moving = [
             parameter
-            for translation, region in judged
+            for kind, pairs in learning.items()
+            for translation, region in pairs
             if self._shares.held_anywhere(region, translation.direction)
-            for parameter in self._parameters[f"{translation.direction}_{region}"]
+            for parameter in self._parameters[kind][f"{translation.direction}_{region}"]
         ]
-        found = None
+        found: dict[str, Tensor] = {}
         if overflowed:
             if n_processes() == 1:
                 return None
@@ -159,19 +166,34 @@ class Learner:
                 parameter.grad = torch.full_like(parameter, torch.nan)
         elif is_finite:
             with self._drawing(), single_precision(translations[0].fake):
-                found = self.bank.discriminator_losses([self._shown(*pair) for pair in judged]) if judged else None
-                if found is not None:
-                    found.values.sum().backward()
+                found = self._learn(learning)
         self.were_finite = finite(parameter.grad for parameter in moving if parameter.grad is not None)
         optimizers = [] if self._bank_optimizer is None else [self._bank_optimizer]
         rate = self._adapter.learning_rates()["discriminator"]
         moved = _step(optimizers, moving, rate, self.were_finite, mixed=self._mixed)
         if not moved or not is_finite:
             return None
-        keys = {
-            f"{translation.direction}_{region}": f"D_{region}_{translation.direction}" for translation, region in judged
-        }
-        return {} if found is None else dict(zip((keys[key] for key in found.keys), found.values.detach(), strict=True))
+        return found
+
+    def _learn(self, learning: Mapping[str, Sequence[tuple[Translation, str]]]) -> dict[str, Tensor]:
+        """The losses of discriminators and pixel classifiers by name, detached; their gradients are left on them.
+
+        Args:
+            learning: Directions and regions by the kind of network, ``D`` or ``D_pixels``.
+        """
+        asked = {"D": self.bank.discriminator_losses, "D_pixels": self.bank.pixel_learning_losses}
+        losses: dict[str, Tensor] = {}
+        sums = []
+        for kind, pairs in learning.items():
+            shown = [self._shown(*pair) for pair in pairs]
+            found = asked[kind](shown) if shown else None
+            if found is not None:
+                names = {of.key: f"{kind}_{of.region}_{of.direction}" for of in shown}
+                losses |= dict(zip((names[key] for key in found.keys), found.values.detach(), strict=True))
+                sums.append(found.values.sum())
+        if sums:
+            (sums[0] if len(sums) == 1 else sums[0] + sums[1]).backward()
+        return losses
 
     def _shown(self, translation: Translation, region: str) -> Shown:
         direction = translation.direction

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import ConfigError, MaskError
-from ..method.bank import DiscriminatorBank, Shown
+from ..method.bank import DiscriminatorBank, Shown, TermLosses
 from ..method.regions import RegionMask
+from ..method.structure import structure_loss
 from ..plugins.adapter import Translation
 from ..plugins.manager import Plugins
 from ..runtime.distributed import n_processes, sums_over_processes
@@ -190,6 +191,8 @@ class GeneratorObjective:
         leaves = _Leaves(images if self._shown_to_plugins else None)
         terms = [
             *self._region_terms(translations, weights, leaves, shares),
+            *self._pixel_terms(translations, weights, leaves, shares),
+            *self._structure_terms(translations, weights, leaves, shares),
             *self._ggd_terms(translations, weights, leaves, shares),
         ]
         taken = {name for term in terms for name in term.names}
@@ -229,22 +232,48 @@ class GeneratorObjective:
     def _region_terms(
         self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
     ) -> Iterator[_Terms]:
-        shown, factors = [], {}
+        weights = {region.name: weights.get(region.name, 0.0) * region.weight for region in self._config.regions}
+        shown = self._shown(translations, weights, leaves)
+        found = self._bank.generator_losses(list(shown.values())) if shown else None
+        if found is not None:
+            yield _terms_of("G", found, shown, weights, shares)
+
+    def _pixel_terms(
+        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
+    ) -> Iterator[_Terms]:
+        weights = {region.name: weights.get(region.name, 0.0) * region.pixel_weight for region in self._config.regions}
+        shown = self._shown(translations, weights, leaves)
+        found = self._bank.pixel_generator_losses(list(shown.values())) if shown else None
+        if found is not None:
+            yield _terms_of("G_pixels", found, shown, weights, shares)
+
+    def _structure_terms(
+        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
+    ) -> Iterator[_Terms]:
+        regions = {region.name: region for region in self._config.regions}
+        weights = {name: weights.get(name, 0.0) * region.structure_weight for name, region in regions.items()}
+        sources = {translation.direction: translation.source for translation in translations}
+        for of in self._shown(translations, weights, leaves).values():
+            reach_px = regions[of.region].context_px
+            loss = structure_loss(of.fake, sources[of.direction], of.fake_masks, reach_px)
+            if loss is not None:
+                yield _terms_of("G_structure", TermLosses((of.key,), loss.reshape(1)), {of.key: of}, weights, shares)
+
+    def _shown(
+        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves
+    ) -> dict[str, Shown]:
+        """The generated images of every direction, for each region that weighs anything."""
+        shown = {}
         for translation in translations:
             direction = translation.direction
             for region in self._config.regions:
-                weight = weights.get(region.name, 0.0) * region.weight
-                if weight == 0:
+                if weights[region.name] == 0:
                     continue
                 fake = leaves.of(translation.fake, f"the generated image of {direction}")
                 masks = masks_of(translation.masks, region.name, f"the source images of {direction}")
                 of = Shown(direction, region.name, fake, masks)
-                shown.append(of)
-                factors[of.key] = (f"G_{region.name}_{direction}", weight * shares.fake(region.name, direction))
-        found = self._bank.generator_losses(shown) if shown else None
-        if found is not None:
-            names, of_each = zip(*(factors[key] for key in found.keys), strict=True)
-            yield _Terms(names, of_each, found.values)
+                shown[of.key] = of
+        return shown
 
     def _ggd_terms(
         self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
@@ -343,6 +372,18 @@ class GeneratorObjective:
         return self._plugins.merged("roi_generator_losses", taken, translation=seen)
 
 
+def _terms_of(
+    kind: str, found: TermLosses, shown: Mapping[str, Shown], weights: Mapping[str, float], shares: Shares
+) -> _Terms:
+    """Losses of the bank as terms, ``<kind>_<region>_<direction>``."""
+    regions = [shown[key] for key in found.keys]
+    return _Terms(
+        tuple(f"{kind}_{of.region}_{of.direction}" for of in regions),
+        tuple(weights[of.region] * shares.fake(of.region, of.direction) for of in regions),
+        found.values,
+    )
+
+
 def _weighted_sum(terms: Sequence[_Terms]) -> Tensor:
     """Of all terms; in the widest of their types, on the device of the first."""
     values = [term.values for term in terms]
@@ -360,7 +401,7 @@ def _are_finite(tensors: Sequence[Tensor | None], masks_are_finite: bool) -> Ten
 def _as_shown(translations: Sequence[Translation], config: Config) -> Callable[[str], tuple[int, int]]:
     """The order of the terms' names: a direction's regions, uncertainty and what plugins add, then the next one's."""
     directions = [translation.direction for translation in translations]
-    ours = [*(f"G_{region.name}" for region in config.regions), "ggd"]
+    ours = [*(f"{kind}_{region.name}" for kind in ("G", "G_pixels", "G_structure") for region in config.regions), "ggd"]
 
     def place(name: str) -> tuple[int, int]:
         term, _, direction = name.rpartition("_")

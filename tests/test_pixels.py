@@ -1,0 +1,182 @@
+"""Pixel classifiers: their losses against loops over pixels, whose images count, and how far their gradient reaches."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from roi_progressive import Config, RegionConfig, RegionMask, attach
+from roi_progressive.method.pixels import GENERATED, PixelClassifier, PixelClassifiers, class_weights
+from roi_progressive.testing import ToyHost, phantom_config
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+KEY = "A2B_tumor"
+SIDE_PX = 24
+
+
+def _classifiers(**region: Any) -> PixelClassifiers:
+    """In double precision, as after some training: large enough to tell classes apart."""
+    torch.manual_seed(0)
+    tumor = RegionConfig("tumor", **{"pixel_weight": 1.0, "pixel_channels": 2, **region})
+    classifiers = PixelClassifiers(Config(regions=(tumor,), ggd=None), {"A2B": 1, "B2A": 1}).double()
+    with torch.no_grad():
+        for parameter in classifiers.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return classifiers
+
+
+def _images(n: int = 3) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    fake, real = torch.rand(2, n, 1, SIDE_PX, SIDE_PX, dtype=torch.float64).mul(2).sub(1).unbind()
+    return fake, real
+
+
+def _masks(*boxes: tuple[int, int, int, int] | None) -> Tensor:
+    """One mask a box, top, left, bottom and right; empty for ``None``."""
+    masks = torch.zeros(len(boxes), 1, SIDE_PX, SIDE_PX)
+    for mask, box in zip(masks, boxes, strict=True):
+        if box is not None:
+            mask[0, box[0] : box[2], box[1] : box[3]] = 1
+    return masks
+
+
+MASKS = _masks((4, 5, 12, 9), None, (10, 16, 13, 24))
+
+
+def _named_as_its_mask(network: PixelClassifier, image: Tensor, mask: Tensor, reach_px: int | None = None) -> Tensor:
+    """The loss of one image ``[1, H, W]``, pixel by pixel: half its tumour's mean, half that of the visible rest."""
+    logits = network(image[None])[0]
+    inside, rest = [], []
+    tumour = [(int(i), int(j)) for i, j in (mask[0] > 0).nonzero()]
+    for row in range(SIDE_PX):
+        for column in range(SIDE_PX):
+            e = [logits[k, row, column].exp() for k in range(3)]
+            if mask[0, row, column] > 0:
+                inside.append(-(e[1] / sum(e)).log())
+            elif reach_px is None or min(max(abs(row - i), abs(column - j)) for i, j in tumour) <= reach_px:
+                rest.append(-(e[0] / sum(e)).log())
+    return (torch.stack(inside).mean() + torch.stack(rest).mean()) / 2
+
+
+def _named_generated(network: PixelClassifier, image: Tensor) -> Tensor:
+    e = network(image[None])[0].exp()
+    return -(e[GENERATED] / e.sum(dim=0)).log().mean()
+
+
+@pytest.mark.parametrize("reach_px", [None, 0, 3])
+def test_the_generators_loss_and_gradient_are_those_of_a_loop_over_pixels(reach_px: int | None) -> None:
+    classifiers = _classifiers(pixel_reach_px=reach_px)
+    network = copy.deepcopy(classifiers.networks[KEY])
+    fake, _ = _images()
+    ours, theirs = fake.clone().requires_grad_(), fake.clone().requires_grad_()
+    loss = classifiers.generator_loss(KEY, ours, RegionMask.from_tensor(MASKS))
+    assert loss is not None
+    loss.backward()
+    if reach_px == 0:  # nothing of the rest is visible: the tumour has all of the weight
+
+        def of_one(place: int) -> Tensor:
+            names = network(theirs[place][None])[0].log_softmax(dim=0)
+            return -names[1][MASKS[place, 0] > 0].mean()
+    else:
+
+        def of_one(place: int) -> Tensor:
+            return _named_as_its_mask(network, theirs[place], MASKS[place], reach_px)
+
+    expected = (of_one(0) + of_one(2)) / 2
+    expected.backward()
+    assert ours.grad is not None and theirs.grad is not None
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    seen = torch.ones_like(MASKS, dtype=torch.bool)
+    if reach_px is not None:
+        seen = torch.nn.functional.max_pool2d(MASKS, 2 * reach_px + 1, 1, reach_px) > 0
+    torch.testing.assert_close(ours.grad[seen], theirs.grad[seen], rtol=1e-10, atol=1e-14)
+    assert all(parameter.grad is None for parameter in classifiers.parameters())
+    assert all(parameter.requires_grad for parameter in classifiers.parameters())
+
+
+@pytest.mark.parametrize("reach_px", [0, 2, 5])
+def test_with_a_reach_the_gradient_is_exactly_zero_beyond_it_and_without_one_it_is_of_the_whole_image(
+    reach_px: int,
+) -> None:
+    for reach, whole in ((reach_px, False), (None, True)):
+        fake = _images()[0].requires_grad_()
+        loss = _classifiers(pixel_reach_px=reach).generator_loss(KEY, fake, RegionMask.from_tensor(MASKS))
+        assert loss is not None
+        loss.backward()
+        assert fake.grad is not None
+        near = torch.nn.functional.max_pool2d(MASKS, 2 * reach_px + 1, 1, reach_px) > 0
+        assert (fake.grad[near] != 0).all()
+        beyond = fake.grad[~near & (MASKS.amax(dim=(2, 3), keepdim=True) > 0)]
+        assert (beyond != 0).all() if whole else (beyond == 0).all()
+        assert (fake.grad[1] == 0).all(), "an image without the region is not looked at"
+
+
+def test_what_a_classifier_learns_is_a_loop_over_real_and_generated_images() -> None:
+    classifiers = _classifiers(pixel_reach_px=2)
+    network = copy.deepcopy(classifiers.networks[KEY])
+    fake, real = _images()
+    real_masks = _masks(None, (2, 2, 6, 9), None)
+    given = (fake.requires_grad_(), RegionMask.from_tensor(MASKS), real, RegionMask.from_tensor(real_masks))
+    loss = classifiers.learning_loss(KEY, *given)
+    assert loss is not None
+    loss.backward()
+    assert fake.grad is None
+    shown = fake.detach()
+    expected = _named_as_its_mask(network, real[1], real_masks[1]) / 2
+    expected = expected + (_named_generated(network, shown[0]) + _named_generated(network, shown[2])) / 4
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(classifiers.networks[KEY].parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-14)
+    assert all(parameter.grad is None for parameter in classifiers.networks["B2A_tumor"].parameters())
+    weighed = classifiers.learning_loss(KEY, *given, shares={f"real_{KEY}": 0.0, f"fake_{KEY}": 2.0})
+    assert weighed is not None
+    assert weighed.item() == pytest.approx(sum(_named_generated(network, shown[k]).item() for k in (0, 2)) / 2)
+
+
+def test_an_image_weighs_one_whatever_its_region_and_half_of_it_is_the_regions() -> None:
+    inside = (MASKS[[0, 2], 0] > 0).numpy()
+    weights = class_weights(inside)
+    assert weights.sum(axis=(2, 3)) == pytest.approx(np.full((2, 2), 0.5))
+    assert (weights[:, 1][~inside] == 0).all() and (weights[:, 0][inside] == 0).all()
+    assert class_weights(torch.ones(1, 4, 4, dtype=torch.bool).numpy()).sum(axis=(2, 3)).tolist() == [[0, 1]]
+
+
+def test_no_image_with_the_region_is_no_loss() -> None:
+    classifiers, empty = _classifiers(), RegionMask.from_tensor(torch.zeros(3, 1, SIDE_PX, SIDE_PX))
+    fake, real = _images()
+    assert classifiers.generator_loss(KEY, fake, empty) is None
+    assert classifiers.learning_loss(KEY, fake, empty, real, empty) is None
+
+
+def test_only_regions_that_ask_for_one_have_a_classifier() -> None:
+    regions = (RegionConfig("liver"), RegionConfig("tumor", pixel_weight=0.5))
+    classifiers = PixelClassifiers(Config(regions=regions), {"A2B": 1, "B2A": 3})
+    assert list(classifiers.networks) == ["A2B_tumor", "B2A_tumor"]
+    assert [network.in_channels for network in classifiers.networks.values()] == [1, 3]
+    assert not list(PixelClassifiers(Config(regions=regions[:1]), {"A2B": 1}).parameters())
+
+
+def _guided(weight: float, pixel_weight: float) -> dict[str, float]:
+    torch.manual_seed(0)
+    host = ToyHost()
+    (tumor,) = phantom_config().regions
+    region = RegionConfig(**{**vars(tumor), "weight": weight, "pixel_weight": pixel_weight, "pixel_channels": 2})
+    with attach(host, config=phantom_config(regions=(region,), ggd=None)) as session:
+        session.start_epoch(1)
+        for batch in host.batches(2):
+            host.step(batch)
+        return session.losses()
+
+
+def test_a_region_is_judged_by_either_or_both() -> None:
+    both = [f"{side}{kind}_tumor_{d}" for side in "DG" for kind in ("", "_pixels") for d in ("A2B", "B2A")]
+    assert sorted(_guided(1.0, 2.0)) == sorted(both)
+    assert sorted(_guided(0.0, 2.0)) == sorted(name for name in both if "pixels" in name)
+    assert sorted(_guided(1.0, 0.0)) == sorted(name for name in both if "pixels" not in name)
