@@ -9,6 +9,7 @@ from . import (
     check_command,
     demo_command,
     evaluate_command,
+    export_command,
     figure_command,
     prepare_command,
     scan_command,
@@ -24,6 +25,7 @@ COMMANDS = {
     "train": train_command,
     "evaluate": evaluate_command,
     "figure": figure_command,
+    "export": export_command,
     "check": check_command,
 }
 
