@@ -25,7 +25,7 @@ from .metrics import (
 from .scoring import SliceScores
 
 PHASES = ("ART", "PV", "NC")
-_NOT_SCORES = ("reasons", "intervals", "interval_reasons")
+_NOT_SCORES = ("reasons", "intervals", "interval_reasons", "p_values")
 _SUMMED = ("n_slices", "n_region_slices", "n_without_region", *LESION_COUNTS)
 _METRIC_OF = {metric.key: metric for metric in METRICS}
 

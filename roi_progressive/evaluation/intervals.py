@@ -1,7 +1,11 @@
-"""How sure a mean over patients is: percentile bootstrap over patients, of one arm or of the difference of two."""
+"""How sure a mean over patients is: percentile bootstrap over patients, of one arm or of the difference of two.
+
+Of a difference, the signed rank test says beside it whether the patients differ by more than chance.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,6 +18,7 @@ from .aggregation import Cell, Results, aggregate, metric_of, metrics_of, patien
 from .calibration import resampled_calibration_error
 from .metrics import COUNTS, LESION_COUNTS, Averaging, PooledMetric, SetMetric
 from .scoring import SliceScores
+from .significance import holm, signed_rank_p
 
 DIFFERENCE = "difference"
 RESAMPLES = 10_000
@@ -63,7 +68,9 @@ def paired_difference(
     """What an arm has more than another on the same slices, with 95 % intervals.
 
     A slice counts where both have a value. Each draw of patients, made as in :func:`with_intervals`, gives both means
-    and with them one difference, so what makes a patient hard for both cancels.
+    and with them one difference, so what makes a patient hard for both cancels. The rows ``mean`` have ``p_values``:
+    of the signed rank test of the patients' differences, averaged over their phases (of logarithms, where a score is
+    averaged geometrically), with Holm's correction for all scores of all directions.
 
     Args:
         ours: The slices of the arm.
@@ -71,7 +78,7 @@ def paired_difference(
         seed: Of the draws.
 
     Returns:
-        The rows ours - others, with ``intervals``, and the rows of either on the slices that count.
+        The rows ours - others, with ``intervals`` and ``p_values``, and the rows of either on the slices that count.
 
     Raises:
         DataError: The two do not hold the same slices.
@@ -90,7 +97,36 @@ def paired_difference(
         averaged = metric_of(key).averaged
         return _percentiles(_resampled(ours, averaged, seed) - _resampled(others, averaged, seed))
 
-    return _filled(rows, interval), kept, against
+    return _with_p_values(_filled(rows, interval), first, second), kept, against
+
+
+def _with_p_values(differences: Results, ours: Sequence[SliceScores], others: Sequence[SliceScores]) -> Results:
+    """The rows with corrected p values in those of ``mean``; ``None`` where a score has none."""
+    tests: dict[tuple[str, str], float | None] = {}
+    for direction, cells in differences.items():
+        phases = [phase for phase in cells if phase != "mean"]
+        for key in metrics_of([cells["mean"]]):
+            if cells["mean"].get(key) is not None:
+                pairs = zip(*(_values(of_arm, direction, phases, key) for of_arm in (ours, others)), strict=True)
+                tests[direction, key] = signed_rank_p(_of_patients(pairs, metric_of(key).averaged))
+            else:
+                tests[direction, key] = None
+    corrected = holm({test: p for test, p in tests.items() if p is not None})
+    for direction, cells in differences.items():
+        keys = [key for of_direction, key in tests if of_direction == direction]
+        cells["mean"] = {**cells["mean"], "p_values": {key: corrected.get((direction, key)) for key in keys}}
+    return differences
+
+
+def _of_patients(pairs: Iterable[tuple[Mapping[str, float], Mapping[str, float]]], averaged: Averaging) -> list[float]:
+    """The difference of every patient, averaged over the phases it has; of logarithms where ratios are averaged."""
+    by_patient: dict[str, list[float]] = {}
+    for ours, others in pairs:
+        for patient in sorted(ours.keys() & others.keys()):
+            values = (math.log(ours[patient]), math.log(others[patient])) if averaged.geometric else None
+            first, second = values or (ours[patient], others[patient])
+            by_patient.setdefault(patient, []).append(first - second)
+    return [math.fsum(differences) / len(differences) for differences in by_patient.values()]
 
 
 def _filled(results: Results, interval: Callable[[str, Sequence[str], str], list[float] | str]) -> Results:

@@ -50,7 +50,7 @@ RESERVED_NAMES = frozenset(
     {
         *(metric.key for metric in METRICS),
         *(*LABELS, *COUNTS, *LESION_COUNTS, "n_without_region"),
-        *("arm", "reasons", "intervals", "interval_reasons"),
+        *("arm", "reasons", "intervals", "interval_reasons", "p_values"),
     }
 )
 """What a further score may not be called: metrics, and whatever else stands beside scores in a file."""

@@ -18,6 +18,7 @@ from torch.nn import functional
 from .. import setting_checks as check
 from ..config import GGDConfig
 from ..errors import ConfigError, ShapeError
+from ..runtime.tracing import is_tracing
 
 #: Past ``(|r|/α)^β = exp(POWER_LOG_CAP)``, about 4e15, the loss grows linearly in ``log(|r|/α)``. Low enough
 #: that squares of the parameters' gradients, which Adam and norm clipping form, stay finite in float32.
@@ -101,7 +102,7 @@ def ggd_variance(scale: Tensor, shape: Tensor, *, log: bool = False) -> Tensor:
     inverse = beta.reciprocal()
     # Γ(3x)/Γ(x) = Γ(1+3x) / 3Γ(1+x): both log-gammas stay small for large β, where Γ(x) nears its pole.
     # A traced program may become one of ONNX, which has no log-gamma.
-    log_gamma = _log_gamma_above_one if torch.jit.is_tracing() else torch.lgamma
+    log_gamma = _log_gamma_above_one if is_tracing() else torch.lgamma
     log_variance = 2 * alpha.log() + log_gamma(1 + 3 * inverse) - log_gamma(1 + inverse) - math.log(3)
     return log_variance if log else log_variance.exp()
 
@@ -198,7 +199,7 @@ class GGDHead(nn.Module):
             α, then β, of the same shape.
         """
         # Tracing cannot look into an autograd function; its forward alone is plain operations.
-        apply = partial(_BoundedMaps.forward, None) if torch.jit.is_tracing() else _BoundedMaps.apply
+        apply = partial(_BoundedMaps.forward, None) if is_tracing() else _BoundedMaps.apply
         maps: Tensor = apply(logits, self.min_scale, *self.shape_range)
         return maps
 

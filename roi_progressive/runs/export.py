@@ -230,9 +230,10 @@ def _without_paths(program: bytes) -> bytes:
 def _to_onnx(traced: Any, example: Tensor, content: io.BytesIO, outputs: Sequence[str]) -> None:
     axes = {0: "images", 2: "height", 3: "width"}
     # The exporter that every torch from 2.1 on has; the newer one binds sizes to what its example had.
-    chosen = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    chosen: Any = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    export_to: Any = torch.onnx.export  # whose signature differs between versions
     try:
-        torch.onnx.export(
+        export_to(
             traced,
             (example,),
             content,

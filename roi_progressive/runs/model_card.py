@@ -190,10 +190,8 @@ def _counts(data: Path, split: str, domain: str, manifest: Mapping[str, Any]) ->
 def _trained_how(run: Run) -> str:
     options = asdict(run.options)
     guidance = run.config.to_mapping() if run.config.regions or run.config.ggd else "none: a plain CycleGAN"
-    return "\n".join(
-        ["## How it was trained", "", "Options of the trainer, and the guidance by regions:", ""]
-        + _as_code({"options": options, "guidance": guidance})
-    )
+    lines = ["## How it was trained", "", "Options of the trainer, and the guidance by regions:", ""]
+    return "\n".join([*lines, *_as_code({"options": options, "guidance": guidance})])
 
 
 def _as_code(content: Any) -> list[str]:
@@ -215,9 +213,9 @@ def _how_good(run: Run, epoch: int, programs: Sequence[Program], domains: Domain
     except (OSError, ValueError) as error:
         raise DataError(f"{path} must be as `evaluate` wrote it; {fault_of(error)}; evaluate the run again") from error
     shown = [p.direction for p in programs if p.direction in rows]
+    of_region = "" if region is None else f"; the region is {in_markdown(str(region))}"
     lines += [
-        f"On the slices of the test part{'' if region is None else f'; the region is {in_markdown(str(region))}'}; means "
-        f"over patients, with 95 % intervals where there are any:",
+        f"On the slices of the test part{of_region}; means over patients, with 95 % intervals where there are any:",
         "",
         f"| score | {' | '.join(_title(d, domains) for d in shown)} |",
         f"| --- | {' | '.join('---:' for _ in shown)} |",
@@ -258,15 +256,16 @@ def _limits(run: Run, programs: Sequence[Program], domains: Domains, manifest: M
     lines = [
         "## Limits",
         "",
-        "- For research. It is no medical device, and what it makes is no scan: lesions may be lost, inverted or invented.",
+        "- For research. It is no medical device, and what it makes is no scan: lesions may be lost, inverted or "
+        "invented.",
         "- It knows scans like those it was trained on. Other scanners, sequences, bodies, pixel sizes or preparations "
         "were not tried.",
-        "- It works slice by slice and knows nothing of the slices beside one; through a volume its images may flicker.",
+        "- It works slice by slice and knows nothing of the slices beside one: through a volume images may flicker.",
     ]
     windows = [(domains.name(d), _window(manifest, d)) for d in DOMAINS]
     lines += [
-        f"- {in_markdown(name)} is clipped to [{window[0]:g}, {window[1]:g}] HU: nothing beyond can be seen or made, and a "
-        f"perfect image is off by what was clipped."
+        f"- {in_markdown(name)} is clipped to [{window[0]:g}, {window[1]:g}] HU: nothing beyond can be seen or made, "
+        f"and a perfect image is off by what was clipped."
         for name, window in windows
         if window is not None
     ]
@@ -283,9 +282,9 @@ def _limits(run: Run, programs: Sequence[Program], domains: Domains, manifest: M
     lines.append(
         "`sigma` is the standard deviation of a generalized Gaussian that the network predicts for every pixel, in the "
         "units of `image` (times 127.5 in grey levels), trained by its exact likelihood "
-        f"(`ggd.target = {json.dumps(target)}`). Trained without pairs, it is the likelihood of the cycle: how well the "
-        "source comes back, which is not the error of the translation. Inside a lesion it has been found too small, and "
-        "not to order errors. It is no probability that a lesion is real, and says nothing of scans unlike those of the "
-        "training. `roi-progressive evaluate RUN --uncertainty` measures it against the error."
+        f"(`ggd.target = {json.dumps(target)}`). Trained without pairs, it is the likelihood of the cycle: how well "
+        "the source comes back, which is not the error of the translation. Inside a lesion it has been found too "
+        "small, and not to order errors. It is no probability that a lesion is real, and says nothing of scans unlike "
+        "those of the training. `roi-progressive evaluate RUN --uncertainty` measures it against the error."
     )
     return "\n".join(lines)

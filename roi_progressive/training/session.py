@@ -28,6 +28,7 @@ from ..saving.checkpoint import check_config, checkpoint_name, fitting, load_che
 from ..saving.state_checks import whole
 from .guidance import Guidance
 from .idleness import Idleness
+from .uncertainty import GGDWrapper
 
 _MARK = "_roi_progressive_attached"
 _GUIDED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
