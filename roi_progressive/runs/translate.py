@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,16 @@ from torch import Tensor
 from ..errors import DataError
 from ..evaluation.image_files import list_images, read_grey
 from ..evaluation.pairs import read_domains
-from ..host import CycleGANModel
+from ..host import CycleGANModel, create_model
 from ..saving.checkpoint import checkpoint_name
 from ..saving.locks import only_writer
 from ..saving.names import DIRECTIONS, SPLITS, source_of
 from ..saving.whole_files import writing
 from ..saving.written import checksum_of, new_folder, write_checksums
-from ..training.session import Session
-from .average import GENERATORS, average_file
+from ..training.session import Session, attach
+from .average import GENERATORS, average_file, use_averages
 from .folder import Run, require_finite, write_image
-from .saved_networks import saved_networks
-from .train import Report
+from .train import INERT, Report
 
 
 def translate(
@@ -63,10 +63,17 @@ def translate(
     domains = read_domains(opened.data)
     sources = {direction: opened.data / f"{split}{direction[0]}" for direction in DIRECTIONS}
     names = {direction: list_images(folder, "data") for direction, folder in sources.items()}
+    host_options = opened.host_options().for_test(phase=split, epoch=str(chosen), device=device)
+    model = create_model(host_options)
+    model.setup(host_options)
+    if opened.options.average_decay > 0:
+        use_averages(model, opened.networks, chosen)
+    model.eval()
     with_sigma = opened.config.ggd is not None
+    settings = replace(opened.config, resume="networks") if with_sigma else replace(INERT, resume="fresh")
     with ExitStack() as stack:
         stack.enter_context(only_writer(opened.folder))
-        model, session = stack.enter_context(saved_networks(opened, chosen, split=split, device=device))
+        session = stack.enter_context(attach(model, None, settings))
         images, maps = ({d: place(split, d) for d in DIRECTIONS} for place in (opened.images, opened.sigma))
         folders = [*images.values(), *(maps.values() if with_sigma else ())]
         made = {folder: stack.enter_context(new_folder(folder, force=True)) for folder in folders}
