@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import DataError
 from .aggregation import Cell, Results, aggregate, metric_of, metrics_of, patient_values
 from .calibration import resampled_calibration_error
-from .metrics import COUNTS, LESION_COUNTS, Averaging, PooledMetric, SetMetric
+from .metrics import COUNTS, LESION_COUNTS, METRICS, Averaging, Metric, PooledMetric, SetMetric
 from .scoring import SliceScores
 from .significance import holm, signed_rank_p
 
@@ -63,7 +63,10 @@ def with_intervals(results: Results, slices: Iterable[SliceScores], seed: int = 
 
 
 def paired_difference(
-    ours: Iterable[SliceScores], others: Iterable[SliceScores], seed: int = 0
+    ours: Iterable[SliceScores],
+    others: Iterable[SliceScores],
+    seed: int = 0,
+    metrics: Sequence[Metric] = METRICS,
 ) -> tuple[Results, Results, Results]:
     """What an arm has more than another on the same slices, with 95 % intervals.
 
@@ -76,6 +79,7 @@ def paired_difference(
         ours: The slices of the arm.
         others: The same slices, in any order, of the arm it is compared with.
         seed: Of the draws.
+        metrics: What they were scored by.
 
     Returns:
         The rows ours - others, with ``intervals`` and ``p_values``, and the rows of either on the slices that count.
@@ -84,7 +88,7 @@ def paired_difference(
         DataError: The two do not hold the same slices.
     """
     first, second = _in_common(list(ours), list(others))
-    kept, against = aggregate(first), aggregate(second)
+    kept, against = aggregate(first, metrics), aggregate(second, metrics)
     rows = {
         direction: {phase: _difference(cell, against[direction][phase]) for phase, cell in cells.items()}
         for direction, cells in kept.items()

@@ -208,7 +208,7 @@ def _legend(cells: Sequence[Cell], region: str | None) -> list[str]:
             "UCE: mean squared error against predicted variance, in squared grey levels; AUSE: 0 if the largest sigma "
             "is where the largest error is; sigma rank: Spearman's correlation of sigma with the error."
         )
-    with_fid = [cell["n_slices"] for cell in cells if cell[FID.key] is not None]
+    with_fid = [cell["n_slices"] for cell in cells if cell.get(FID.key) is not None]
     if with_fid and min(with_fid) < 2048:
         notes.append("FID from fewer than 2048 images (n) is biased upwards; compare it at equal n only.")
     return notes

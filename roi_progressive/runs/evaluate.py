@@ -24,6 +24,7 @@ from ..evaluation.pairs import (
 )
 from ..evaluation.references import constant_fill, copy_source, mean_image
 from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score
+from ..evaluation.windows import hu_windows, window_notes
 from ..plugins.manager import Plugins
 from ..runtime.devices import choose_device
 from ..saving.locks import only_writer
@@ -34,12 +35,14 @@ from .folder import Run
 from .scores import RunScores
 from .train import Report
 from .translate import translate
+from .volume_scores import score_sliced_volumes, volumes_with_certainty
 
 PATIENTS_UNKNOWN = (
     "Neither a manifest nor the names tell patients: every image counts as one, and intervals may be too narrow."
 )
 ONLY_IMAGES = "No masks were given: whole images alone were scored."
 ORGAN = "liver"
+MODEL = "model"
 REFERENCES = ("constant_fill", "copy_source", "mean_image")
 
 
@@ -50,6 +53,7 @@ def evaluate_run(
     split: str = "test",
     references: Sequence[str] = REFERENCES,
     uncertainty: bool = False,
+    volumes: Sequence[str] = (MODEL,),
     weights_dir: str | Path | None = None,
     device: str = "auto",
     plugins: Iterable[Any] = (),
@@ -66,9 +70,10 @@ def evaluate_run(
         split: ``test`` or ``val``; its images must be paired.
         references: Which references to score too.
         uncertainty: Score the predicted sigma of the run too.
+        volumes: Of which arms to score whole volumes too, where the slices make any: ``model`` and ``references``.
         weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
         device: Where images, LPIPS, FID and KID are computed: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        plugins: Plugins that add columns (hook ``roi_metrics``), besides those installed.
+        plugins: Plugins that add columns (hooks ``roi_metrics`` and ``roi_volume_metrics``), besides those installed.
         report: Called after every translated image.
 
     Raises:
@@ -100,18 +105,28 @@ def evaluate_run(
     with only_writer(opened.folder):  # until all was scored: nobody else makes the images anew
         images = translate(opened, split, device=device, report=report)
         pairs = {d: pairs_from_folders(root, split, d, images[d], chosen, organ) for d in DIRECTIONS}
-        shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
+        shown: dict[str, list[Iterable[ImagePair]]] = {MODEL: list(pairs.values())}
         if uncertainty:
             maps = {d: opened.sigma(split, d) for d in DIRECTIONS}
-            shown["model"] = [with_sigma(of_direction, maps) for of_direction in pairs.values()]
+            shown[MODEL] = [with_sigma(of_direction, maps) for of_direction in pairs.values()]
         shown |= arms
-        extra = _extra_columns(Plugins(plugins))
+        manager = Plugins(plugins)
+        extra = _extra_columns(manager)
         slices = {
             arm: [scored for p in of_arm for scored in score(p, lpips, inception, extra)]
             for arm, of_arm in shown.items()
         }
+        stacked = {
+            arm: {d: of if arm == MODEL else _reference(arm, of, root, chosen) for d, of in pairs.items()}
+            for arm in (MODEL, *references)
+            if arm in volumes
+        }
+        of_volumes = None
+        if stacked:
+            of_volumes = score_sliced_volumes(root, split, pairs, stacked, (chosen, organ), domains, manager)
     results = {arm: aggregate(scored) for arm, scored in slices.items()}
-    return RunScores(results, slices, images, chosen, (), domains)
+    notes = window_notes(hu_windows(root / "manifest.json", pairs), domains)
+    return RunScores(results, slices, images, chosen, tuple(notes), domains, of_volumes)
 
 
 def _extra_columns(manager: Plugins) -> Callable[[ImagePair], dict[str, Any]]:
@@ -194,6 +209,7 @@ def evaluate_folders(
     notes += [ONLY_IMAGES] if masks is None else []
     notes += dict.fromkeys(note for of_direction in pairs for note in of_direction.notes)
     domains = CT_AND_MR if manifest is None else read_domains(Path(manifest))
+    notes += [] if manifest is None else window_notes(hu_windows(Path(manifest), images), domains)
     of = None if masks is None else region
     return RunScores({"generated": aggregate(slices)}, {"generated": slices}, images, of, tuple(notes), domains)
 
@@ -206,7 +222,12 @@ def _reported(pairs: Sequence[FilePairs], report: Report | None) -> Iterator[Ima
             report(done, total, pair.direction)
 
 
-def with_certainty(scores: RunScores, compared_with: Sequence[SliceScores] | None = None, seed: int = 0) -> RunScores:
+def with_certainty(
+    scores: RunScores,
+    compared_with: Sequence[SliceScores] | None = None,
+    seed: int = 0,
+    volumes_compared_with: Sequence[SliceScores] | None = None,
+) -> RunScores:
     """The scores with 95 % intervals over patients, and with the difference to another evaluation's.
 
     Args:
@@ -214,6 +235,7 @@ def with_certainty(scores: RunScores, compared_with: Sequence[SliceScores] | Non
         compared_with: The slices of another evaluation, from :func:`read_slices`. Its rows are added as the arm
             ``compared``, and the paired differences of the first arm to it as the arm ``difference``.
         seed: Seed of the draws of patients.
+        volumes_compared_with: The volumes of that evaluation, from :func:`read_volume_scores`.
 
     Raises:
         ConfigError: ``seed`` is negative.
@@ -225,7 +247,10 @@ def with_certainty(scores: RunScores, compared_with: Sequence[SliceScores] | Non
         first = next(iter(scores.slices))
         difference, _, against = paired_difference(scores.slices[first], compared_with, seed)
         results |= {"compared": with_intervals(against, compared_with, seed), DIFFERENCE: difference}
-    return replace(scores, results=results)
+    of_volumes = scores.volumes
+    if of_volumes is not None:
+        of_volumes = volumes_with_certainty(of_volumes, volumes_compared_with, seed)
+    return replace(scores, results=results, volumes=of_volumes)
 
 
 def _sources(root: Path, split: str, direction: str, region: str | None, organ: str | None) -> FolderPairs:
