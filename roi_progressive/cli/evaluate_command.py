@@ -150,8 +150,8 @@ def _volumes(options: argparse.Namespace, out: Path) -> tuple[list[str], tuple[P
         other = read_volume_scores(options.compare)
         if other is None:
             raise DataError(
-                f"`compare` must hold scores of volumes; {str(options.compare)!r} has no {FILES[3]}; evaluate the other "
-                f"one first"
+                f"`compare` must hold scores of volumes; {str(options.compare)!r} has no {FILES[3]}; evaluate the "
+                f"other one first"
             )
     check_foreign(out, [out / name for name in FILES])
     require_new_or_empty(out, force=options.force, remedy="replace its table and volumes.json with --force")

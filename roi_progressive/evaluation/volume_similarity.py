@@ -1,9 +1,9 @@
 """Differences of whole volumes inside the body, as SynthRAD measures synthetic CTs.
 
-The definitions are those of the challenges' own evaluation, SynthRAD2025/evaluation, ``image_metrics.py`` (Thummerer et
-al. 2023, "SynthRAD2023 Grand Challenge dataset", Medical Physics 50; Huijben et al. 2024, "Generating synthetic computed
-tomography for radiotherapy: SynthRAD2023 challenge report", Medical Image Analysis 97): errors over the body's voxels
-alone, PSNR and MS-SSIM on values clipped to one range, [-1024, 3071] HU there, whose width is the peak.
+The definitions are those of the challenge's own evaluation (github.com/SynthRAD2025/evaluation, ``image_metrics.py``;
+Huijben et al. 2024, "Generating synthetic computed tomography for radiotherapy: SynthRAD2023 challenge report", Medical
+Image Analysis 97): errors over the body's voxels alone, PSNR and MS-SSIM on values clipped to one range, [-1024, 3071]
+HU there, whose width is the peak.
 """
 
 from __future__ import annotations

@@ -46,9 +46,9 @@ def window_notes(windows: Mapping[str, Window], domains: Domains) -> list[str]:
         domains: What the domains are called.
     """
     return [
-        f"{MAE_HU.heading} and {REGION_MAE_HU.heading}, {domains.title(direction)}: {clipped(window)}, the window of the "
-        f"data, over whole slices with their air and over the region; what lies beyond counts as its border, so that a "
-        f"perfect image shows 0{'' if is_full(window) else ' and is off the scan by what was clipped'}."
+        f"{MAE_HU.heading} and {REGION_MAE_HU.heading}, {domains.title(direction)}: {clipped(window)}, the window of "
+        f"the data, over whole slices with their air and over the region; what lies beyond counts as its border, so "
+        f"that a perfect image shows 0{'' if is_full(window) else ' and is off the scan by what was clipped'}."
         for direction, window in windows.items()
     ]
 

@@ -179,8 +179,9 @@ def run_demo(
             scores: dict[str, RunScores] = {}
             for arm in arms:
                 references = ("constant_fill", "copy_source") if arm.name == "plain" else ()
-                given = {"weights_dir": weights_dir, "device": device}
-                scores[arm.name] = evaluate_run(arm.out, region=REGION, references=references, volumes=(), **given)
+                scores[arm.name] = evaluate_run(
+                    arm.out, region=REGION, references=references, volumes=(), weights_dir=weights_dir, device=device
+                )
             progress(0.99, "drawing")
             minutes = (time.monotonic() - started) / 60
             return demo_report.write(folder, scores, seed=seed, epochs=epochs, minutes=minutes)

@@ -108,8 +108,8 @@ def _notes_of_slices(stacks: Mapping[str, SlicedVolumes], domains: Domains) -> l
         shortest, longest = min(s.n_slices[0] for s in usable), max(s.n_slices[1] for s in usable)
         count = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
         notes.append(
-            f"A volume is what slices of a patient and phase the data hold, {count} of them, at the pictures' pixel size: "
-            f"no whole scan unless all of it was prepared."
+            f"A volume is the slices of a patient and phase that the data hold, {count} of them, at the pictures' "
+            f"pixel size: no whole scan unless all of it was prepared."
         )
     left_out = sum(stack.n_left_out for stack in stacks.values())
     if left_out:
@@ -298,6 +298,6 @@ def read_volume_scores(path: str | Path) -> list[SliceScores] | None:
         return slices_of(entry(read_json(file), "volumes", list))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"`compare` must be what `roi-progressive evaluate` wrote; {str(file)!r} cannot be used: {fault_of(error)}; "
-            f"evaluate the other one again"
+            f"`compare` must be what `roi-progressive evaluate` wrote; {str(file)!r} cannot be used: "
+            f"{fault_of(error)}; evaluate the other one again"
         ) from error
