@@ -27,6 +27,7 @@ from roi_progressive.runs.export import export
 from roi_progressive.runs.scores import write_scores
 from roi_progressive.runs.train import TrainOptions, train
 from roi_progressive.runs.translate import translate
+from roi_progressive.runs.volume_scores import write_volume_scores
 from roi_progressive.saving.records import read_json, write_json
 
 pytestmark = [
@@ -222,6 +223,8 @@ def test_the_card_tells_counts_settings_scores_and_limits_and_names_nobody(
     scores = with_certainty(evaluate_run(runs["unet"]))
     scores.results["model"]["A2B"]["mean"]["intervals"]["psnr"] = [1.25, 2.5]  # of one patient a phase there is none
     write_scores(runs["unet"] / "test", scores)
+    assert scores.volumes is not None
+    write_volume_scores(runs["unet"] / "test", scores.volumes)
     export(runs["unet"], tmp_path / "out", sigma=True)
     card = (tmp_path / "out" / "card.md").read_text(encoding="utf-8")
     manifest = read_json(small_data / "manifest.json")
@@ -231,6 +234,8 @@ def test_the_card_tells_counts_settings_scores_and_limits_and_names_nobody(
             assert f"| {split} | {name} | {len({s['patient'] for s in found})} | {len(found)} |" in card
     cell = scores.results["model"]["A2B"]["mean"]
     assert f"| PSNR ↑ | {cell['psnr']:.2f} [1.25, 2.50] |" in card
+    volume = scores.volumes.results["model"]["A2B"]["mean"]
+    assert f"| MS-SSIM ↑ | {volume['volume_ms_ssim']:.4f} |" in card
     for words in ("moving average", "no medical device", "What sigma is, and what it is not", "roi-progressive 0.1.0"):
         assert words in card
     options = _options(card)

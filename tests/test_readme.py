@@ -79,20 +79,30 @@ def test_the_printed_demo_command_makes_what_is_promised(tmp_path, monkeypatch, 
     assert printed[0].startswith("device: ") and len(printed) == 6
 
 
-MEDICAL = ("prepare", "train", "evaluate", "figure")
+MEDICAL = ("prepare", "train", "evaluate", "figure", "export")
 
 
 def test_the_printed_commands_take_scans_to_a_table(tmp_path, monkeypatch, capsys):
     write_scans(tmp_path)
     monkeypatch.chdir(tmp_path)
     chain = [command for command in ours() if command[0] in MEDICAL]
-    assert [command[0] for command in chain] == [*MEDICAL, "evaluate"]
+    assert [command[0] for command in chain] == [*MEDICAL, "evaluate", "evaluate"]
     for command in chain:
-        if "--fake" in command:  # what another trainer made of the same slices
+        if "--volumes" in command:  # what anything made of the same scans
+            for folder in ("ct", "synthetic_ct"):
+                (tmp_path / folder).mkdir()
+                for number in range(1, 6):
+                    shutil.copy(f"p{number:02d}_ct.nii.gz", folder)
+        elif "--fake" in command:  # what another trainer made of the same slices
             shutil.copytree("run/test/A2B", "other")
         assert main([*command, *SHORTENED.get(command[0], [])]) == 0, capsys.readouterr().err
     assert "TPSNR" in capsys.readouterr().out
     assert (tmp_path / "run" / "test" / "figure_B2A.png").is_file()
+    assert sorted(path.name for path in (tmp_path / "handed_on").iterdir()) == [*HANDED_ON, "written.json"]
+    assert (tmp_path / "volume_scores" / "volumes.md").is_file()
+
+
+HANDED_ON = ("A2B.pt", "B2A.pt", "card.md")
 
 
 def write_scans(folder: Path) -> None:

@@ -19,7 +19,7 @@ from .. import __version__
 from ..errors import DataError
 from ..evaluation.aggregation import metric_of
 from ..evaluation.image_files import list_images
-from ..evaluation.metrics import METRICS
+from ..evaluation.metrics import METRICS, VOLUME_METRICS
 from ..evaluation.pairs import read_domains
 from ..saving.names import DIRECTIONS, DOMAINS, SPLITS, Domains, source_of, target_of
 from ..saving.plain_text import in_markdown
@@ -27,8 +27,10 @@ from ..saving.records import entry, fault_of, read_json
 from ..saving.written import made_by
 from .folder import Run
 from .translate import origin_of
+from .volume_scores import FILES, TITLE
 
 CARD = "card.md"
+VOLUMES = FILES[3]
 _OF_PREPARE = (
     *("size_px", "dtype", "orientation", "ct_window", "mr_percentiles", "mr_steps", "mr_standard"),
     *("slices_each_side", "field_of_view_mm", "neighbours", "regions", "phases"),
@@ -226,8 +228,26 @@ def _how_good(run: Run, epoch: int, programs: Sequence[Program], domains: Domain
         values = [_with_interval(rows[d], metric.key) for d in shown]
         if any(values):
             lines.append(f"| {metric.title} | {' | '.join(value or 'n/a' for value in values)} |")
-    notes = [str(note) for note in scored.get("notes", ())]
-    return "\n".join([*lines, "", *(f"{in_markdown(note)}  " for note in notes)]).rstrip()
+    lines += ["", *(f"{in_markdown(str(note))}  " for note in scored.get("notes", ()))]
+    return "\n".join([*lines, *_volumes(path.with_name(VOLUMES), programs, domains)]).rstrip()
+
+
+def _volumes(path: Path, programs: Sequence[Program], domains: Domains) -> list[str]:
+    """The table of whole volumes, where the evaluation made one."""
+    if not path.is_file():
+        return []
+    try:
+        scored = read_json(path)
+        rows = {row["direction"]: row for row in entry(scored, "rows", list) if _is_mean_of_model(row)}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} must be as `evaluate` wrote it; {fault_of(error)}; evaluate the run again") from error
+    shown = [p.direction for p in programs if p.direction in rows]
+    lines = ["", in_markdown(TITLE), "", f"| score | {' | '.join(_title(d, domains) for d in shown)} |"]
+    lines.append(f"| --- | {' | '.join('---:' for _ in shown)} |")
+    for metric in VOLUME_METRICS:
+        values = [_with_interval(rows[d], metric.key) or "n/a" for d in shown]
+        lines.append(f"| {metric.title} | {' | '.join(values)} |")
+    return [*lines, "", *(f"{in_markdown(str(note))}  " for note in scored.get("notes", ()))]
 
 
 def _is_mean_of_model(row: Any) -> bool:

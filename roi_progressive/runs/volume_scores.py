@@ -22,7 +22,7 @@ from ..evaluation.volume_similarity import FULL_RANGE_HU
 from ..evaluation.windows import Window, clipped, is_full
 from ..plugins.manager import Plugins
 from ..saving.names import ONE_PHASE, Domains
-from ..saving.plain_text import printable
+from ..saving.plain_text import in_markdown, printable
 from ..saving.records import entry, fault_of, read_json, write_json
 from ..saving.whole_files import write_text
 from ..saving.written import recorded, remove_written
@@ -258,7 +258,7 @@ def write_volume_scores(folder: Path, scores: VolumeScores) -> tuple[Path, ...]:
         remove_written(folder, FILES)
         return ()
     files = tuple(folder / name for name in FILES)
-    heading = (TITLE, *scores.notes)
+    heading = "".join(f"{in_markdown(line)}  \n" for line in (TITLE, *scores.notes))
     rows = [
         {"arm": arm, "direction": direction, "phase": phase, **cell}
         for arm, directions in scores.results.items()
@@ -273,9 +273,9 @@ def write_volume_scores(folder: Path, scores: VolumeScores) -> tuple[Path, ...]:
         "reference_volumes": {arm: plain_scores(scores.volumes[arm]) for arm in others},
     }
     with recorded(folder, *files):
-        write_text(files[0], render_markdown(scores.results, None, heading, scores.domains))
+        write_text(files[0], f"{heading}\n{render_markdown(scores.results, None, (), scores.domains)}")
         write_text(files[1], render_csv(scores.results, None))
-        write_text(files[2], render_latex(scores.results, None, heading, scores.domains))
+        write_text(files[2], render_latex(scores.results, None, (TITLE, *scores.notes), scores.domains))
         write_json(files[3], content)
     return files
 
