@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import setting_checks as check
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..saving.names import DIRECTIONS
+from . import volume_evaluation
 from .command import add_command, add_device, device_line, show
 from .progress import ProgressBar
+
+if TYPE_CHECKING:
+    from ..evaluation.scoring import SliceScores
+    from ..runs.scores import RunScores
 
 
 def add(commands: Any) -> None:
@@ -33,12 +38,6 @@ def add(commands: Any) -> None:
     add_device(evaluate)
     evaluate.add_argument(
         "--uncertainty", action="store_true", help="how well the run's sigma tells the error; adds reliability.png"
-    )
-    evaluate.add_argument(
-        "--volumes",
-        action="store_true",
-        help="of a run: score the references as volumes too, beside the run itself; with --real and --fake: their "
-        "folders hold volumes (NIfTI, NRRD or MHA)",
     )
     folders = evaluate.add_argument_group("folders instead of RUN", "one of each, or two for two directions")
     for name, shown in (
@@ -67,14 +66,7 @@ def add(commands: Any) -> None:
         metavar=("LOW", "HIGH"),
         help="values of floating-point .npy that stand for 0 and 255 (-1 1)",
     )
-    folders.add_argument("--body", type=Path, metavar="DIR", help="with --volumes: masks of the body (found otherwise)")
-    folders.add_argument(
-        "--value-range",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="with --volumes: the range of volumes that are not in HU (-1024 3071, in HU)",
-    )
+    volume_evaluation.add_options(evaluate, folders)
     folders.add_argument("--out", type=Path, metavar="DIR", help="folder for the results, new or empty")
     folders.add_argument("--force", action="store_true", help="replace earlier results in that folder")
 
@@ -85,31 +77,38 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         RoiProgressiveError: A mistake of the user's.
     """
+    from ..evaluation.table import render_text
+    from ..runs import volume_scores
+    from ..runs.scores import FILES, read_slices
     from ..saving.locks import only_writer
+    from ..saving.written import check_foreign
 
     _require_run_or_folders(options)
     check.whole("", "seed", options.seed, 0)
+    if options.run is None and options.volumes:
+        volume_evaluation.run(options)
+        return
+    other = None if options.compare is None else read_slices(options.compare)
     out = options.out if options.run is None else options.run / (options.split or "test")
     written = out if options.run is None else options.run
     with only_writer(written) if options.run is None or written.is_dir() else nullcontext():  # else it is told below
-        tables, files = _volumes(options, out) if options.run is None and options.volumes else _slices(options, out)
-    show("\n\n".join(tables))
+        check_foreign(out, [out / name for name in (*FILES, *volume_scores.FILES)])
+        scores, files = _scored(options, out, other)
+    show(render_text(scores.results, scores.region, scores.notes, scores.domains).removesuffix("\n"))
+    if scores.volumes is not None:
+        show(f"\n{volume_scores.volume_table(scores.volumes)}")
     images = "" if options.run is None else f"; images in {out}"
     show(f"also in {', '.join(map(str, files))}{images}")
 
 
-def _slices(options: argparse.Namespace, out: Path) -> tuple[list[str], tuple[Path, ...]]:
-    """The tables of slices and of a run's volumes, and the files they are in."""
-    from ..evaluation.table import render_text
-    from ..runs import volume_scores
+def _scored(
+    options: argparse.Namespace, out: Path, other: list[SliceScores] | None
+) -> tuple[RunScores, tuple[Path, ...]]:
     from ..runs.evaluate import MODEL, REFERENCES, evaluate_folders, evaluate_run, with_certainty
-    from ..runs.scores import FILES, read_slices, write_scores
+    from ..runs.scores import write_scores
+    from ..runs.volume_scores import read_volume_scores, write_volume_scores
     from ..saving.whole_files import require_new_or_empty
-    from ..saving.written import check_foreign
 
-    other = None if options.compare is None else read_slices(options.compare)
-    volumes_of_other = None if options.compare is None else volume_scores.read_volume_scores(options.compare)
-    check_foreign(out, [out / name for name in (*FILES, *volume_scores.FILES)])
     with ProgressBar("evaluate", device_line(options.device)) as bar:
         given = {"weights_dir": options.weights, "device": options.device, "report": bar.step}
         if options.run is not None:
@@ -123,51 +122,10 @@ def _slices(options: argparse.Namespace, out: Path) -> tuple[list[str], tuple[Pa
             chosen["array_range"] = None if options.array_range is None else tuple(options.array_range)
             given |= {name: value for name, value in chosen.items() if value is not None}
             scores = evaluate_folders(options.real, options.fake, options.masks, manifest=options.manifest, **given)
+    volumes_of_other = None if options.compare is None else read_volume_scores(options.compare)
     scores = with_certainty(scores, other, options.seed, volumes_of_other)
-    files = write_scores(out, scores)
-    tables = [render_text(scores.results, scores.region, scores.notes, scores.domains).removesuffix("\n")]
-    if scores.volumes is not None:
-        files += volume_scores.write_volume_scores(out, scores.volumes)
-        tables.append(volume_scores.volume_table(scores.volumes))
-    return tables, files
-
-
-def _volumes(options: argparse.Namespace, out: Path) -> tuple[list[str], tuple[Path, ...]]:
-    """The table of folders of volumes, and the files it is in."""
-    from ..runs.volume_scores import (
-        FILES,
-        evaluate_volume_folders,
-        read_volume_scores,
-        volume_table,
-        volumes_with_certainty,
-        write_volume_scores,
-    )
-    from ..saving.whole_files import require_new_or_empty
-    from ..saving.written import check_foreign
-
-    other = None
-    if options.compare is not None:
-        other = read_volume_scores(options.compare)
-        if other is None:
-            raise DataError(
-                f"`compare` must hold scores of volumes; {str(options.compare)!r} has no {FILES[3]}; evaluate the "
-                f"other one first"
-            )
-    check_foreign(out, [out / name for name in FILES])
-    require_new_or_empty(out, force=options.force, remedy="replace its table and volumes.json with --force")
-    given = {"region": options.region, "direction": options.direction and options.direction[0]}
-    with ProgressBar("evaluate") as bar:
-        scores = evaluate_volume_folders(
-            options.real[0],
-            options.fake[0],
-            body=options.body,
-            masks=options.masks and options.masks[0],
-            value_range=None if options.value_range is None else tuple(options.value_range),
-            report=bar.step,
-            **{name: value for name, value in given.items() if value is not None},
-        )
-    scores = volumes_with_certainty(scores, other, options.seed)
-    return [volume_table(scores)], write_volume_scores(out, scores)
+    of_volumes = () if scores.volumes is None else write_volume_scores(out, scores.volumes)
+    return scores, write_scores(out, scores) + of_volumes
 
 
 def _require_run_or_folders(options: argparse.Namespace) -> None:
@@ -188,22 +146,4 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
         raise ConfigError("`--split` must go with RUN; got folders; leave it out")
     if options.run is None and options.uncertainty:
         raise ConfigError("`--uncertainty` must go with RUN; got folders; give their maps with --sigma instead")
-    _require_what_volumes_take(options)
-
-
-def _require_what_volumes_take(options: argparse.Namespace) -> None:
-    """Check options that go with volumes alone, and those that do not go with folders of them."""
-    of_volumes = [name for name in ("body", "value_range") if getattr(options, name) is not None]
-    if of_volumes and not options.volumes:
-        raise ConfigError(
-            f"`--{of_volumes[0].replace('_', '-')}` must go with --volumes; add it, or leave this one out"
-        )
-    if options.run is not None or not options.volumes:
-        return
-    of_slices = ("manifest", "white", "array_range", "organs", "sigma", "weights")
-    wrong = [f"--{name.replace('_', '-')}" for name in of_slices if getattr(options, name) is not None]
-    if wrong:
-        raise ConfigError(f"`--volumes` takes --real, --fake, --body and --masks; got {', '.join(wrong)}; leave it out")
-    several = [n for n in ("real", "fake", "masks", "direction") if len(getattr(options, n) or ()) > 1]
-    if several:
-        raise ConfigError(f"`--{several[0]}` must be one with --volumes; got several; evaluate one after the other")
+    volume_evaluation.check_options(options)
