@@ -134,3 +134,10 @@ def test_an_arm_compared_with_itself_differs_nowhere() -> None:
     rows, _, _ = paired_difference(ours, ours)
     assert set(rows["A2B"]["mean"]["p_values"].values()) == {None}
     assert "signed rank" not in render_text({"difference": rows})
+
+
+def test_a_single_phase_has_the_p_values_of_its_mean() -> None:
+    ours, others = ([one for one in arm if one["phase"] == "PV"] for arm in _arms(11))
+    rows, _, _ = paired_difference(ours, others)
+    assert rows["A2B"]["PV"]["p_values"] == rows["A2B"]["mean"]["p_values"]
+    assert rows["A2B"]["PV"]["n_tests"] == 4

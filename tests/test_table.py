@@ -163,4 +163,4 @@ def test_a_difference_is_printed_with_its_sign() -> None:
     better = [{**one, "scores": {**one["scores"], "tpsnr": (one["scores"]["tpsnr"] or 0.0) + 0.5}} for one in slices]
     difference, _, _ = paired_difference([*better], slices)  # type: ignore[list-item]
     text = render_markdown({"difference": difference})
-    assert "| difference | A2B | ART | +0.50 [0.50, 0.50] |" in text and "| 3 | 3 | 3 |" in text
+    assert "| difference | A2B | ART | +0.50 [0.50, 0.50] p=0.250 |" in text and "| 3 | 3 | 3 |" in text

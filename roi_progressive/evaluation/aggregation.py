@@ -17,17 +17,16 @@ from .metrics import (
     LESION_COUNTS,
     METRICS,
     NOT_ASKED,
-    VOLUME_METRICS,
     Metric,
     PooledMetric,
     SetMetric,
     SliceMetric,
-    VolumeMetric,
 )
 from .scoring import SliceScores
+from .volume_metrics import VOLUME_METRICS, VolumeMetric
 
 PHASES = ("ART", "PV", "NC")
-_NOT_SCORES = ("reasons", "intervals", "interval_reasons", "p_values")
+_NOT_SCORES = ("reasons", "intervals", "interval_reasons", "p_values", "n_tests")
 _SUMMED = ("n_slices", "n_region_slices", "n_without_region", *LESION_COUNTS)
 _METRIC_OF = {metric.key: metric for metric in (*METRICS, *VOLUME_METRICS)}
 

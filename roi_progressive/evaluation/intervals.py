@@ -73,7 +73,7 @@ def paired_difference(
     A slice counts where both have a value. Each draw of patients, made as in :func:`with_intervals`, gives both means
     and with them one difference, so what makes a patient hard for both cancels. The rows ``mean`` have ``p_values``:
     of the signed rank test of the patients' differences, averaged over their phases (of logarithms, where a score is
-    averaged geometrically), with Holm's correction for all scores of all directions.
+    averaged geometrically), with Holm's correction for all ``n_tests`` of them, all scores of all directions.
 
     Args:
         ours: The slices of the arm.
@@ -118,7 +118,10 @@ def _with_p_values(differences: Results, ours: Sequence[SliceScores], others: Se
     corrected = holm({test: p for test, p in tests.items() if p is not None})
     for direction, cells in differences.items():
         keys = [key for of_direction, key in tests if of_direction == direction]
-        cells["mean"] = {**cells["mean"], "p_values": {key: corrected.get((direction, key)) for key in keys}}
+        found = {"p_values": {key: corrected.get((direction, key)) for key in keys}, "n_tests": len(corrected)}
+        # A single phase is what its mean is.
+        for row in cells if len(cells) == 2 else ["mean"]:
+            cells[row] = {**cells[row], **found}
     return differences
 
 

@@ -16,11 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from . import calibration, distances, similarity, volume_similarity
+from . import calibration, distances, similarity
 from .lesions import LesionAudit, audit_lesions
 from .networks import Lpips, Unavailable
 from .pairs import ImagePair
-from .volume_pairs import VolumePair
 
 Array = npt.NDArray[Any]
 Better = Literal["up", "down", "1"]
@@ -230,19 +229,6 @@ class PooledMetric(Metric):
     part: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class VolumeMetric(Metric):
-    """A metric that every volume has a value of, in a table of its own.
-
-    Args:
-        measure: The value of a volume, or ``None``.
-        absent: Why the value is ``None``.
-    """
-
-    measure: Callable[[VolumePair], float | None]
-    absent: str = "the volume shows no body"
-
-
 # --- the entries, in the order of a table's columns -------------------------------------------------------------------
 
 TPSNR = SliceMetric(
@@ -396,33 +382,3 @@ METRICS: tuple[Metric, ...] = (
     *(LPIPS, REGION_LPIPS, FID, KID, MAE_HU, REGION_MAE_HU),
     *(UCE, REGION_UCE, AUSE, REGION_AUSE, SIGMA_RANK, REGION_SIGMA_RANK),
 )
-
-VOLUME_METRICS: tuple[Metric, ...] = (
-    VolumeMetric(
-        key="volume_mae",
-        heading="MAE",
-        better="down",
-        digits=1,
-        of="image",
-        measure=lambda shown: volume_similarity.mean_absolute_error(shown.real, shown.fake, shown.body),
-    ),
-    VolumeMetric(
-        key="volume_psnr",
-        heading="PSNR",
-        better="up",
-        digits=2,
-        of="image",
-        averaged=DECIBELS,
-        measure=lambda shown: volume_similarity.psnr(shown.real, shown.fake, shown.body, shown.low, shown.high),
-    ),
-    VolumeMetric(
-        key="volume_ms_ssim",
-        heading="MS-SSIM",
-        better="up",
-        digits=4,
-        of="image",
-        measure=lambda shown: volume_similarity.ms_ssim(shown.real, shown.fake, shown.body, shown.low, shown.high),
-        absent="the body is too small for five scales",
-    ),
-)
-"""Those of whole volumes, inside the body; unit and range stand in the table's heading."""

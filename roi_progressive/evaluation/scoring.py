@@ -12,19 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .calibration import bin_statistics
-from .metrics import (
-    COUNTS,
-    LESION_COUNTS,
-    METRICS,
-    NOT_ASKED,
-    VOLUME_METRICS,
-    SetMetric,
-    Slice,
-    SliceMetric,
-    VolumeMetric,
-)
+from .metrics import COUNTS, LESION_COUNTS, METRICS, NOT_ASKED, SetMetric, Slice, SliceMetric
 from .networks import Inception, Lpips, Unavailable
 from .pairs import ImagePair
+from .volume_metrics import VOLUME_METRICS
 from .volume_pairs import VolumePair
 
 MAX_THREADS = 4
@@ -61,7 +52,7 @@ RESERVED_NAMES = frozenset(
     {
         *(metric.key for metric in (*METRICS, *VOLUME_METRICS)),
         *(*LABELS, *COUNTS, *LESION_COUNTS, "n_without_region"),
-        *("arm", "reasons", "intervals", "interval_reasons", "p_values"),
+        *("arm", "reasons", "intervals", "interval_reasons", "p_values", "n_tests"),
     }
 )
 """What a further score may not be called: metrics, and whatever else stands beside scores in a file."""
@@ -140,7 +131,6 @@ def score_volumes(
             "fid_features": None,
         }
         for metric in VOLUME_METRICS:
-            assert isinstance(metric, VolumeMetric)
             scored["scores"][metric.key] = metric.measure(pair)
             if scored["scores"][metric.key] is None:
                 scored["reasons"][metric.key] = metric.absent

@@ -197,7 +197,7 @@ def _legend(cells: Sequence[Cell], region: str | None) -> list[str]:
             f"Rows of fewer than {FEW_PATIENTS} patients (the smallest has {min(with_intervals)}) have weak intervals: "
             f"drawn from so few they are too narrow, and under 6 patients no p can be below 0.05."
         )
-    n_tests = sum(p is not None for cell in cells for p in cell.get("p_values", {}).values())
+    n_tests = max((cell.get("n_tests", 0) for cell in cells), default=0)
     if n_tests:
         notes.append(
             f"p: of Wilcoxon's signed rank test of the patients' differences, two-sided, with Holm's correction for "

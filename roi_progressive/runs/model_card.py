@@ -19,8 +19,9 @@ from .. import __version__
 from ..errors import DataError
 from ..evaluation.aggregation import metric_of
 from ..evaluation.image_files import list_images
-from ..evaluation.metrics import METRICS, VOLUME_METRICS
+from ..evaluation.metrics import METRICS
 from ..evaluation.pairs import read_domains
+from ..evaluation.volume_metrics import VOLUME_METRICS
 from ..saving.names import DIRECTIONS, DOMAINS, SPLITS, Domains, source_of, target_of
 from ..saving.plain_text import in_markdown
 from ..saving.records import entry, fault_of, read_json

@@ -13,10 +13,10 @@ from ..data.preprocessing import CT_BODY_HU, foreground_mask
 from ..errors import ConfigError, DataError
 from ..evaluation.aggregation import aggregate
 from ..evaluation.intervals import DIFFERENCE, paired_difference, with_intervals
-from ..evaluation.metrics import VOLUME_METRICS
 from ..evaluation.pairs import FolderPairs, ImagePair
 from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score_volumes
 from ..evaluation.table import render_csv, render_latex, render_markdown, render_text
+from ..evaluation.volume_metrics import VOLUME_METRICS
 from ..evaluation.volume_pairs import GREY_LEVELS, HU, Array, BoolArray, SlicedVolumes, VolumePair, sliced_volumes
 from ..evaluation.volume_similarity import FULL_RANGE_HU
 from ..evaluation.windows import Window, clipped, is_full
