@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .plugins.hookspecs import hookimpl
     from .plugins.mask_reader import MaskReader
     from .plugins.patching import Patches
+    from .runs.export import export
     from .runtime.rng import RandomState
     from .saving.checkpoint import checkpoint_name
     from .training.session import Session, attach
@@ -75,6 +76,7 @@ __all__ = [
     "Uncertainty",
     "attach",
     "checkpoint_name",
+    "export",
     "ggd_nll",
     "ggd_variance",
     "hookimpl",
@@ -114,6 +116,7 @@ _MODULE_OF = {
     "Uncertainty": "plugins.adapter",
     "attach": "training.session",
     "checkpoint_name": "saving.checkpoint",
+    "export": "runs.export",
     "ggd_nll": "method.ggd",
     "ggd_variance": "method.ggd",
     "hookimpl": "plugins.hookspecs",

@@ -407,6 +407,21 @@ def test_the_defaults_in_the_help_are_the_options_defaults(capsys: pytest.Captur
     assert (chosen.field_of_view, chosen.mr_steps) == (options.field_of_view_mm, options.mr_steps)
 
 
+@pytest.mark.parametrize("typed", ["--ct-window {}", "--ct-window={}"])
+def test_a_window_has_a_name_or_two_numbers(typed: str) -> None:
+    ends = {"soft": (-160, 240), "bone": (-500, 1300), "full": (-1024, 3071)}
+    for name, (low, high) in ends.items():
+        for words in (
+            ["list.csv", "out", *typed.format(name).split()],
+            [*typed.format(name).split(), "list.csv", "out"],
+        ):
+            chosen = parser().parse_args(["prepare", *words])
+            width, level = chosen.ct_window
+            assert (level - width / 2, level + width / 2, str(chosen.out)) == (low, high, "out")
+    with pytest.raises(SystemExit):
+        parser().parse_args(["prepare", "list.csv", "out", *typed.format("sof").split()])
+
+
 def test_prepare_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr("roi_progressive.data.prepare.prepare", lambda *args, **kwargs: seen.append((args, kwargs)))

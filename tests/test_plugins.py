@@ -33,6 +33,10 @@ CALLS: dict[str, dict[str, Any]] = {
     "roi_step_finished": {"step": 1, "losses": {"G_tumor_A2B": torch.ones(())}},
     "roi_checkpoint_saved": {"path": Path("1_roi_progressive.pth")},
     "roi_metrics": {"real": np.zeros((2, 2)), "fake": np.zeros((2, 2)), "mask": np.zeros((2, 2), bool)},
+    "roi_volume_metrics": {
+        **{"real": np.zeros((2, 2, 2)), "fake": np.zeros((2, 2, 2)), "masks": {"body": np.zeros((2, 2, 2), bool)}},
+        "spacing_mm": (3.0, 1.0, 1.0),
+    },
 }
 
 
@@ -62,6 +66,7 @@ def answers_to(hook: str) -> list[Any]:
         "roi_generator_losses": lambda: {"edges": torch.zeros(())},
         "roi_host_lacks": lambda: {"theirs": ["netG"]},
         "roi_metrics": lambda: {"edges": 1.0},
+        "roi_volume_metrics": lambda: {"Dice liver": 1.0},
     }.get(hook, object)
     return [made(), made()]
 

@@ -26,6 +26,7 @@ NAMES = [
     "Loading is safe",
     "A scan is read right or refused",
     "Nothing of the user's is lost",
+    "What is handed on holds no image",
 ]
 
 

@@ -39,6 +39,7 @@ SURFACE = {
     "plugins.mask_reader": ["MaskReader"],
     "plugins.patching": ["Patches"],
     "runtime.rng": ["RandomState"],
+    "runs.export": ["export"],
     "saving.checkpoint": ["checkpoint_name"],
     "training.session": ["Session", "attach"],
 }
@@ -75,7 +76,7 @@ FROZEN = {
         *GUIDED_SESSION,
         *("close", "discriminator_step", "dropped_steps", "generator_loss", "load_state_dict", "networks", "stages"),
         "loss_tensors",
-        *("start_epoch", "state_dict"),
+        *("standalone", "start_epoch", "state_dict"),
     },
     "Adapter": {
         *("betas", "dataset_layout", "epoch_begins", "generator_loss", "generators", "host_state", "image_files"),

@@ -219,5 +219,5 @@ def test_a_difference_is_printed_with_its_sign() -> None:
     better = [{**one, "scores": {**one["scores"], "tpsnr": (one["scores"]["tpsnr"] or 0.0) + 0.5}} for one in slices]
     difference, _, _ = paired_difference([*better], slices)  # type: ignore[list-item]
     text = render_markdown({"difference": difference})
-    assert "| A2B | difference | +0.50 [0.50, 0.50] |" in text
+    assert "| A2B | difference | +0.50 [0.50, 0.50] p=0.250 |" in text
     assert "Measured on (A2B): ART 3 patients, 3 slices (3 with the region)." in text

@@ -260,3 +260,24 @@ def test_half_precision_features_are_read_in_float32() -> None:
     (gradient,) = torch.autograd.grad(term.loss, term.leaf)
     assert gradient.dtype == torch.float32
     assert wrapper.uncertainty(torch.randn(1, 1, 8, 8).bfloat16()).sigma.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit", "ignore:no convolution")
+def test_generator_and_head_as_one_module_give_the_same_also_traced_and_at_other_sizes(generator: nn.Module) -> None:
+    wrapper = GGDWrapper(generator.eval(), CONFIG)
+    module = wrapper.standalone(torch.randn(1, 1, 12, 16)).requires_grad_(False)
+    traced = torch.jit.trace(module, torch.randn(1, 1, 12, 16), check_trace=False)
+    for shape in ((1, 1, 12, 16), (3, 1, 20, 8)):
+        source = torch.randn(shape)
+        expected = wrapper.uncertainty(source)
+        for made in (module(source), traced(source)):
+            torch.testing.assert_close(made[0], expected.image, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(made[1], expected.sigma, rtol=1e-4, atol=1e-6)
+    before = [value.clone() for value in module.state_dict().values()]
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(1)
+    assert all(torch.equal(a, b) for a, b in zip(before, module.state_dict().values(), strict=True)), "a copy"
+    wrapper.start_recording()
+    module(torch.randn(1, 1, 12, 16).requires_grad_())
+    assert wrapper._capture is not None and not wrapper._capture._calls, "nothing of it reaches the session"

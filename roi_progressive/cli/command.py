@@ -11,15 +11,40 @@ from ..saving.plain_text import printable, printable_lines
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line, as every other error."""
+    """Reports a mistake in one line, as every other error; one word may stand for an option's values.
+
+    Attributes:
+        words: By option, the values that a word behind it stands for.
+    """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.words: dict[str, dict[str, list[str]]] = {}
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, once every word is replaced by its values."""
+        typed = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(self._spelled_out(typed), namespace)
+
+    def _spelled_out(self, typed: list[str]) -> list[str]:
+        found: list[str] = []
+        for argument in typed:
+            option, equals, value = argument.partition("=")
+            behind = found[-1] if found and not equals else option
+            values = self.words.get(behind, {}).get(value if equals else argument)
+            if values is None:
+                found.append(argument)
+            else:
+                found += [option, *values] if equals else values
+        return found
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"roi-progressive: error: {printable(message)}; see `{self.prog} --help`\n")
 
 
-def add_command(commands: Any, name: str, text: str, epilog: str) -> argparse.ArgumentParser:
+def add_command(commands: Any, name: str, text: str, epilog: str) -> Parser:
     """A command's parser; ``commands`` is what ``add_subparsers`` returned."""
-    added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=epilog)
+    added: Parser = commands.add_parser(name, help=text, description=text, epilog=epilog)
     return added
 
 

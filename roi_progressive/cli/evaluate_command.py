@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import setting_checks as check
 from ..errors import ConfigError
 from ..saving.names import DIRECTIONS
+from . import volume_evaluation
 from .command import add_command, add_device, device_line, line_width, show
 from .progress import ProgressBar
 
@@ -84,6 +85,7 @@ def add(commands: Any) -> None:
         metavar=("LOW", "HIGH"),
         help="values of floating-point .npy that stand for 0 and 255 (-1 1)",
     )
+    volume_evaluation.add_options(evaluate, folders)
     folders.add_argument("--out", type=Path, metavar="DIR", help="folder for the results, new or empty")
     folders.add_argument("--force", action="store_true", help="replace earlier results in that folder")
 
@@ -95,24 +97,30 @@ def run(options: argparse.Namespace) -> None:
         RoiProgressiveError: A mistake of the user's.
     """
     from ..evaluation.table import render_text
+    from ..runs import volume_scores
     from ..runs.scores import FILES, read_slices
     from ..saving.locks import only_writer
     from ..saving.written import check_foreign
 
     _require_run_or_folders(options)
     check.whole("", "seed", options.seed, 0)
+    if options.run is None and options.volumes:
+        volume_evaluation.run(options)
+        return
     _require_columns(options.columns)
     other = None if options.compare is None else read_slices(options.compare)
     out = options.out if options.run is None else options.run / (options.split or "test")
     written = out if options.run is None else options.run
     with only_writer(written) if options.run is None or written.is_dir() else nullcontext():  # else it is told below
-        check_foreign(out, [out / name for name in FILES])
+        check_foreign(out, [out / name for name in (*FILES, *volume_scores.FILES)])
         replaces = (out / FILES[-1]).exists()
         scores, files = _scored(options, out, other)
     _require_columns(options.columns, scores)
     width = None if options.wide else line_width()
     shown = {"width": width, "columns": options.columns}
     show(render_text(scores.results, scores.region, scores.notes, scores.domains, **shown).removesuffix("\n"))
+    if scores.volumes is not None:
+        show(f"\n{volume_scores.volume_table(scores.volumes, width)}")
     images = "" if options.run is None else ", beside the images"
     show(f"\nin {out}{images}: {', '.join(file.name for file in files)}")
     if replaces:
@@ -135,8 +143,9 @@ def _require_columns(columns: Sequence[str] | None, scores: RunScores | None = N
 def _scored(
     options: argparse.Namespace, out: Path, other: list[SliceScores] | None
 ) -> tuple[RunScores, tuple[Path, ...]]:
-    from ..runs.evaluate import evaluate_folders, evaluate_run, with_certainty
+    from ..runs.evaluate import MODEL, REFERENCES, evaluate_folders, evaluate_run, with_certainty
     from ..runs.scores import write_scores
+    from ..runs.volume_scores import read_volume_scores, write_volume_scores
     from ..saving.whole_files import require_new_or_empty
 
     with ProgressBar("evaluate", device_line(options.device)) as bar:
@@ -144,6 +153,7 @@ def _scored(
         given = {"weights_dir": options.weights, "device": options.device, "report": report}
         if options.run is not None:
             given |= {"region": options.region, "split": options.split or "test", "uncertainty": options.uncertainty}
+            given["volumes"] = (MODEL, *REFERENCES) if options.volumes else (MODEL,)
             scores = evaluate_run(options.run, **given)
         else:
             require_new_or_empty(out, force=options.force, remedy="replace its table and metrics.json with --force")
@@ -152,13 +162,16 @@ def _scored(
             chosen["array_range"] = None if options.array_range is None else tuple(options.array_range)
             given |= {name: value for name, value in chosen.items() if value is not None}
             scores = evaluate_folders(options.real, options.fake, options.masks, manifest=options.manifest, **given)
-        scores = with_certainty(scores, other, options.seed, bar.part(SHARE_OF_SCORES, 1.0))
-        return scores, write_scores(out, scores)
+        volumes_of_other = None if options.compare is None else read_volume_scores(options.compare)
+        report = bar.part(SHARE_OF_SCORES, 1.0)
+        scores = with_certainty(scores, other, options.seed, report, volumes_compared_with=volumes_of_other)
+        of_volumes = () if scores.volumes is None else write_volume_scores(out, scores.volumes)
+        return scores, write_scores(out, scores) + of_volumes
 
 
 def _require_run_or_folders(options: argparse.Namespace) -> None:
     needed = {f"--{name}": getattr(options, name) for name in ("real", "fake", "out")}
-    optional = ("masks", "direction", "manifest", "white", "array_range", "organs", "sigma")
+    optional = ("masks", "direction", "manifest", "white", "array_range", "organs", "sigma", "body", "value_range")
     others = {f"--{name.replace('_', '-')}": getattr(options, name) for name in optional}
     others["--force"] = options.force or None
     given = [name for name, value in {**needed, **others}.items() if value is not None]
@@ -174,3 +187,4 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
         raise ConfigError("`--split` must go with RUN; got folders; leave it out")
     if options.run is None and options.uncertainty:
         raise ConfigError("`--uncertainty` must go with RUN; got folders; give their maps with --sigma instead")
+    volume_evaluation.check_options(options)

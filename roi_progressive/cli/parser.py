@@ -10,6 +10,7 @@ from . import (
     check_command,
     demo_command,
     evaluate_command,
+    export_command,
     figure_command,
     prepare_command,
     scan_command,
@@ -26,6 +27,7 @@ COMMANDS = {
     "evaluate": evaluate_command,
     "calibrate": calibrate_command,
     "figure": figure_command,
+    "export": export_command,
     "check": check_command,
 }
 

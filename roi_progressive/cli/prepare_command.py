@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..data.ct_windows import CT_WINDOWS
 from ..errors import DataError
 from ..saving.names import CT_AND_MR
 from .command import add_command, show
@@ -45,10 +46,12 @@ def add(commands: Any) -> None:
         "--ct-window",
         type=float,
         nargs=2,
-        default=(400.0, 40.0),
+        default=CT_WINDOWS["soft"],
         metavar=("WIDTH", "LEVEL"),
-        help="of what is in HU (400 40)",
+        help="of what is in HU; or one word: soft (400 40), bone (1800 400), full (all of -1024 to 3071 HU, best "
+        "with --dtype float32); default soft",
     )
+    prepare.words["--ct-window"] = {name: [f"{number:g}" for number in ends] for name, ends in CT_WINDOWS.items()}
     prepare.add_argument(
         "--mr-percentiles",
         type=float,

@@ -9,6 +9,7 @@ from typing import Any
 from .. import setting_checks as check
 from ..errors import ConfigError
 from ..saving.names import CT_AND_MR, Domains
+from .ct_windows import CT_WINDOWS
 from .hounsfield import IN_HOUNSFIELD
 from .splits import split_counts
 
@@ -47,7 +48,7 @@ class PrepareOptions:
     """
 
     size_px: int = 256
-    ct_window: tuple[float, float] = (400.0, 40.0)
+    ct_window: tuple[float, float] = CT_WINDOWS["soft"]
     mr_percentiles: tuple[float, float] = (0.5, 99.5)
     slices_each_side: int = 4
     split: tuple[float, float, float] = (0.6, 0.2, 0.2)

@@ -133,6 +133,19 @@ def _read_image(row: VolumeRow) -> StoredVolume:
     return _read_file("image", row.image)
 
 
+def read_unchanged(what: str, path: Path) -> StoredVolume:
+    """A volume file as it is: its place is checked, its values are not.
+
+    Args:
+        what: The argument it was given as, for messages.
+        path: A NIfTI, NRRD or MHA file.
+
+    Raises:
+        DataError: It cannot be read, or nothing says where its voxels lie.
+    """
+    return _read_file(what, path)
+
+
 @dataclass(frozen=True)
 class _Target:
     """The image that masks are brought onto: its name, in LPS orientation, and as its file has it."""

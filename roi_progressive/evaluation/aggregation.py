@@ -22,18 +22,19 @@ from .metrics import (
     SliceMetric,
 )
 from .scoring import SliceScores
+from .volume_metrics import VOLUME_METRICS, VolumeMetric
 
 PHASES = ("ART", "PV", "NC")
-_NOT_SCORES = ("reasons", "intervals", "interval_reasons")
+_NOT_SCORES = ("reasons", "intervals", "interval_reasons", "p_values", "n_tests")
 _SUMMED = ("n_slices", "n_region_slices", "n_without_region", *LESION_COUNTS)
-_METRIC_OF = {metric.key: metric for metric in METRICS}
+_METRIC_OF = {metric.key: metric for metric in (*METRICS, *VOLUME_METRICS)}
 
 Cell = dict[str, Any]
 Results = dict[str, dict[str, Cell]]
 
 
-def aggregate(slices: Iterable[SliceScores]) -> Results:
-    """Average the slices of one arm, by direction and phase.
+def aggregate(slices: Iterable[SliceScores], metrics: Sequence[Metric] = METRICS) -> Results:
+    """Average the slices, or the volumes, of one arm, by direction and phase.
 
     A metric is averaged as its entry in ``METRICS`` says: PSNR values are capped at 100 dB first, so that identical
     pixels, infinite in decibels, do not make a mean infinite; the texture ratio is averaged geometrically, half and
@@ -41,8 +42,12 @@ def aggregate(slices: Iterable[SliceScores]) -> Results:
     distance over all slices of the phase; UCE, where there is a sigma, pools their pixels likewise. The row ``mean``
     holds the mean over the phases' values, as in the paper's Table 1.
 
+    Args:
+        slices: What was scored.
+        metrics: What it was scored by; ``VOLUME_METRICS`` for volumes.
+
     Returns:
-        ``{direction: {phase: cell, ..., "mean": cell}}``, ready for JSON. A cell has those of ``METRICS`` and any
+        ``{direction: {phase: cell, ..., "mean": cell}}``, ready for JSON. A cell has those of ``metrics`` and any
         further scores (float, or ``None`` with a line in ``reasons``), and ``n_patients``, ``n_slices`` (also the
         number of images behind FID and KID), ``n_region_slices``, ``n_without_region``, ``n_lesions`` (behind ``lost``,
         ``inverted`` and ``invented``) and ``n_unclear_lesions``.
@@ -53,7 +58,7 @@ def aggregate(slices: Iterable[SliceScores]) -> Results:
     results: Results = {}
     for direction in sorted(by_direction):
         phases = by_direction[direction]
-        cells = {phase: _phase_cell(phases[phase]) for phase in sorted(phases, key=phase_order)}
+        cells = {phase: _phase_cell(phases[phase], metrics) for phase in sorted(phases, key=phase_order)}
         patients = {scored["patient"] for members in phases.values() for scored in members}
         results[direction] = {**cells, "mean": _mean_cell(cells, len(patients))}
     return results
@@ -84,15 +89,15 @@ def patient_values(slices: Iterable[SliceScores], key: str) -> dict[str, float]:
     return {patient: mean(values) for patient, values in by_patient.items()}
 
 
-def _phase_cell(slices: list[SliceScores]) -> Cell:
+def _phase_cell(slices: list[SliceScores], metrics: Sequence[Metric]) -> Cell:
     with_region = sum(scored["region_px"] > 0 for scored in slices)
     cell: Cell = {"reasons": {}}
-    always = {metric.key for metric in METRICS if isinstance(metric, SliceMetric) and metric.needs != "sigma"}
+    always = {m.key for m in metrics if isinstance(m, (SliceMetric, VolumeMetric)) and m.needs != "sigma"}
     for key in sorted(always.union(*(scored["scores"] for scored in slices))):
         values = patient_values(slices, key)
         _put(cell, key, metric_of(key).averaged.mean(list(values.values())) if values else None, _reason(slices, key))
     calibrations = [scored["calibration"] for scored in slices if "calibration" in scored]
-    for metric in METRICS:
+    for metric in metrics:
         if isinstance(metric, SetMetric):
             _put(cell, metric.key, *_of_set(slices, metric))
         elif isinstance(metric, PooledMetric) and calibrations:
@@ -123,9 +128,9 @@ def _mean_cell(cells: Mapping[str, Cell], n_patients: int) -> Cell:
 
 
 def metrics_of(cells: Iterable[Cell]) -> list[str]:
-    """The scores that cells hold: ours in the table's order, those of a sigma if any, then further ones by name."""
+    """The scores that cells hold: ours in the table's order, then further ones by name."""
     found = {key for cell in cells for key in cell} - {*COUNTS, *_SUMMED, *_NOT_SCORES}
-    ours = [metric.key for metric in METRICS if metric.needs != "sigma" or metric.key in found]
+    ours = [key for key in _METRIC_OF if key in found]
     return [*ours, *sorted(found.difference(ours))]
 
 

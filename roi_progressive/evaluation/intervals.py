@@ -1,7 +1,11 @@
-"""How sure a mean over patients is: percentile bootstrap over patients, of one arm or of the difference of two."""
+"""How sure a mean over patients is: percentile bootstrap over patients, of one arm or of the difference of two.
+
+Of a difference, the signed rank test says beside it whether the patients differ by more than chance.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -12,8 +16,9 @@ import numpy.typing as npt
 from ..errors import DataError
 from .aggregation import Cell, Results, aggregate, metric_of, metrics_of, patient_values
 from .calibration import Bins
-from .metrics import COUNTS, LESION_COUNTS, Averaging, PooledMetric, SetMetric
+from .metrics import COUNTS, LESION_COUNTS, METRICS, Averaging, Metric, PooledMetric, SetMetric
 from .scoring import SliceScores
+from .significance import holm, signed_rank_p
 
 DIFFERENCE = "difference"
 RESAMPLES = 10_000
@@ -58,26 +63,32 @@ def with_intervals(results: Results, slices: Iterable[SliceScores], seed: int = 
 
 
 def paired_difference(
-    ours: Iterable[SliceScores], others: Iterable[SliceScores], seed: int = 0
+    ours: Iterable[SliceScores],
+    others: Iterable[SliceScores],
+    seed: int = 0,
+    metrics: Sequence[Metric] = METRICS,
 ) -> tuple[Results, Results, Results]:
     """What an arm has more than another on the same slices, with 95 % intervals.
 
     A slice counts where both have a value. Each draw of patients, made as in :func:`with_intervals`, gives both means
-    and with them one difference, so what makes a patient hard for both cancels.
+    and with them one difference, so what makes a patient hard for both cancels. The rows ``mean`` have ``p_values``:
+    of the signed rank test of the patients' differences, averaged over their phases (of logarithms, where a score is
+    averaged geometrically), with Holm's correction for all ``n_tests`` of them, all scores of all directions.
 
     Args:
         ours: The slices of the arm.
         others: The same slices, in any order, of the arm it is compared with.
         seed: Of the draws.
+        metrics: What they were scored by.
 
     Returns:
-        The rows ours - others, with ``intervals``, and the rows of either on the slices that count.
+        The rows ours - others, with ``intervals`` and ``p_values``, and the rows of either on the slices that count.
 
     Raises:
         DataError: The two do not hold the same slices.
     """
     first, second = _in_common(list(ours), list(others))
-    kept, against = aggregate(first), aggregate(second)
+    kept, against = aggregate(first, metrics), aggregate(second, metrics)
     rows = {
         direction: {phase: _difference(cell, against[direction][phase]) for phase, cell in cells.items()}
         for direction, cells in kept.items()
@@ -90,7 +101,39 @@ def paired_difference(
         averaged = metric_of(key).averaged
         return _percentiles(_resampled(ours, averaged, seed) - _resampled(others, averaged, seed))
 
-    return _filled(rows, interval), kept, against
+    return _with_p_values(_filled(rows, interval), first, second), kept, against
+
+
+def _with_p_values(differences: Results, ours: Sequence[SliceScores], others: Sequence[SliceScores]) -> Results:
+    """The rows with corrected p values in those of ``mean``; ``None`` where a score has none."""
+    tests: dict[tuple[str, str], float | None] = {}
+    for direction, cells in differences.items():
+        phases = [phase for phase in cells if phase != "mean"]
+        for key in metrics_of([cells["mean"]]):
+            if cells["mean"].get(key) is not None:
+                pairs = zip(*(_values(of_arm, direction, phases, key) for of_arm in (ours, others)), strict=True)
+                tests[direction, key] = signed_rank_p(_of_patients(pairs, metric_of(key).averaged))
+            else:
+                tests[direction, key] = None
+    corrected = holm({test: p for test, p in tests.items() if p is not None})
+    for direction, cells in differences.items():
+        keys = [key for of_direction, key in tests if of_direction == direction]
+        found = {"p_values": {key: corrected.get((direction, key)) for key in keys}, "n_tests": len(corrected)}
+        # A single phase is what its mean is.
+        for row in cells if len(cells) == 2 else ["mean"]:
+            cells[row] = {**cells[row], **found}
+    return differences
+
+
+def _of_patients(pairs: Iterable[tuple[Mapping[str, float], Mapping[str, float]]], averaged: Averaging) -> list[float]:
+    """The difference of every patient, averaged over the phases it has; of logarithms where ratios are averaged."""
+    by_patient: dict[str, list[float]] = {}
+    for ours, others in pairs:
+        for patient in sorted(ours.keys() & others.keys()):
+            values = (math.log(ours[patient]), math.log(others[patient])) if averaged.geometric else None
+            first, second = values or (ours[patient], others[patient])
+            by_patient.setdefault(patient, []).append(first - second)
+    return [math.fsum(differences) / len(differences) for differences in by_patient.values()]
 
 
 def _filled(results: Results, interval: Callable[[str, Sequence[str], str], list[float] | str]) -> Results:

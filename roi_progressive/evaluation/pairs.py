@@ -86,6 +86,10 @@ class FolderPairs:
         """The file names, sorted."""
         return tuple(self._labels)
 
+    def label(self, name: str) -> Label:
+        """The patient and the phase of an image, by its file name."""
+        return self._labels[name]
+
     def __len__(self) -> int:
         return len(self._labels)
 
@@ -210,8 +214,8 @@ def read_manifest(path: Path, domain: str, split: str | None = None) -> tuple[di
     """
     labels: dict[str, Label] = {}
     scales: dict[str, float] = {}
-    with _reading_manifest(path):
-        for name, found in _slices(path, split):
+    with reading_manifest(path):
+        for name, found in slices_in(path, split):
             label = (str(entry(found, "patient", str, int)), str(entry(found, "phase", str, int)))
             if labels.setdefault(name, label) != label:
                 raise ValueError(f"{name} has the patients and phases {labels[name]} and {label}")
@@ -235,7 +239,7 @@ def read_domains(place: Path) -> Domains:
     path = place / "manifest.json" if place.is_dir() else place
     if not path.is_file():
         return CT_AND_MR
-    with _reading_manifest(path):
+    with reading_manifest(path):
         named = read_json(path).get("domains")
         return CT_AND_MR if named is None else Domains.of([entry(named, domain, str) for domain in DOMAINS])
 
@@ -287,7 +291,8 @@ def _label_of(name: str) -> Label:
     return label
 
 
-def _slices(path: Path, split: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def slices_in(path: Path, split: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name without its ending, and the entry, of every slice in a manifest; in :func:`reading_manifest`."""
     for found in entry(read_json(path), "slices", list):
         if split is None or entry(found, "split", str) == split:
             name = entry(found, "name", str)
@@ -295,7 +300,8 @@ def _slices(path: Path, split: str | None) -> Iterator[tuple[str, dict[str, Any]
 
 
 @contextmanager
-def _reading_manifest(path: Path) -> Iterator[None]:
+def reading_manifest(path: Path) -> Iterator[None]:
+    """What cannot be used of a manifest in the block becomes a ``DataError`` of one line."""
     try:
         yield
     except (OSError, ValueError) as cause:

@@ -15,6 +15,8 @@ from .calibration import bin_statistics
 from .metrics import COUNTS, LESION_COUNTS, METRICS, NOT_ASKED, SetMetric, Slice, SliceMetric
 from .networks import Inception, Lpips, Unavailable
 from .pairs import ImagePair
+from .volume_metrics import VOLUME_METRICS
+from .volume_pairs import VolumePair
 
 MAX_THREADS = 4
 
@@ -48,9 +50,9 @@ LABELS = ("name", "patient", "phase", "direction", "region_px")
 """What identifies a slice, beside its scores."""
 RESERVED_NAMES = frozenset(
     {
-        *(metric.key for metric in METRICS),
+        *(metric.key for metric in (*METRICS, *VOLUME_METRICS)),
         *(*LABELS, *COUNTS, *LESION_COUNTS, "n_without_region"),
-        *("arm", "reasons", "intervals", "interval_reasons"),
+        *("arm", "reasons", "intervals", "interval_reasons", "p_values", "n_tests"),
     }
 )
 """What a further score may not be called: metrics, and whatever else stands beside scores in a file."""
@@ -96,6 +98,43 @@ def score(
         _measure(measured, scored, networks=True)
         _add_features(scored, measured.pair, inception)
         _add_extra(scored, {} if extra is None else extra(measured.pair))
+        every.append(scored)
+    return every
+
+
+def score_volumes(
+    pairs: Iterable[VolumePair],
+    extra: Callable[[VolumePair], Mapping[str, float | None]] | None = None,
+) -> list[SliceScores]:
+    """Score every volume; one at a time is in memory.
+
+    Args:
+        pairs: What to score.
+        extra: More scores of a volume by name, e.g. what plugins return; a name of ours is an error.
+
+    Returns:
+        One entry a volume, as for a slice; ``region_px`` counts the voxels of the body.
+
+    Raises:
+        ValueError: ``extra`` returns a name that is taken.
+    """
+    every = []
+    for pair in pairs:
+        scored: SliceScores = {
+            "name": pair.name,
+            "patient": pair.patient,
+            "phase": pair.phase,
+            "direction": pair.direction,
+            "region_px": int(pair.body.sum()),
+            "scores": {},
+            "reasons": {},
+            "fid_features": None,
+        }
+        for metric in VOLUME_METRICS:
+            scored["scores"][metric.key] = metric.measure(pair)
+            if scored["scores"][metric.key] is None:
+                scored["reasons"][metric.key] = metric.absent
+        _add_extra(scored, {} if extra is None else extra(pair), of="volume")
         every.append(scored)
     return every
 
@@ -164,10 +203,10 @@ def _add_features(scored: SliceScores, pair: ImagePair, inception: Inception | U
         scored["fid_features"] = (real, fake)
 
 
-def _add_extra(scored: SliceScores, extra: Mapping[str, float | None]) -> None:
+def _add_extra(scored: SliceScores, extra: Mapping[str, float | None], of: str = "slice") -> None:
     for key, value in extra.items():
         if key in RESERVED_NAMES:
             raise ValueError(f"`extra` must return new names; {key!r} is taken; rename the score")
         scored["scores"][key] = value
         if value is None:
-            scored["reasons"][key] = "not defined for the slice"
+            scored["reasons"][key] = f"not defined for the {of}"

@@ -21,6 +21,7 @@ from .intervals import DIFFERENCE
 from .lesions import MIN_CONTRAST_GREY
 from .metrics import COUNTS, FID, INVENTED, INVERTED, LESION_COUNTS, LOST, METRICS, NO_SIGMA, UCE
 from .references import REFERENCE_TEXTS
+from .significance import FEW_PATIENTS
 
 MEAN = "mean"
 """The row of the mean over phases."""
@@ -109,12 +110,15 @@ def render_csv(results: Mapping[str, Results], region: str | None = "tumor") -> 
     metrics = _known_columns(cells, region)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    named = [in_csv(name) for key in metrics for name in (key, f"{key}_low", f"{key}_high")]
+    compared = any("p_values" in cell for cell in cells)
+    endings = ("", "_low", "_high", *(["_p"] if compared else []))
+    named = [in_csv(f"{key}{ending}") for key in metrics for ending in endings]
     writer.writerow(["arm", "direction", "phase", *named, *COUNTS])
     for arm, direction, phase, cell in _walk(results):
         numbers: list[float | None] = []
         for key in metrics:
             numbers += [cell.get(key), *(cell.get("intervals", {}).get(key) or (None, None))]
+            numbers += [cell.get("p_values", {}).get(key)] if compared else []
         writer.writerow([in_csv(arm), in_csv(direction), in_csv(phase), *numbers, *(cell[key] for key in COUNTS)])
     return text.getvalue()
 
@@ -294,8 +298,10 @@ def _why(cell: Cell, key: str) -> str:
 
 
 def _interval(cell: Cell, key: str) -> str:
-    interval = cell.get("intervals", {}).get(key)
-    return "" if interval is None else "[{:.{d}f}, {:.{d}f}]".format(*interval, d=metric_of(key).digits)
+    interval, p = cell.get("intervals", {}).get(key), cell.get("p_values", {}).get(key)
+    shown = [] if interval is None else ["[{:.{d}f}, {:.{d}f}]".format(*interval, d=metric_of(key).digits)]
+    shown += [] if p is None else ["p<0.001" if p < 0.001 else f"p={p:.3f}"]
+    return " ".join(shown)
 
 
 # --- its legend -------------------------------------------------------------------------------------------------------
@@ -314,6 +320,18 @@ def _legend(cells: Sequence[Cell], keys: Sequence[str], region: str | None) -> l
         )
     if any(cell.get("intervals") for cell in cells):
         notes.append("[low, high]: 95 % of the means when patients are drawn with replacement (10,000 draws).")
+    with_intervals = [cell["n_patients"] for cell in cells if any(cell.get("intervals", {}).values())]
+    if min(with_intervals, default=FEW_PATIENTS) < FEW_PATIENTS:
+        notes.append(
+            f"Rows of fewer than {FEW_PATIENTS} patients (the smallest has {min(with_intervals)}) have weak intervals: "
+            f"drawn from so few they are too narrow, and under 6 patients no p can be below 0.05."
+        )
+    n_tests = max((cell.get("n_tests", 0) for cell in cells), default=0)
+    if n_tests:
+        notes.append(
+            f"p: of Wilcoxon's signed rank test of the patients' differences, two-sided, with Holm's correction for "
+            f"all {n_tests} tests."
+        )
     if UCE.key in keys:
         notes.append(
             "UCE: mean squared error against predicted variance, in squared grey levels; AUSE: 0 if the largest sigma "

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from .. import setting_checks as check
 from ..errors import ShapeError
+from ..runtime.tracing import is_tracing
 from .ggd import GGDHead
 
 
@@ -96,6 +97,10 @@ class Up(nn.Module):
         """Map ``[N, in_channels, h, w]`` and ``[N, skip_channels, H, W]`` to ``[N, out_channels, H, W]``."""
         fine = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
         height_px, width_px = skip.shape[-2:]
+        if is_tracing():
+            # A traced program takes pictures of any size, so nothing in it may hang on whether a side was odd. A side
+            # that was halved lacks one line at most; one more than is needed is cut off again.
+            fine = functional.pad(fine, (0, 1, 0, 1), mode="replicate")
         fine = fine[..., :height_px, :width_px]
         missing_rows, missing_columns = height_px - fine.shape[-2], width_px - fine.shape[-1]
         if missing_rows or missing_columns:

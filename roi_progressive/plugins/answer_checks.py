@@ -92,6 +92,7 @@ _CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], _Finding]] = {
     "roi_stages": _stages,
     "roi_generator_losses": _generator_losses,
     "roi_metrics": _metrics,
+    "roi_volume_metrics": _metrics,
     "roi_host_lacks": _host_lacks,
 }
 

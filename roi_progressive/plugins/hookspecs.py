@@ -148,3 +148,23 @@ def roi_metrics(real: np.ndarray, fake: np.ndarray, mask: np.ndarray) -> Mapping
     Returns:
         Numbers by column name, or ``None``.
     """
+
+
+@hookspec
+def roi_volume_metrics(
+    real: np.ndarray,
+    fake: np.ndarray,
+    masks: Mapping[str, np.ndarray],
+    spacing_mm: tuple[float, float, float] | None,
+) -> Mapping[str, float] | None:
+    """Called for every evaluated volume: extra columns of the table of volumes.
+
+    Args:
+        real: ``[slices, rows, columns]``, in HU where it is a CT whose values are known, else in grey levels 0 to 255.
+        fake: The same shape and unit.
+        masks: Bool arrays of the same shape by name: ``body``, and the region and its organ where there are any.
+        spacing_mm: Distance of slices, of rows and of columns; ``None`` where it is not known.
+
+    Returns:
+        Numbers by column name, or ``None``.
+    """

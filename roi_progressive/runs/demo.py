@@ -180,7 +180,7 @@ def run_demo(
             for arm in arms:
                 references = ("constant_fill", "copy_source") if arm.name == "plain" else ()
                 scores[arm.name] = evaluate_run(
-                    arm.out, region=REGION, references=references, weights_dir=weights_dir, device=device
+                    arm.out, region=REGION, references=references, volumes=(), weights_dir=weights_dir, device=device
                 )
             progress(0.99, "drawing")
             minutes = (time.monotonic() - started) / 60

@@ -26,6 +26,7 @@ from ..evaluation.pairs import (
 from ..evaluation.references import constant_fill, copy_source, mean_image
 from ..evaluation.region_names import default_region, regions_of
 from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score
+from ..evaluation.windows import hu_windows, window_notes
 from ..plugins.manager import Plugins
 from ..runtime.devices import choose_device
 from ..saving.locks import only_writer
@@ -37,6 +38,7 @@ from .scores import RunScores
 from .steps import Steps
 from .train import Report
 from .translate import translate
+from .volume_scores import score_sliced_volumes, volumes_with_certainty
 
 PATIENTS_UNKNOWN = (
     "Neither a manifest nor the names tell patients: every image counts as one, and intervals may be too narrow."
@@ -45,6 +47,7 @@ ONLY_IMAGES = "No masks were given: whole images alone were scored."
 ORGAN = "liver"
 LEAST_RANK = 0.1
 """A smaller rank correlation of sigma with the error says nothing about where the errors are."""
+MODEL = "model"
 REFERENCES = ("constant_fill", "copy_source", "mean_image")
 
 
@@ -55,6 +58,7 @@ def evaluate_run(
     split: str = "test",
     references: Sequence[str] = REFERENCES,
     uncertainty: bool = False,
+    volumes: Sequence[str] = (MODEL,),
     weights_dir: str | Path | None = None,
     device: str = "auto",
     plugins: Iterable[Any] = (),
@@ -71,9 +75,10 @@ def evaluate_run(
         split: ``test`` or ``val``; its images must be paired.
         references: Which references to score too.
         uncertainty: Score the predicted sigma of the run too.
+        volumes: Of which arms to score whole volumes too, where the slices make any: ``model`` and ``references``.
         weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
         device: Where images, LPIPS, FID and KID are computed: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        plugins: Plugins that add columns (hook ``roi_metrics``), besides those installed.
+        plugins: Plugins that add columns (hooks ``roi_metrics`` and ``roi_volume_metrics``), besides those installed.
         report: Called with steps done, steps in all and what is being done: after every image that was read, translated
             or scored.
 
@@ -110,13 +115,14 @@ def evaluate_run(
         images = translate(opened, split, device=device, report=steps.following)
         steps.done = 2 * n_slices
         pairs = {d: pairs_from_folders(root, split, d, images[d], chosen, organ) for d in DIRECTIONS}
-        shown: dict[str, list[Iterable[ImagePair]]] = {"model": list(pairs.values())}
+        shown: dict[str, list[Iterable[ImagePair]]] = {MODEL: list(pairs.values())}
         if uncertainty:
             maps = {d: opened.sigma(split, d) for d in DIRECTIONS}
             known = None if calibration is None else calibration.directions
-            shown["model"] = [with_sigma(of_direction, maps, known, chosen) for of_direction in pairs.values()]
+            shown[MODEL] = [with_sigma(of_direction, maps, known, chosen) for of_direction in pairs.values()]
         shown |= arms
-        extra = _extra_columns(Plugins(plugins))
+        manager = Plugins(plugins)
+        extra = _extra_columns(manager)
         slices = {
             arm: [
                 scored
@@ -125,9 +131,19 @@ def evaluate_run(
             ]
             for arm, of_arm in shown.items()
         }
+        stacked = {
+            arm: {d: of if arm == MODEL else _reference(arm, of, root, chosen) for d, of in pairs.items()}
+            for arm in (MODEL, *references)
+            if arm in volumes
+        }
+        of_volumes = None
+        if stacked:
+            of_volumes = score_sliced_volumes(root, split, pairs, stacked, (chosen, organ), domains, manager)
     results = {arm: aggregate(scored) for arm, scored in slices.items()}
-    notes = (calibration_note(opened, calibration, split), *_blind(results["model"], chosen, domains))
-    return RunScores(results, slices, images, chosen, notes if uncertainty else (), domains)
+    notes = window_notes(hu_windows(root / "manifest.json", pairs), domains)
+    if uncertainty:
+        notes = [*notes, calibration_note(opened, calibration, split), *_blind(results[MODEL], chosen, domains)]
+    return RunScores(results, slices, images, chosen, tuple(notes), domains, of_volumes)
 
 
 def _blind(results: Results, region: str | None, domains: Domains) -> Iterator[str]:
@@ -222,6 +238,7 @@ def evaluate_folders(
     notes += [ONLY_IMAGES] if masks is None else []
     notes += dict.fromkeys(note for of_direction in pairs for note in of_direction.notes)
     domains = CT_AND_MR if manifest is None else read_domains(Path(manifest))
+    notes += [] if manifest is None else window_notes(hu_windows(Path(manifest), images), domains)
     of = None if masks is None else region
     return RunScores({"generated": aggregate(slices)}, {"generated": slices}, images, of, tuple(notes), domains)
 
@@ -231,6 +248,8 @@ def with_certainty(
     compared_with: Sequence[SliceScores] | None = None,
     seed: int = 0,
     report: Report | None = None,
+    *,
+    volumes_compared_with: Sequence[SliceScores] | None = None,
 ) -> RunScores:
     """The scores with 95 % intervals over patients, and with the difference to another evaluation's.
 
@@ -241,6 +260,7 @@ def with_certainty(
             that both have; a note says where one was left out.
         seed: Seed of the draws of patients.
         report: Called after the intervals of every arm.
+        volumes_compared_with: The volumes of that evaluation, from :func:`read_volume_scores`.
 
     Raises:
         ConfigError: ``seed`` is negative.
@@ -253,6 +273,10 @@ def with_certainty(
         if report is not None:
             report(len(results), total, f"intervals of {arm}")
         results[arm] = with_intervals(scores.results[arm], slices, seed)
+    of_volumes = scores.volumes
+    if of_volumes is not None:
+        of_volumes = volumes_with_certainty(of_volumes, volumes_compared_with, seed)
+    scores = replace(scores, volumes=of_volumes)
     if compared_with is None:
         return replace(scores, results=results)
     if report is not None:

@@ -32,6 +32,23 @@ FILES = ("table.md", "table.csv", "table.tex", "slices.csv", "patients.csv", "me
 
 
 @dataclass(frozen=True)
+class VolumeScores:
+    """Scores of generated volumes and of what they are compared with.
+
+    Args:
+        results: The rows of the table by arm; the evaluated arm comes first. Empty where there are no volumes.
+        volumes: One entry for each volume and direction, by arm, of the arms that were scored here.
+        notes: The heading's lines: what the volumes are, their units and ranges; or why there are none.
+        domains: What the domains are called.
+    """
+
+    results: Mapping[str, Results]
+    volumes: Mapping[str, Sequence[SliceScores]]
+    notes: tuple[str, ...]
+    domains: Domains = CT_AND_MR
+
+
+@dataclass(frozen=True)
 class RunScores:
     """Scores of generated images and of what they are compared with.
 
@@ -42,6 +59,7 @@ class RunScores:
         region: The region of interest; ``None`` where whole images alone were scored.
         notes: Remarks that stand below the table.
         domains: What the domains are called.
+        volumes: The scores of whole volumes, where they were asked for.
     """
 
     results: Mapping[str, Results]
@@ -50,6 +68,7 @@ class RunScores:
     region: str | None
     notes: tuple[str, ...] = ()
     domains: Domains = CT_AND_MR
+    volumes: VolumeScores | None = None
 
 
 def write_scores(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
@@ -150,12 +169,21 @@ def read_slices(path: str | Path) -> list[SliceScores]:
             f"none; evaluate the other one first"
         )
     try:
-        return [_scored(found) for found in entry(read_json(file), "slices", list)]
+        return slices_of(entry(read_json(file), "slices", list))
     except (OSError, ValueError) as error:
         raise DataError(
             f"`compare` must be a folder or metrics.json that `roi-progressive evaluate` wrote; {str(file)!r} cannot "
             f"be used: {fault_of(error)}; evaluate the other one again"
         ) from error
+
+
+def slices_of(found: Sequence[Any]) -> list[SliceScores]:
+    """What :func:`plain_scores` made plain.
+
+    Raises:
+        EntryError: It is something else.
+    """
+    return [_scored(one) for one in found]
 
 
 def _plain(scored: SliceScores) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from ..saving.checkpoint import check_config, checkpoint_name, fitting, load_che
 from ..saving.state_checks import whole
 from .guidance import Guidance
 from .idleness import Idleness
+from .uncertainty import GGDWrapper
 
 _MARK = "_roi_progressive_attached"
 _GUIDED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -369,13 +370,31 @@ class Session:
             ConfigError: The configuration has no uncertainty head, the host no such direction, or the session is
                 closed.
         """
+        return self._head(direction).uncertainty(source)
+
+    def standalone(self, example: Tensor, direction: str = "A2B") -> nn.Module:
+        """A copy of a generator with its uncertainty head, for ``torch.jit.trace``: source to image and sigma.
+
+        Nothing of the session, and no image it has seen, is in it.
+
+        Args:
+            example: An image that the generator takes, ``[N, C, H, W]`` in [-1, 1], on its device.
+            direction: ``A2B`` or ``B2A``.
+
+        Raises:
+            ConfigError: The configuration has no uncertainty head, the host no such direction, or the session is
+                closed.
+        """
+        return self._head(direction).standalone(example)
+
+    def _head(self, direction: str) -> GGDWrapper:
         self._check_open()
         if self.config.ggd is None:
             raise ConfigError("`ggd` must be configured for uncertainty maps; got none; set a GGDConfig")
         heads = self._guidance.heads()
         if direction not in heads:
             raise ConfigError(f"`direction` must be one of {', '.join(heads)}; got {direction!r}")
-        return heads[direction].uncertainty(source)
+        return heads[direction]
 
     # -- the host's steps, as an adapter reports them (`GuidedSession`) ---------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -124,6 +125,17 @@ class GGDWrapper:
         sigma = ggd_variance(scale, shape).sqrt()
         return Uncertainty(image.detach(), scale.detach(), shape.detach(), sigma.detach())
 
+    def standalone(self, example: Tensor) -> ImageAndSigma:
+        """A copy of generator and head as one module, without anything of a session.
+
+        Args:
+            example: An image that the generator takes, ``[N, C, H, W]``.
+        """
+        self.uncertainty(example)  # from here on the head is built, and what it reads is known
+        assert self.head is not None
+        layer = None if self._capture is None else self._capture.layer
+        return ImageAndSigma(self._module, self.head, layer).eval()
+
     def _image(self, source: Tensor) -> Tensor:
         if self._capture is None or self._capture.layer_is_known:
             image = image_of(self._generator(source))
@@ -189,6 +201,35 @@ class GGDWrapper:
         """Take all hooks off the generator."""
         if self._capture is not None:
             self._capture.remove()
+
+
+class ImageAndSigma(nn.Module):
+    """A generator and its uncertainty head as one module, which can be traced (``torch.jit.trace``).
+
+    Args:
+        generator: Makes the images; it is copied.
+        head: Predicts both maps; likewise.
+        layer: The layer of ``generator`` whose input the head reads; ``None`` where it reads the image.
+    """
+
+    def __init__(self, generator: nn.Module, head: GGDHead, layer: nn.Module | None) -> None:
+        super().__init__()
+        # Together, so that a head or layer that is part of the generator is so in the copy.
+        self.generator, self.head, copied_layer = copy.deepcopy((generator, head, layer))
+        self._layer = (copied_layer,)  # in a tuple it is no second child of this module
+
+    def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Image in [-1, 1], and standard deviation in its units, from ``source``, all ``[N, C, H, W]``."""
+        read: list[Tensor] = []
+        (layer,) = self._layer
+        handle = None if layer is None else layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        try:
+            image: Tensor = image_of(self.generator(source))
+        finally:
+            if handle is not None:
+                handle.remove()
+        scale, shape = (_fit(of, image.shape) for of in self.head(read[-1] if read else image))
+        return image, ggd_variance(scale, shape).sqrt()
 
 
 def terms(of: Sequence[tuple[GGDWrapper, Tensor, Tensor, Tensor | None]]) -> list[GGDTerm]:
