@@ -62,7 +62,8 @@ def every_command() -> Iterator[tuple[str, list[str]]]:
 
 # --- commands ---------------------------------------------------------------------------------------------------------
 
-MEDICAL = ("prepare", "train", "evaluate", "figure")
+MEDICAL = ("prepare", "train", "evaluate", "figure", "calibrate", "evaluate", "evaluate", "export")
+HANDED_ON = ("A2B.pt", "B2A.pt", "card.md")
 
 
 def test_the_printed_commands_take_scans_to_a_table(
@@ -71,12 +72,19 @@ def test_the_printed_commands_take_scans_to_a_table(
     write_scans(tmp_path)
     monkeypatch.chdir(tmp_path)
     chain = [*ours("scans.md"), *ours("evaluation.md")]
-    assert [command[0] for command in chain] == [*MEDICAL, "evaluate"]
+    assert [command[0] for command in chain] == list(MEDICAL)
     for command in chain:
-        if "--fake" in command:  # what another trainer made of the same slices
+        if "--volumes" in command:  # what anything made of the same scans
+            for folder in ("ct", "synthetic_ct"):
+                (tmp_path / folder).mkdir()
+                for number in range(1, 6):
+                    shutil.copy(f"p{number:02d}_ct.nii.gz", folder)
+        elif "--fake" in command:  # what another trainer made of the same slices
             shutil.copytree("run/test/A2B", "other")
         assert main([*command, *SHORTENED.get(command[0], [])]) == 0, capsys.readouterr().err
     assert "TPSNR" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "handed_on").iterdir()) == [*HANDED_ON, "written.json"]
+    assert (tmp_path / "volume_scores" / "volumes.md").is_file()
     assert (tmp_path / "run" / "test" / "figure_B2A.png").is_file()
 
 

@@ -22,10 +22,11 @@ from .lesions import MIN_CONTRAST_GREY
 from .metrics import COUNTS, FID, INVENTED, INVERTED, LESION_COUNTS, LOST, METRICS, NO_SIGMA, UCE
 from .references import REFERENCE_TEXTS
 from .significance import FEW_PATIENTS
+from .volume_metrics import VolumeMetric
 
 MEAN = "mean"
 """The row of the mean over phases."""
-GROUPS = ("region", "whole image", "lesions", "uncertainty", "further", "counts")
+GROUPS = ("region", "whole image", "inside the body", "lesions", "uncertainty", "further", "counts")
 """The headings of the columns' groups, in their order; the first is the region's name where there is one."""
 OURS = frozenset(metric.key for metric in METRICS)
 EMPTY = "n/a"
@@ -275,6 +276,8 @@ def _group(key: str, region: str) -> str:
     metric = metric_of(key)
     if key in COUNTS:
         return "counts"
+    if isinstance(metric, VolumeMetric):
+        return "inside the body"
     if key not in OURS:
         return "further"
     if metric.needs == "sigma":
