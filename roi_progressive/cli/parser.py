@@ -7,12 +7,15 @@ import argparse
 from .. import __version__
 from . import (
     check_command,
+    completion_command,
     demo_command,
     evaluate_command,
     figure_command,
+    plugins_command,
     prepare_command,
     scan_command,
     train_command,
+    weights_command,
 )
 from .command import Parser
 
@@ -25,6 +28,9 @@ COMMANDS = {
     "evaluate": evaluate_command,
     "figure": figure_command,
     "check": check_command,
+    "weights": weights_command,
+    "plugins": plugins_command,
+    "completion": completion_command,
 }
 
 
