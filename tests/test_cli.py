@@ -373,15 +373,18 @@ def test_from_data_to_table(
     assert described["config"]["regions"][0]["windows_px"] == [24]
     assert main(["evaluate", str(run)]) == 0
     shown = capsys.readouterr()
-    for word in ("model", "constant_fill", "copy_source", "mean_image", "A2B", "B2A", "ART", "PV", "NC", "n/a"):
+    for word in ("model", "constant_fill", "copy_source", "mean_image", "A2B", "B2A", "ART", "PV", "NC", "Left out"):
         assert word in shown.out
     assert "alexnet" in shown.out  # why LPIPS is not there
-    for name in ("table.md", "table.csv", "table.tex", "metrics.json"):
-        assert (run / "test" / name).is_file()
+    assert max(map(len, shown.out.splitlines())) <= 100 or str(run) in max(shown.out.splitlines(), key=len)
+    assert "note: " not in shown.err and "100%" in shown.err
+    for name in ("table.md", "table.csv", "table.tex", "slices.csv", "patients.csv", "metrics.json"):
+        assert (run / "test" / name).is_file() and name in shown.out
     assert main(["evaluate", str(run), "--compare", str(run), "--uncertainty"]) == 0
     shown = capsys.readouterr()
     assert "difference" in shown.out and "UCE ↓" in shown.out
-    assert f"{run / 'test' / 'reliability.png'}" in shown.out and (run / "test" / "reliability.pdf").is_file()
+    assert "reliability.png" in shown.out and (run / "test" / "reliability.pdf").is_file()
+    assert f"note: they replace those of an earlier evaluation in {run / 'test'}" in shown.err
 
 
 def test_without_a_configuration_the_tumour_is_guided(small_data: Path, tmp_path: Path, small: list[str]) -> None:

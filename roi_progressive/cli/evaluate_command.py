@@ -139,7 +139,7 @@ def _scored(
     from ..runs.scores import write_scores
     from ..saving.whole_files import require_new_or_empty
 
-    with ProgressBar("evaluate", device_line(options.device)) as bar:
+    with ProgressBar("evaluate", device_line(options.device), delay_s=1.0) as bar:
         report = bar.part(0.0, SHARE_OF_SCORES)
         given = {"weights_dir": options.weights, "device": options.device, "report": report}
         if options.run is not None:
