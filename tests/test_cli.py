@@ -260,6 +260,17 @@ WRONG_OPTIONS = {
     "prepare FILE OUT --split 0.5 0.5 -1": "split",
     "prepare FILE OUT --field-of-view -1": "`field_of_view_mm` must be",
     "play": "invalid choice",
+    "trian": "did you mean train?",
+    "train --data DATA --out OUT --ephocs 3": "unrecognized arguments: --ephocs 3; did you mean --epochs?; see",
+    "train --out RUN --resume --ephocs 3": "did you mean --epochs?",
+    "train --data DATA --ouut OUT": "required: --out; --ouut is no option; did you mean --out?",
+    "train --hlep": "--hlep is no option; did you mean --help?",
+    "figure RUN --sgima": "did you mean --sigma?",
+    "figure RUN --direction A2C": "did you mean A2B?",
+    "evaluate RUN --columns tspnr": "`columns` must be one of tpsnr, tssim, psnr",
+    "evaluate RUN --columns psnr tspnr": "got 'tspnr'; did you mean 'tpsnr'?",
+    "weights --weights NOWHERE": "`weights` must be a folder with alexnet-owt-7be5be79.pth",
+    "completion fish": "invalid choice",
     "": "required: COMMAND",
 }
 
@@ -442,7 +453,10 @@ def test_prepare_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert keywords["force"] is True and keywords["processes"] == 2
 
 
-@pytest.mark.parametrize("command", ["", "demo", "prepare", "train", "evaluate", "figure", "check"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "demo", "prepare", "train", "evaluate", "figure", "check", "weights", "plugins", "completion"],
+)
 def test_help_names_every_argument(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         main([*command.split(), "--help"])

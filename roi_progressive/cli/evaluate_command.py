@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         RoiProgressiveError: A mistake of the user's.
     """
-    from ..evaluation.table import render_text
+    from ..evaluation.table import WIDTH, render_text
     from ..runs.scores import FILES, read_slices
     from ..saving.locks import only_writer
     from ..saving.written import check_foreign
@@ -114,7 +115,8 @@ def run(options: argparse.Namespace) -> None:
     shown = {"width": width, "columns": options.columns}
     show(render_text(scores.results, scores.region, scores.notes, scores.domains, **shown).removesuffix("\n"))
     images = "" if options.run is None else ", beside the images"
-    show(f"\nin {out}{images}: {', '.join(file.name for file in files)}")
+    listed = textwrap.fill(", ".join(file.name for file in files), width or WIDTH, break_on_hyphens=False)
+    show(f"\nin {out}{images}:\n{listed}")
     if replaces:
         print(f"note: they replace those of an earlier evaluation in {out}", file=sys.stderr)
 
