@@ -398,6 +398,33 @@ def test_from_data_to_table(
     assert f"note: they replace those of an earlier evaluation in {run / 'test'}" in shown.err
 
 
+def test_train_says_how_many_epochs_there_are_and_that_it_mirrors_where_that_was_not_chosen(
+    small_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    small: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("roi_progressive.runs.train.train", lambda *_, report, **__: report(1, 1, "epoch 1"))
+    train = ["train", "--data", str(small_data), "--out", str(tmp_path / "run")]
+
+    def notes(*options: str) -> list[str]:
+        capsys.readouterr()
+        assert main([*train, *options]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+
+    epochs, mirrored = notes("--epochs", "0")
+    assert epochs.startswith(
+        "note: 0 epochs at the full learning rate, then 100 over which it falls to zero, 100 in all"
+    )
+    assert "--decay-epochs" in epochs
+    assert (
+        mirrored.startswith("note: images are mirrored at random, left to right; for an abdomen")
+        and "--no-flip" in mirrored
+    )
+    assert notes("--epochs", "0", "--decay-epochs", "5", "--no-flip") == []
+
+
 def test_without_a_configuration_the_tumour_is_guided(small_data: Path, tmp_path: Path, small: list[str]) -> None:
     assert main(["train", "--data", str(small_data), "--out", str(tmp_path / "run"), *small]) == 0
     described = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -571,6 +598,20 @@ def test_an_interrupted_demo_ends_all_its_processes(whole_group: bool, tmp_path:
     while _alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert _alive(process.pid) == []
+
+
+def test_the_help_says_what_a_newcomer_cannot_know(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, words in {
+        "prepare": ("any word, e.g. ART, PV or NC", "paths are relative to the CSV's own folder", "need such pairs"),
+        "train": ("for abdomens and chests", "those of --decay-epochs follow"),
+        "evaluate": ("A2B, from domain A to domain B", "Those of an earlier evaluation of RUN are replaced"),
+        "figure": ("A2B, from domain A to domain B", "a CT's in HU"),
+    }.items():
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        for word in words:
+            assert word in shown, (command, word)
 
 
 @pytest.mark.parametrize("module", ["roi_progressive", "roi_progressive.cli"])
