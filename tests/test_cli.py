@@ -603,7 +603,7 @@ def test_an_interrupted_demo_ends_all_its_processes(whole_group: bool, tmp_path:
 def test_the_help_says_what_a_newcomer_cannot_know(capsys: pytest.CaptureFixture[str]) -> None:
     for command, words in {
         "prepare": ("any word, e.g. ART, PV or NC", "paths are relative to the CSV's own folder", "need such pairs"),
-        "train": ("for abdomens and chests", "those of --decay-epochs follow"),
+        "train": ("for abdomens and chests", "at the full learning rate; decay epochs follow (100)"),
         "evaluate": ("A2B, from domain A to domain B", "Those of an earlier evaluation of RUN are replaced"),
         "figure": ("A2B, from domain A to domain B", "a CT's in HU"),
     }.items():

@@ -147,6 +147,17 @@ def test_every_reason_for_an_empty_cell_is_printed_once() -> None:
         assert marks == ["[1]"] and text.count("n/a [1]") == 6
 
 
+def test_rows_without_a_value_in_a_block_are_left_out_of_it_and_the_reason_stands_once() -> None:
+    with_lesions = [scored("a", 10.0, lost=0.5), scored("a", 11.0, direction="B2A", lost=None)]
+    without = [scored("a", 12.0), scored("a", 13.0, direction="B2A")]
+    results = {"model": aggregate(with_lesions), "other": aggregate(without)}
+    text = render_text(results, width=60)
+    lesions = text[text.index("lesions") : text.index("A row stands")].splitlines()
+    assert [line.split()[0] for line in lesions[3:] if line] == ["A2B", "model", "B2A", "n/a"]
+    assert "[1] not asked for" in text and "A row stands in the blocks alone in which it has a value." in text
+    assert "A row stands" not in render_text({"model": aggregate(without)}, width=60)
+
+
 def test_columns_that_are_asked_for_are_shown_also_where_they_hold_nothing() -> None:
     text = render_text(two_arms(), columns=["psnr", "lpips", "n_slices"])
     assert [title for title in re.split(r"\s{2,}", body(text)[1]) if title] == ["PSNR ↑", "LPIPS ↓", "n"]

@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
         ("depth", int, "how often the UNet halves the image (4)"),
         ("discriminator-channels", int, "of the whole-image discriminators' first layer (32)"),
         ("discriminator-layers", int, "their layers of stride 2 (3)"),
-        ("epochs", int, "at the full learning rate; those of --decay-epochs follow (100)"),
+        ("epochs", int, "at the full learning rate; decay epochs follow (100)"),
         ("decay-epochs", int, "over which it falls to zero (100)"),
         ("batch-size", int, "images of each domain a step and process (1)"),
         ("learning-rate", float, "Adam's (0.0002)"),
