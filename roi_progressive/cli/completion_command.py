@@ -37,9 +37,7 @@ def run(options: argparse.Namespace) -> None:
             "`completion` needs the package shtab; it is not installed; pip install 'roi-progressive[completion]', or "
             "shtab alone"
         ) from error
-    from .parser import parser
-
-    top = parser()
+    top = options.every_command
     for action in _actions(top):
         if action.type is Path:
             action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own

@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser; ``command`` of its result is the command's name.
+    """The parser; of its result ``command`` is the command's name, ``every_command`` the parser itself.
 
     ``train`` leaves out what was not given, under the names of ``TrainOptions``.
     """
@@ -49,4 +49,5 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command in COMMANDS.values():
         command.add(commands)
+    top.set_defaults(every_command=top)  # for `completion`
     return top
