@@ -391,8 +391,10 @@ def test_from_data_to_table(
     assert "note: " not in shown.err and "100%" in shown.err
     for name in ("table.md", "table.csv", "table.tex", "slices.csv", "patients.csv", "metrics.json"):
         assert (run / "test" / name).is_file() and name in shown.out
-    assert main(["evaluate", str(run), "--compare", str(run), "--uncertainty"]) == 0
+    assert main(["evaluate", str(run), "--compare", str(run), "--uncertainty", "--wide"]) == 0
     shown = capsys.readouterr()
+    (titles,) = [line for line in shown.out.splitlines() if "TPSNR ↑" in line]
+    assert len(titles) > 100 and "invented ↓" in titles and "UCE ↓" in titles, "one line a row"
     assert "difference" in shown.out and "UCE ↓" in shown.out
     assert "reliability.png" in shown.out and (run / "test" / "reliability.pdf").is_file()
     assert f"note: they replace those of an earlier evaluation in {run / 'test'}" in shown.err

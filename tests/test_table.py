@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from roi_progressive.cli.command import line_width
 from roi_progressive.evaluation.aggregation import aggregate
 from roi_progressive.evaluation.distances import frechet_distance, kernel_distance
 from roi_progressive.evaluation.intervals import paired_difference, with_intervals
@@ -114,6 +115,16 @@ def test_no_line_is_longer_than_the_width_and_every_column_has_its_place(capsys:
         assert headings <= titles
     wide = body(unwrapped(results))
     assert sum("TPSNR" in line for line in wide) == 1 and "invented" in wide[1]
+
+
+@pytest.mark.parametrize(("is_terminal", "width"), [(True, 72), (False, 100)])
+def test_the_terminal_decides_how_wide_lines_are_and_a_hundred_columns_where_it_is_none(
+    is_terminal: bool, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    assert line_width() == width
 
 
 def test_a_row_of_one_phase_stands_once_and_several_phases_below_one_another_with_their_mean() -> None:

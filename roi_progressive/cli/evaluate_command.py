@@ -137,11 +137,12 @@ def _require_columns(columns: Sequence[str] | None, scores: RunScores | None = N
 def _scored(
     options: argparse.Namespace, out: Path, other: list[SliceScores] | None
 ) -> tuple[RunScores, tuple[Path, ...]]:
-    from ..runs.evaluate import evaluate_folders, evaluate_run, with_certainty
-    from ..runs.scores import write_scores
-    from ..saving.whole_files import require_new_or_empty
+    with ProgressBar("evaluate", delay_s=1.0) as bar:
+        from ..runs.evaluate import evaluate_folders, evaluate_run, with_certainty  # takes seconds
+        from ..runs.scores import write_scores
+        from ..saving.whole_files import require_new_or_empty
 
-    with ProgressBar("evaluate", device_line(options.device), delay_s=1.0) as bar:
+        bar.first_line = device_line(options.device)
         report = bar.part(0.0, SHARE_OF_SCORES)
         given = {"weights_dir": options.weights, "device": options.device, "report": report}
         if options.run is not None:

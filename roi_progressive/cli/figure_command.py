@@ -42,9 +42,10 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         RoiProgressiveError: A mistake of the user's.
     """
-    from ..runs.figure import draw_run
+    with ProgressBar("figure", delay_s=1.0) as bar:
+        from ..runs.figure import draw_run  # takes seconds
 
-    with ProgressBar("figure", device_line(options.device), delay_s=1.0) as bar:
+        bar.first_line = device_line(options.device)
         drawn = draw_run(
             options.run,
             directions=options.direction,
