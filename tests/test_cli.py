@@ -260,6 +260,17 @@ WRONG_OPTIONS = {
     "prepare FILE OUT --split 0.5 0.5 -1": "split",
     "prepare FILE OUT --field-of-view -1": "`field_of_view_mm` must be",
     "play": "invalid choice",
+    "trian": "did you mean train?",
+    "train --data DATA --out OUT --ephocs 3": "unrecognized arguments: --ephocs 3; did you mean --epochs?; see",
+    "train --out RUN --resume --ephocs 3": "did you mean --epochs?",
+    "train --data DATA --ouut OUT": "required: --out; --ouut is no option; did you mean --out?",
+    "train --hlep": "--hlep is no option; did you mean --help?",
+    "figure RUN --sgima": "did you mean --sigma?",
+    "figure RUN --direction A2C": "did you mean A2B?",
+    "evaluate RUN --columns tspnr": "`columns` must be one of tpsnr, tssim, psnr",
+    "evaluate RUN --columns psnr tspnr": "got 'tspnr'; did you mean 'tpsnr'?",
+    "weights --weights NOWHERE": "`weights` must be a folder with alexnet-owt-7be5be79.pth",
+    "completion fish": "invalid choice",
     "": "required: COMMAND",
 }
 
@@ -373,15 +384,47 @@ def test_from_data_to_table(
     assert described["config"]["regions"][0]["windows_px"] == [24]
     assert main(["evaluate", str(run)]) == 0
     shown = capsys.readouterr()
-    for word in ("model", "constant_fill", "copy_source", "mean_image", "A2B", "B2A", "ART", "PV", "NC", "n/a"):
+    for word in ("model", "constant_fill", "copy_source", "mean_image", "A2B", "B2A", "ART", "PV", "NC", "Left out"):
         assert word in shown.out
     assert "alexnet" in shown.out  # why LPIPS is not there
-    for name in ("table.md", "table.csv", "table.tex", "metrics.json"):
-        assert (run / "test" / name).is_file()
-    assert main(["evaluate", str(run), "--compare", str(run), "--uncertainty"]) == 0
+    assert max(map(len, shown.out.splitlines())) <= 100 or str(run) in max(shown.out.splitlines(), key=len)
+    assert "note: " not in shown.err and "100%" in shown.err
+    for name in ("table.md", "table.csv", "table.tex", "slices.csv", "patients.csv", "metrics.json"):
+        assert (run / "test" / name).is_file() and name in shown.out
+    assert main(["evaluate", str(run), "--compare", str(run), "--uncertainty", "--wide"]) == 0
     shown = capsys.readouterr()
+    (titles,) = [line for line in shown.out.splitlines() if "TPSNR ↑" in line]
+    assert len(titles) > 100 and "invented ↓" in titles and "UCE ↓" in titles, "one line a row"
     assert "difference" in shown.out and "UCE ↓" in shown.out
-    assert f"{run / 'test' / 'reliability.png'}" in shown.out and (run / "test" / "reliability.pdf").is_file()
+    assert "reliability.png" in shown.out and (run / "test" / "reliability.pdf").is_file()
+    assert f"note: they replace those of an earlier evaluation in {run / 'test'}" in shown.err
+
+
+def test_train_says_how_many_epochs_there_are_and_that_it_mirrors_where_that_was_not_chosen(
+    small_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    small: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("roi_progressive.runs.train.train", lambda *_, report, **__: report(1, 1, "epoch 1"))
+    train = ["train", "--data", str(small_data), "--out", str(tmp_path / "run")]
+
+    def notes(*options: str) -> list[str]:
+        capsys.readouterr()
+        assert main([*train, *options]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+
+    epochs, mirrored = notes("--epochs", "0")
+    assert epochs.startswith(
+        "note: 0 epochs at the full learning rate, then 100 over which it falls to zero, 100 in all"
+    )
+    assert "--decay-epochs" in epochs
+    assert (
+        mirrored.startswith("note: images are mirrored at random, left to right; for an abdomen")
+        and "--no-flip" in mirrored
+    )
+    assert notes("--epochs", "0", "--decay-epochs", "5", "--no-flip") == []
 
 
 def test_without_a_configuration_the_tumour_is_guided(small_data: Path, tmp_path: Path, small: list[str]) -> None:
@@ -454,7 +497,10 @@ def test_prepare_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert keywords["force"] is True and keywords["processes"] == 2
 
 
-@pytest.mark.parametrize("command", ["", "demo", "prepare", "train", "evaluate", "figure", "check"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "demo", "prepare", "train", "evaluate", "figure", "check", "weights", "plugins", "completion"],
+)
 def test_help_names_every_argument(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         main([*command.split(), "--help"])
@@ -569,6 +615,20 @@ def test_an_interrupted_demo_ends_all_its_processes(whole_group: bool, tmp_path:
     while _alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert _alive(process.pid) == []
+
+
+def test_the_help_says_what_a_newcomer_cannot_know(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, words in {
+        "prepare": ("any word, e.g. ART, PV or NC", "paths are relative to the CSV's own folder", "need such pairs"),
+        "train": ("for abdomens and chests", "at the full learning rate; decay epochs follow (100)"),
+        "evaluate": ("A2B, from domain A to domain B", "Those of an earlier evaluation of RUN are replaced"),
+        "figure": ("A2B, from domain A to domain B", "a CT's in HU"),
+    }.items():
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        for word in words:
+            assert word in shown, (command, word)
 
 
 @pytest.mark.parametrize("module", ["roi_progressive", "roi_progressive.cli"])

@@ -202,6 +202,33 @@ def test_the_difference_to_another_evaluation_stands_in_the_table(made: Path) ->
         with_certainty(scores, seed=-1)
 
 
+def test_evaluations_are_compared_in_the_directions_that_both_have_and_it_is_said(made: Path) -> None:
+    scores = evaluate_run(made / "run", references=())
+    of_one = [scored for scored in scores.slices["model"] if scored["direction"] == "B2A"]
+    certain = with_certainty(scores, of_one)
+    assert list(certain.results["difference"]) == list(certain.results["compared"]) == ["B2A"]
+    assert list(certain.results["model"]) == ["A2B", "B2A"]
+    assert certain.notes == ("Compared in B2A alone: the other evaluation has no A2B.",)
+    alone = replace(scores, slices={"model": of_one}, results={"model": {"B2A": scores.results["model"]["B2A"]}})
+    assert with_certainty(alone, scores.slices["model"]).notes == (
+        "Compared in B2A alone: this evaluation has no A2B.",
+    )
+    other = [scored for scored in scores.slices["model"] if scored["direction"] == "A2B"]
+    with pytest.raises(
+        DataError, match=r"`compare` must hold the scores of B2A; it holds A2B alone; evaluate the other"
+    ):
+        with_certainty(alone, other)
+
+
+def test_the_progress_goes_from_reading_over_translating_to_the_last_score(made: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    evaluate_run(made / "run", references=("copy_source",), report=lambda *step: told.append(step))
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told) and told[0][0] == 0
+    assert {total for _, total, _ in told} == {12 * 4}
+    order = list(dict.fromkeys(text for _, _, text in told))
+    assert order == ["reading", "translating CT → MR", "translating MR → CT", "scoring model", "scoring copy_source"]
+
+
 def test_the_region_asked_for_is_the_one_measured(made: Path) -> None:
     tumour, liver = (evaluate_run(made / "run", region=region, references=()) for region in ("tumor", "liver"))
     assert (tumour.region, liver.region) == ("tumor", "liver")

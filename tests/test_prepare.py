@@ -334,6 +334,34 @@ def test_the_report_reads_as_lines_with_counts_notes_and_problems(volumes, tmp_p
     assert "lost.nii.gz" in lines[-1] and "{" not in str(report)
 
 
+def test_files_that_are_not_there_are_said_with_the_folder_that_paths_are_relative_to(volumes, tmp_path):
+    words = f"1 files of the list are not there, first {str(tmp_path / 'lost.nii.gz')!r}; its paths are relative to the"
+    volumes.write_text(volumes.read_text().replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
+    report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=16))
+    assert any(note.startswith(words) and repr(str(tmp_path)) in note for note in report.notes)
+    alone = write_list(tmp_path / "out", [["p", "NC", "CT", "lost.nii.gz", ""]])
+    with pytest.raises(DataError, match="paths are relative to the folder it lies in") as caught:
+        prepare(alone, tmp_path / "none")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_that_the_split_leaves_empty_is_said_to_be_so(volumes, tmp_path):
+    report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=16, split=(0.0, 0.0, 1.0)))
+    empty = [note for note in report.notes if "empty" in note]
+    assert len(empty) == 2 and all(
+        note.startswith("`train") and "the split gives it no patient" in note for note in empty
+    )
+    assert "`train` needs trainA and trainB" in empty[0] and not any("too few" in note for note in report.notes)
+
+
+def test_slices_that_cannot_be_scored_are_said_to_need_align(volumes, tmp_path):
+    split = PrepareOptions(size_px=16, split=(0.0, 0.0, 1.0))
+    (note,) = [note for note in prepare(volumes, tmp_path / "own", split).notes if "--align" in note]
+    assert "CT and MR of a patient lie on grids of their own" in note and "`evaluate` and `figure` need" in note
+    aligned = prepare(volumes, tmp_path / "pairs", replace(split, align=True))
+    assert not any("--align" in note for note in aligned.notes)
+
+
 def test_a_missing_label_is_an_empty_mask(volumes, tmp_path):
     volumes.write_text(
         volumes.read_text().replace("p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz", "p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz#7")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -45,6 +46,22 @@ def test_what_ends_before_the_delay_is_shown_done(capsys: pytest.CaptureFixture[
     with ProgressBar("figure", "device: cpu", delay_s=LONG_S):
         pass
     assert capsys.readouterr() == ("", "")
+
+
+def test_on_a_terminal_it_appears_although_nothing_was_reported_yet(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with ProgressBar("figure", delay_s=0.05) as bar:
+        shown, deadline = "", time.monotonic() + LONG_S
+        while "starting" not in shown and time.monotonic() < deadline:
+            time.sleep(0.02)
+            shown += capsys.readouterr().err
+        assert "figure:   0%" in shown and not bar.started
+        bar.first_line = "device: cpu"
+        bar.step(5, 10, "reading")
+    shown_last = capsys.readouterr()
+    assert shown_last.out == "device: cpu\n" and " 50%|" in shown_last.err
 
 
 def test_parts_fill_their_share_of_it(capsys: pytest.CaptureFixture[str]) -> None:

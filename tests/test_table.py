@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from roi_progressive.cli.command import line_width
 from roi_progressive.evaluation.aggregation import aggregate
 from roi_progressive.evaluation.distances import frechet_distance, kernel_distance
 from roi_progressive.evaluation.intervals import paired_difference, with_intervals
@@ -116,6 +117,16 @@ def test_no_line_is_longer_than_the_width_and_every_column_has_its_place(capsys:
     assert sum("TPSNR" in line for line in wide) == 1 and "invented" in wide[1]
 
 
+@pytest.mark.parametrize(("is_terminal", "width"), [(True, 72), (False, 100)])
+def test_the_terminal_decides_how_wide_lines_are_and_a_hundred_columns_where_it_is_none(
+    is_terminal: bool, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    assert line_width() == width
+
+
 def test_a_row_of_one_phase_stands_once_and_several_phases_below_one_another_with_their_mean() -> None:
     one = {"model": aggregate([scored("a", 10.0, "PV"), scored("b", 12.0, "PV")])}
     lines = body(render_text(one))
@@ -145,6 +156,17 @@ def test_every_reason_for_an_empty_cell_is_printed_once() -> None:
     for text in (unwrapped(two_arms()), render_markdown(two_arms())):
         marks = [line.split()[0] for line in text.splitlines() if line.strip().endswith("] no region in the slice")]
         assert marks == ["[1]"] and text.count("n/a [1]") == 6
+
+
+def test_rows_without_a_value_in_a_block_are_left_out_of_it_and_the_reason_stands_once() -> None:
+    with_lesions = [scored("a", 10.0, lost=0.5), scored("a", 11.0, direction="B2A", lost=None)]
+    without = [scored("a", 12.0), scored("a", 13.0, direction="B2A")]
+    results = {"model": aggregate(with_lesions), "other": aggregate(without)}
+    text = render_text(results, width=60)
+    lesions = text[text.index("lesions") : text.index("A row stands")].splitlines()
+    assert [line.split()[0] for line in lesions[3:] if line] == ["A2B", "model", "B2A", "n/a"]
+    assert "[1] not asked for" in text and "A row stands in the blocks alone in which it has a value." in text
+    assert "A row stands" not in render_text({"model": aggregate(without)}, width=60)
 
 
 def test_columns_that_are_asked_for_are_shown_also_where_they_hold_nothing() -> None:

@@ -28,10 +28,10 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         RoiProgressiveError: A mistake of the user's.
     """
-    from ..check.host_check import check_host
-    from ..config import Config
-
-    config = Config() if options.config is None else Config.from_toml(options.config)
     with ProgressBar("check", delay_s=1.0) as bar:
+        from ..check.host_check import check_host  # takes seconds
+        from ..config import Config
+
+        config = Config() if options.config is None else Config.from_toml(options.config)
         findings = check_host(options.host, options.data, config, options.host_options, report=bar.step)
     show(findings)

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import itertools
+import re
 import shutil
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from ..saving.plain_text import printable, printable_lines
 
+_CHOICES = re.compile(r"invalid choice: '(?P<typed>[^']*)' \(choose from (?P<choices>[^)]*)\)$")
+
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line, as every other error; one word may stand for an option's values.
+    """Reports a mistake in one line, as every other error, with the nearest word there is for one that there is not.
 
     Attributes:
-        words: By option, the values that a word behind it stands for.
+        words: By option, the values that one word behind it stands for.
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.words: dict[str, dict[str, list[str]]] = {}
+        self._typed: Sequence[str] = ()
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, once every word is replaced by its values."""
-        typed = list(sys.argv[1:] if args is None else args)
-        return super().parse_known_args(self._spelled_out(typed), namespace)
+    def parse_known_args(  # type: ignore[override]  # its overloads tell namespaces apart, which we hand on
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As argparse does; a command reports what it does not know itself, for it knows what is near."""
+        self._typed = self._spelled_out(sys.argv[1:] if args is None else args)
+        known, unknown = super().parse_known_args(self._typed, namespace)
+        if unknown and self._subparsers is None:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
-    def _spelled_out(self, typed: list[str]) -> list[str]:
+    def _spelled_out(self, typed: Sequence[str]) -> list[str]:
+        """What was typed, every word that stands for values replaced by them."""
         found: list[str] = []
         for argument in typed:
             option, equals, value = argument.partition("=")
@@ -39,7 +52,31 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def error(self, message: str) -> NoReturn:
+        found = _CHOICES.search(message)
+        known: dict[str, Iterable[str]] = {word: self._option_string_actions for word in self._unknown_options()}
+        if found is not None:
+            known[found["typed"]] = [word.strip(" '") for word in found["choices"].split(",")]
+        for word, words in known.items():
+            near = _nearest(word, words)
+            if near is not None:
+                told = "" if word in message else f"{word} is no option; "
+                message += f"; {told}did you mean {near}?"
         self.exit(2, f"roi-progressive: error: {printable(message)}; see `{self.prog} --help`\n")
+
+    def _unknown_options(self) -> list[str]:
+        """What was typed as an option of this parser and is none, nor the beginning of one.
+
+        After ``--`` come another program's, and after a command its own.
+        """
+        ours = itertools.takewhile(lambda word: word != "--", self._typed)
+        if self._subparsers is not None:
+            ours = itertools.takewhile(lambda word: word.startswith("-"), ours)
+        options = [word.partition("=")[0] for word in ours if word.startswith("--")]
+        return [word for word in options if not any(known.startswith(word) for known in self._option_string_actions)]
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
 
 
 def add_command(commands: Any, name: str, text: str, epilog: str) -> Parser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -96,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         RoiProgressiveError: A mistake of the user's.
     """
-    from ..evaluation.table import render_text
+    from ..evaluation.table import WIDTH, render_text
     from ..runs import volume_scores
     from ..runs.scores import FILES, read_slices
     from ..saving.locks import only_writer
@@ -122,7 +123,8 @@ def run(options: argparse.Namespace) -> None:
     if scores.volumes is not None:
         show(f"\n{volume_scores.volume_table(scores.volumes, width)}")
     images = "" if options.run is None else ", beside the images"
-    show(f"\nin {out}{images}: {', '.join(file.name for file in files)}")
+    listed = textwrap.fill(", ".join(file.name for file in files), width or WIDTH, break_on_hyphens=False)
+    show(f"\nin {out}{images}:\n{listed}")
     if replaces:
         print(f"note: they replace those of an earlier evaluation in {out}", file=sys.stderr)
 
@@ -143,12 +145,19 @@ def _require_columns(columns: Sequence[str] | None, scores: RunScores | None = N
 def _scored(
     options: argparse.Namespace, out: Path, other: list[SliceScores] | None
 ) -> tuple[RunScores, tuple[Path, ...]]:
-    from ..runs.evaluate import MODEL, REFERENCES, evaluate_folders, evaluate_run, with_certainty
-    from ..runs.scores import write_scores
-    from ..runs.volume_scores import read_volume_scores, write_volume_scores
-    from ..saving.whole_files import require_new_or_empty
+    with ProgressBar("evaluate", delay_s=1.0) as bar:
+        from ..runs.evaluate import (  # takes seconds
+            MODEL,
+            REFERENCES,
+            evaluate_folders,
+            evaluate_run,
+            with_certainty,
+        )
+        from ..runs.scores import write_scores
+        from ..runs.volume_scores import read_volume_scores, write_volume_scores
+        from ..saving.whole_files import require_new_or_empty
 
-    with ProgressBar("evaluate", device_line(options.device)) as bar:
+        bar.first_line = device_line(options.device)
         report = bar.part(0.0, SHARE_OF_SCORES)
         given = {"weights_dir": options.weights, "device": options.device, "report": report}
         if options.run is not None:

@@ -17,10 +17,18 @@ def add(commands: Any) -> None:
     epilog = "Each row shows the patient whose tumour PSNR is the median, never the best, and says so."
     figure = add_command(commands, "figure", text, epilog)
     figure.add_argument("run", type=Path, metavar="RUN", help="folder that `train` wrote")
-    figure.add_argument("--direction", choices=DIRECTIONS, nargs="+", default=DIRECTIONS, help="one figure each (both)")
+    figure.add_argument(
+        "--direction",
+        choices=DIRECTIONS,
+        nargs="+",
+        default=DIRECTIONS,
+        help="one figure each: A2B, from domain A to domain B, B2A back (both)",
+    )
     figure.add_argument("--patient", metavar="NAME", help="show this one instead of the median")
     figure.add_argument("--sigma", action="store_true", help="add the predicted standard deviation")
-    figure.add_argument("--error", action="store_true", help="add the absolute error of the generated image")
+    figure.add_argument(
+        "--error", action="store_true", help="add the absolute error of the generated image, a CT's in HU"
+    )
     figure.add_argument("--region", help="the region to box (tumor, or the data's last)")
     figure.add_argument("--split", choices=("test", "val"), default="test", help="which slices (%(default)s)")
     add_device(figure)
@@ -34,9 +42,10 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         RoiProgressiveError: A mistake of the user's.
     """
-    from ..runs.figure import draw_run
+    with ProgressBar("figure", delay_s=1.0) as bar:
+        from ..runs.figure import draw_run  # takes seconds
 
-    with ProgressBar("figure", device_line(options.device), delay_s=1.0) as bar:
+        bar.first_line = device_line(options.device)
         drawn = draw_run(
             options.run,
             directions=options.direction,

@@ -8,13 +8,16 @@ from .. import __version__
 from . import (
     calibrate_command,
     check_command,
+    completion_command,
     demo_command,
     evaluate_command,
     export_command,
     figure_command,
+    plugins_command,
     prepare_command,
     scan_command,
     train_command,
+    weights_command,
 )
 from .command import Parser
 
@@ -29,11 +32,14 @@ COMMANDS = {
     "figure": figure_command,
     "export": export_command,
     "check": check_command,
+    "weights": weights_command,
+    "plugins": plugins_command,
+    "completion": completion_command,
 }
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser; ``command`` of its result is the command's name.
+    """The parser; of its result ``command`` is the command's name, ``every_command`` the parser itself.
 
     ``train`` leaves out what was not given, under the names of ``TrainOptions``.
     """
@@ -47,4 +53,5 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command in COMMANDS.values():
         command.add(commands)
+    top.set_defaults(every_command=top)  # for `completion`
     return top

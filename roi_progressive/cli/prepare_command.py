@@ -25,7 +25,8 @@ def add(commands: Any) -> None:
     prepare.add_argument(
         "manifest",
         type=Path,
-        help="CSV: patient, modality, image, and if wanted phase, split, and a column a region; see `scan`",
+        help="CSV: patient, modality, image, and if wanted phase (any word, e.g. ART, PV or NC), split (train, val, "
+        "test) and a column of masks for each region; paths are relative to the CSV's own folder; see `scan`",
     )
     prepare.add_argument("out", type=Path, help="folder to write, new or empty")
     prepare.add_argument(
@@ -82,13 +83,17 @@ def add(commands: Any) -> None:
         nargs=3,
         default=(0.6, 0.2, 0.2),
         metavar=("TRAIN", "VAL", "TEST"),
-        help="shares of patients (0.6 0.2 0.2)",
+        help="shares of patients, the first above 0 to train on (0.6 0.2 0.2)",
     )
     prepare.add_argument("--seed", type=int, default=0, help="of the split (%(default)s)")
     prepare.add_argument(
         "--split-file", type=Path, metavar="CSV", help="patient,split with train, val or test, in place of --split"
     )
-    prepare.add_argument("--align", action="store_true", help="resample a patient's volume of B onto the grid of A")
+    prepare.add_argument(
+        "--align",
+        action="store_true",
+        help="resample a patient's volume of B onto the grid of A; `evaluate` and `figure` need such pairs",
+    )
     prepare.add_argument(
         "--paired", action="store_true", help="--align, and each pair side by side too, as pix2pix reads them"
     )

@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
         ("depth", int, "how often the UNet halves the image (4)"),
         ("discriminator-channels", int, "of the whole-image discriminators' first layer (32)"),
         ("discriminator-layers", int, "their layers of stride 2 (3)"),
-        ("epochs", int, "at the full learning rate (100)"),
+        ("epochs", int, "at the full learning rate; decay epochs follow (100)"),
         ("decay-epochs", int, "over which it falls to zero (100)"),
         ("batch-size", int, "images of each domain a step and process (1)"),
         ("learning-rate", float, "Adam's (0.0002)"),
@@ -67,7 +67,11 @@ def add(commands: Any) -> None:
         "--deterministic", action="store_true", default=absent, help="on a GPU, the same bits every time; slower"
     )
     host.add_argument(
-        "--no-flip", dest="flip", action="store_false", default=absent, help="do not mirror images at random"
+        "--no-flip",
+        dest="flip",
+        action="store_false",
+        default=absent,
+        help="do not mirror images at random, left to right: for abdomens and chests, whose organs have a side",
     )
 
 
@@ -102,7 +106,8 @@ def _train_here(options: argparse.Namespace) -> None:
     device = given.get("device")
     place = device or (Run.open(options.out).options.device if options.resume else "auto")
     try:
-        with ProgressBar("train", device_line(place)) as bar:
+        notes = [] if options.resume else _notes(given)
+        with ProgressBar("train", "\n".join([device_line(place), *notes])) as bar:
             report = bar.step if is_main_process() else None
             if options.resume:
                 resume(options.out, device=device, report=report)
@@ -113,6 +118,24 @@ def _train_here(options: argparse.Namespace) -> None:
         raise KeyboardInterrupt(_how_to_go_on(options, bar)) from None
     if is_main_process():
         show(f"{options.out} is trained; for the table: roi-progressive evaluate {options.out}")
+
+
+def _notes(given: dict[str, object]) -> list[str]:
+    """What the defaults do that may surprise, said as the training begins."""
+    from ..runs.options import TrainOptions
+
+    notes, chosen = [], TrainOptions(**given)  # type: ignore[arg-type]  # as parsed
+    if "epochs" in given and "decay_epochs" not in given:
+        notes.append(
+            f"note: {chosen.epochs} epochs at the full learning rate, then {chosen.decay_epochs} over which it falls "
+            f"to zero, {chosen.epochs + chosen.decay_epochs} in all; --decay-epochs sets the second number"
+        )
+    if chosen.flip:
+        notes.append(
+            "note: images are mirrored at random, left to right; for an abdomen or a chest, whose organs have a side, "
+            "give --no-flip"
+        )
+    return notes
 
 
 def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -> None:

@@ -110,11 +110,17 @@ def prepare(
         if not slices:
             place.discard()
             shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-            raise DataError(f"`manifest` must name a usable volume; none of {len(volumes.rows)} is: {shown}")
+            hint = "".join(f"; {note}" for note in _missing(files, manifest_csv))
+            raise DataError(f"`manifest` must name a usable volume; none of {len(volumes.rows)} is: {shown}{hint}")
         counts = {f"{s}{d}": sum(e["split"] == s and e["domain"] == d for e in slices) for s in SPLITS for d in DOMAINS}
         if not volumes.regions:
             notes.append("the list has no column of a region: slices come from the middle of each body, without masks")
-        notes += [*_perhaps_hounsfield(volumes), *_empty_parts(counts, domains)]
+        notes += [
+            *_perhaps_hounsfield(volumes),
+            *_empty_parts(counts, domains, split_of),
+            *_missing(files, manifest_csv),
+        ]
+        notes += _unpaired(counts, options, domains)
         _write_sheets(place, slices, volumes.regions, domains)
         manifest = manifest_record(volumes, options, split_of, slices, standard)
         text = to_json(manifest, ascii_only=False) + "\n"
@@ -204,16 +210,48 @@ def _split(volumes: VolumeList, options: PrepareOptions) -> dict[str, str]:
     return split_by_modality(modalities, options.split, options.split_seed)
 
 
-def _empty_parts(counts: dict[str, int], domains: Domains) -> list[str]:
-    notes = []
+def _empty_parts(counts: dict[str, int], domains: Domains, split_of: Mapping[str, str]) -> list[str]:
+    notes, given = [], set(split_of.values())
     for domain in DOMAINS:
-        empty = [f"{split}{domain}" for split in SPLITS if not counts[f"{split}{domain}"]]
+        empty = [split for split in SPLITS if not counts[f"{split}{domain}"]]
         modality = domains.name(domain)
         if len(empty) == len(SPLITS):
             notes.append(f"domain {domain} is empty: no {modality} could be used; nothing can be translated to it")
-        elif empty:
-            notes.append(f"`{'`, `'.join(empty)}` empty: too few patients with a usable {modality}; train comes first")
+            continue
+        for why, splits in (
+            (
+                "the split gives it no patient; `train` needs trainA and trainB, `evaluate` testA and testB",
+                [split for split in empty if split not in given],
+            ),
+            (
+                f"too few patients with a usable {modality}; train comes first",
+                [split for split in empty if split in given],
+            ),
+        ):
+            if splits:
+                notes.append(f"`{'`, `'.join(f'{split}{domain}' for split in splits)}` empty: {why}")
     return notes
+
+
+def _missing(files: Sequence[Path], manifest_csv: str | Path) -> list[str]:
+    missing = [file for file in dict.fromkeys(files) if not file.exists()]
+    if not missing:
+        return []
+    folder = Path(manifest_csv).resolve().parent
+    return [
+        f"{len(missing)} files of the list are not there, first {str(missing[0])!r}; its paths are relative to the "
+        f"folder it lies in, {str(folder)!r}"
+    ]
+
+
+def _unpaired(counts: Mapping[str, int], options: PrepareOptions, domains: Domains) -> list[str]:
+    if options.in_pairs or not (counts["testA"] and counts["testB"]):
+        return []
+    a, b = domains.names
+    return [
+        f"{a} and {b} of a patient lie on grids of their own: enough to train on, but `evaluate` and `figure` need "
+        f"them on one; where a patient's scans show the same body, --align resamples {b} onto {a}"
+    ]
 
 
 def _groups(rows: Sequence[VolumeRow], options: PrepareOptions, problems: list[str]) -> list[list[VolumeRow]]:

@@ -237,9 +237,10 @@ def _row(line: int, cells: dict[str, str], regions: Sequence[str], folder: Path,
     cells = {PHASE_COLUMN: ONE_PHASE} | cells
     for name, pattern, marks in (("patient", _PATIENT, "._-"), (PHASE_COLUMN, _PHASE, ".-")):
         if not pattern.fullmatch(cells[name]):
+            example = "; any such word will do, for contrast phases ART, PV, NC" if name == PHASE_COLUMN else ""
             raise DataError(
                 f"`manifest` line {line}, column `{name}` becomes part of file names: letters, digits and {marks}, "
-                f"starting with a letter or digit; got {cells[name]!r}; rename it"
+                f"starting with a letter or digit{example}; got {cells[name]!r}; rename it"
             )
     modality, domain = modalities.read(line, cells["modality"])
     masks = {name: _mask(line, name, cells[name], folder) for name in regions if cells[name]}
@@ -285,6 +286,6 @@ def _drawn_name(line: int, column: str, cell: str, folder: Path, parts: re.Match
         it_has = f"; it has {', '.join(map(repr, there))}" if there else ""
         raise DataError(
             f"`manifest` line {line}, column `{column}` must name a contour or segment of its DICOM file; got "
-            f"{cell!r}{it_has}; write `file.dcm#contour`"
+            f"{cell!r}{it_has}; write '{cell.strip().rstrip('#')}#{there[0] if there else 'NAME'}'"
         )
     return name

@@ -27,6 +27,61 @@ if TYPE_CHECKING:
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Pretrained weights that are not bundled.
+
+    Args:
+        name: Of the file, as it is looked for.
+        url: Where the package that uses it has it from.
+        size_mib: Of the file, in MiB.
+        scores: What it is for.
+    """
+
+    name: str
+    url: str
+    size_mib: float
+    scores: str
+
+    @property
+    def sha256_begins(self) -> str:
+        """The first digits of the checksum, which are part of the name (torch's convention ``name-<sha256>.pth``)."""
+        return Path(self.name).stem.rpartition("-")[2]
+
+    def places(self, weights_dir: str | Path | None = None) -> list[Path]:
+        """Where it is looked for, in this order: in the folder, if one is given, and in torch's cache.
+
+        Raises:
+            DataError: ``weights_dir`` is not a folder.
+        """
+        import torch
+
+        folders = [Path(torch.hub.get_dir()) / "checkpoints"]
+        if weights_dir is not None:
+            if not Path(weights_dir).is_dir():
+                raise DataError(f"`weights` must be a folder with {self.name}; {str(weights_dir)!r} is not a folder")
+            folders.insert(0, Path(weights_dir))
+        return [folder / self.name for folder in folders]
+
+
+WEIGHTS = (
+    WeightsFile(
+        ALEXNET_FILE,
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",  # torchvision's AlexNet_Weights.IMAGENET1K_V1
+        233.1,
+        "LPIPS and region LPIPS",
+    ),
+    WeightsFile(
+        INCEPTION_FILE,
+        # pytorch-fid's FID_WEIGHTS_URL
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        91.2,
+        "FID and KID",
+    ),
+)
+"""What `roi-progressive weights` shows."""
 FEATURE_BLOCKS = {64: 0, 192: 1, 768: 2, 2048: 3}
 HEADS = ("lin0", "lin1", "lin2", "lin3", "lin4")
 MIN_LPIPS_PX = 31
@@ -203,14 +258,8 @@ def _channels(images: npt.NDArray[Any], device: str) -> torch.Tensor:
 
 
 def _find(name: str, weights_dir: str | Path | None) -> Path | None:
-    import torch
-
-    folders = [Path(torch.hub.get_dir()) / "checkpoints"]
-    if weights_dir is not None:
-        if not Path(weights_dir).is_dir():
-            raise DataError(f"`weights_dir` must be a folder with {name}; {str(weights_dir)!r} is not a folder")
-        folders.insert(0, Path(weights_dir))
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+    wanted = next(file for file in WEIGHTS if file.name == name)
+    return next((place for place in wanted.places(weights_dir) if place.is_file()), None)
 
 
 def _no_weights(name: str) -> str:

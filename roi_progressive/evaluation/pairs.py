@@ -154,10 +154,9 @@ def pairs_from_folders(
     root = Path(data_root)
     source_dir, real_dir = root / f"{split}{source_of(direction)}", root / f"{split}{target_of(direction)}"
     names = list_images(source_dir, "data_root")
-    _all_there(names, list_images(real_dir, "data_root"), real_dir, "a paired test set has every name in both domains")
-    _all_there(
-        list_images(real_dir, "data_root"), names, source_dir, "a paired test set has every name in both domains"
-    )
+    rule = "scores need every name in both domains, as `roi-progressive prepare --align` writes them"
+    _all_there(names, list_images(real_dir, "data_root"), real_dir, rule)
+    _all_there(list_images(real_dir, "data_root"), names, source_dir, rule)
     if region is not None:
         _require_masks(names, root / f"{split}{source_of(direction)}_{region}", region)
     if fake_dir is not None:

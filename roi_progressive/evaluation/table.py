@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -30,6 +30,7 @@ GROUPS = ("region", "whole image", "inside the body", "lesions", "uncertainty", 
 """The headings of the columns' groups, in their order; the first is the region's name where there is one."""
 OURS = frozenset(metric.key for metric in METRICS)
 EMPTY = "n/a"
+LEFT_OUT = ("A row stands in the blocks alone in which it has a value.",)
 WIDTH = 100
 """Of a line where it is not known how wide the terminal is."""
 
@@ -64,19 +65,28 @@ def render_text(
     label_width = max((len(label) for label in labels), default=0)
     widths = _widths(table)
     lines: list[str] = []
+    left_out: tuple[str, ...] = ()
     for block in _blocks(widths, table.groups, None if width is None else width - label_width):
         lines += _header_lines(table, block, widths, label_width)
         for direction, members in groupby(zip(labels, table.rows, strict=True), key=lambda of_row: of_row[1].direction):
             lines.append(direction)
-            for label, row in members:
-                if all(row.values[i].startswith(EMPTY) for i in block):
-                    continue
+            of_direction = list(members)
+            known = [(label, row) for label, row in of_direction if row.has_value(block)]
+            if len(known) < len(of_direction):
+                left_out = LEFT_OUT
+            # Where none of them has a value, the reason stands once.
+            lines += [] if known else [f"  {of_direction[0][1].values[block[0]]}"]
+            for label, row in known:
                 lines.append(_aligned(label, [row.values[i] for i in block], block, widths, label_width))
                 if any(row.intervals[i] for i in block):
                     lines.append(_aligned("", [row.intervals[i] for i in block], block, widths, label_width))
             lines.append("")
     above = "\n".join(lines)
-    for note in [*table.notes, *(note for mark, note in table.footnotes.items() if f"{EMPTY} {mark}" in above)]:
+    for note in [
+        *left_out,
+        *table.notes,
+        *(note for mark, note in table.footnotes.items() if f"{EMPTY} {mark}" in above),
+    ]:
         lines += [note] if width is None else _wrapped(note, width)
     return "\n".join(lines) + "\n"
 
@@ -155,6 +165,10 @@ class _Row:
     phase: str
     values: list[str]
     intervals: list[str]
+
+    def has_value(self, columns: Iterable[int]) -> bool:
+        """Whether it has one in any of these columns."""
+        return not all(self.values[i].startswith(EMPTY) for i in columns)
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,7 @@ class Plugins:
         try:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
-            known = sorted(name for name in vars(hookspecs) if name.startswith("roi_"))
-            raise PluginError(f"{one_line(error)}; known hooks: {', '.join(known)}") from error
+            raise PluginError(f"{one_line(error)}; known hooks: {', '.join(hook_names())}") from error
 
     def _register(self, plugin: Any) -> None:
         try:
@@ -73,6 +72,20 @@ class Plugins:
     def names(self, hook: str) -> list[str]:
         """The plugins that implement a hook, in the order in which they are asked."""
         return [implementation.plugin_name for implementation in reversed(self._caller(hook).get_hookimpls())]
+
+    def installed(self) -> dict[str, list[str]]:
+        """The hooks that each plugin implements, by its name with its distribution's version where one is known."""
+        versions = {
+            self._manager.get_name(plugin): f" ({distribution.project_name} {distribution.version})"
+            for plugin, distribution in self._manager.list_plugin_distinfo()
+        }
+        return {
+            f"{name}{versions.get(name, '')}": sorted(
+                caller.name for caller in self._manager.get_hookcallers(plugin) or ()
+            )
+            for name, plugin in self._manager.list_name_plugin()
+            if plugin is not None
+        }
 
     def call(self, hook: str, **arguments: Any) -> Any:
         """Call a hook: its first result, or the list of all results that are not ``None``.
@@ -203,6 +216,11 @@ class Plugins:
     def _caller(self, hook: str) -> pluggy.HookCaller:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
         return caller
+
+
+def hook_names() -> list[str]:
+    """The names of all hooks."""
+    return sorted(name for name in vars(hookspecs) if name.startswith("roi_"))
 
 
 def _is_wrapper(implementation: pluggy.HookImpl) -> bool:

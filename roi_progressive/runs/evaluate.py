@@ -268,23 +268,21 @@ def with_certainty(
     """
     check.whole("", "seed", seed, 0)
     results: dict[str, Results] = {}
-    total = len(scores.slices) + (compared_with is not None)
-    for arm, slices in scores.slices.items():
-        if report is not None:
-            report(len(results), total, f"intervals of {arm}")
-        results[arm] = with_intervals(scores.results[arm], slices, seed)
+    notes: list[str] = []
+    steps = Steps(report, len(scores.slices) + (compared_with is not None))
+    for arm in steps.after_each(scores.slices, "intervals"):
+        results[arm] = with_intervals(scores.results[arm], scores.slices[arm], seed)
     of_volumes = scores.volumes
     if of_volumes is not None:
         of_volumes = volumes_with_certainty(of_volumes, volumes_compared_with, seed)
-    scores = replace(scores, volumes=of_volumes)
-    if compared_with is None:
-        return replace(scores, results=results)
-    if report is not None:
-        report(len(results), total, "paired differences")
-    ours, others, notes = _in_both_directions(next(iter(scores.slices.values())), compared_with)
-    difference, _, against = paired_difference(ours, others, seed)
-    results |= {"compared": with_intervals(against, others, seed), DIFFERENCE: difference}
-    return replace(scores, results=results, notes=(*scores.notes, *notes))
+    if compared_with is not None:
+        steps.following(0, 0, "paired differences")
+        ours, others, notes = _in_both_directions(next(iter(scores.slices.values())), compared_with)
+        difference, _, against = paired_difference(ours, others, seed)
+        results |= {"compared": with_intervals(against, others, seed), DIFFERENCE: difference}
+        steps.done += 1
+    steps.following(0, 0, "the table")
+    return replace(scores, results=results, notes=(*scores.notes, *notes), volumes=of_volumes)
 
 
 def _in_both_directions(
