@@ -20,8 +20,9 @@ from roi_progressive.errors import ConfigError, DataError, MaskError, PluginErro
 from roi_progressive.evaluation.lesions import audit_lesions
 from roi_progressive.evaluation.networks import ALEXNET_FILE, INCEPTION_FILE
 from roi_progressive.evaluation.pairs import pairs_from_folders
+from roi_progressive.evaluation.region_names import default_region
 from roi_progressive.plugins.hookspecs import hookimpl
-from roi_progressive.runs.evaluate import REFERENCES, default_region, evaluate_folders, evaluate_run, with_certainty
+from roi_progressive.runs.evaluate import REFERENCES, evaluate_folders, evaluate_run, with_certainty
 from roi_progressive.runs.scores import FILES, read_slices, write_scores
 from roi_progressive.runs.train import TrainOptions, train
 from roi_progressive.saving.records import read_json, write_json

@@ -14,10 +14,10 @@ from roi_progressive.data.phantom import make_phantom
 from roi_progressive.errors import DataError
 from roi_progressive.evaluation.aggregation import aggregate
 from roi_progressive.evaluation.pairs import read_domains
+from roi_progressive.evaluation.region_names import default_region
 from roi_progressive.evaluation.scoring import SliceScores
 from roi_progressive.evaluation.table import render_csv, render_latex, render_markdown, render_text
 from roi_progressive.runs import figure as run_figure
-from roi_progressive.runs.evaluate import default_region
 from roi_progressive.runs.folder import Run
 from roi_progressive.runs.train import TrainOptions, train
 from roi_progressive.saving.names import CT_AND_MR, Domains

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import setting_checks as check
 from ..errors import ConfigError
 from ..saving.names import DIRECTIONS
-from .command import add_command, add_device, device_line, show
+from .command import add_command, add_device, add_epoch, device_line, show
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
         help="an earlier evaluation of the same slices: its folder, metrics.json or run; adds paired differences",
     )
     evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="of the intervals' draws (%(default)s)")
+    add_epoch(evaluate)
     evaluate.add_argument("--region", help="the region of interest (of a run: tumor, or the data's last)")
     evaluate.add_argument("--split", choices=("test", "val"), help="which slices of a run (test)")
     evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")
@@ -104,6 +105,7 @@ def _scored(
         given = {"weights_dir": options.weights, "device": options.device, "report": bar.step}
         if options.run is not None:
             given |= {"region": options.region, "split": options.split or "test", "uncertainty": options.uncertainty}
+            given |= {"epoch": options.epoch}
             scores = evaluate_run(options.run, **given)
         else:
             require_new_or_empty(out, force=options.force, remedy="replace its table and metrics.json with --force")
@@ -132,5 +134,7 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
         )
     if options.run is None and options.split is not None:
         raise ConfigError("`--split` must go with RUN; got folders; leave it out")
+    if options.run is None and options.epoch is not None:
+        raise ConfigError("`--epoch` must go with RUN; got folders; leave it out")
     if options.run is None and options.uncertainty:
         raise ConfigError("`--uncertainty` must go with RUN; got folders; give their maps with --sigma instead")

@@ -53,9 +53,18 @@ def add(commands: Any) -> None:
         ("average-decay", float, "of the generators' moving average, which then makes the images, e.g. 0.99 (0.0)"),
         ("seed", int, "of networks and data order (0)"),
         ("workers", int, "processes that load images (0)"),
-        ("save-every-epochs", int, "how often networks are saved (10)"),
+        ("save-every-epochs", int, "how often networks are saved and pictures drawn (10)"),
+        ("validate-every", int, "after how many epochs the slices of `val` are scored; 0 never (0)"),
+        ("patience", int, "end after so many validations, in the last stage, without a better one; 0 never (0)"),
     ):
         host.add_argument(f"--{name}", type=kind, metavar="N", default=absent, help=shown)
+    host.add_argument(
+        "--keep",
+        metavar="WHAT",
+        default=absent,
+        help="with --validate-every: best:METRIC keeps the best epoch too, by any metric of evaluate; or last "
+        "(best:region_psnr)",
+    )
     host.add_argument(
         "--precision",
         metavar="NAME",
@@ -112,7 +121,16 @@ def _train_here(options: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_go_on(options, bar)) from None
     if is_main_process():
-        show(f"{options.out} is trained; for the table: roi-progressive evaluate {options.out}")
+        show(_what_now(options.out))
+
+
+def _what_now(folder: Path) -> str:
+    from ..runs.folder import Run, best_epoch
+
+    run, best = Run.open(folder), best_epoch(folder)
+    ended = "" if run.ended is None else f" (ended after epoch {run.epoch}: {run.ended})"
+    which = "" if best is None else f" --epoch best (its best epoch is {best}; or last)"
+    return f"{folder} is trained{ended}; for the table: roi-progressive evaluate {folder}{which}"
 
 
 def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -> None:
@@ -134,7 +152,7 @@ def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -
 def _region_config(options: argparse.Namespace) -> Config | None:
     from ..check.data_check import check_folder
     from ..config import Config, RegionConfig
-    from ..runs.evaluate import default_region
+    from ..evaluation.region_names import default_region
     from ..runtime.distributed import is_main_process
 
     if options.no_regions:

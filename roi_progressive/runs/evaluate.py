@@ -23,12 +23,12 @@ from ..evaluation.pairs import (
     with_sigma,
 )
 from ..evaluation.references import constant_fill, copy_source, mean_image
+from ..evaluation.region_names import default_region, organ_of, regions_of
 from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score
 from ..plugins.manager import Plugins
 from ..runtime.devices import choose_device
 from ..saving.locks import only_writer
 from ..saving.names import CT_AND_MR, DIRECTIONS
-from ..saving.records import entry, fault_of, of_kind, read_json
 from ..saving.written import check_files
 from .folder import Run
 from .scores import RunScores
@@ -39,13 +39,13 @@ PATIENTS_UNKNOWN = (
     "Neither a manifest nor the names tell patients: every image counts as one, and intervals may be too narrow."
 )
 ONLY_IMAGES = "No masks were given: whole images alone were scored."
-ORGAN = "liver"
 REFERENCES = ("constant_fill", "copy_source", "mean_image")
 
 
 def evaluate_run(
     run: str | Path | Run,
     *,
+    epoch: int | str | None = None,
     region: str | None = None,
     split: str = "test",
     references: Sequence[str] = REFERENCES,
@@ -55,12 +55,14 @@ def evaluate_run(
     plugins: Iterable[Any] = (),
     report: Report | None = None,
 ) -> RunScores:
-    """Translate a split with a run's last networks and score it against the truth.
+    """Translate a split with a run's networks and score it against the truth.
 
     The contrast of a region ``tumor`` is measured against the region ``liver`` where the data have one.
 
     Args:
         run: A run, or its folder.
+        epoch: Whose networks: ``best``, ``last`` or a number; those of an opened run, or the last saved ones, by
+            default.
         region: The region of interest; the innermost one of the data by default. Of data without regions, whole images
             are scored.
         split: ``test`` or ``val``; its images must be paired.
@@ -77,7 +79,7 @@ def evaluate_run(
         PluginError: A plugin's column has a name that is taken.
         CheckpointError: A network is missing or damaged.
     """
-    opened = run if isinstance(run, Run) else Run.open(run)
+    opened = run.at_epoch(epoch) if isinstance(run, Run) else Run.open(run, epoch=epoch)
     root = opened.data
     if uncertainty and opened.config.ggd is None:
         raise DataError(
@@ -90,7 +92,7 @@ def evaluate_run(
     if chosen is None:
         references = [name for name in references if name != "constant_fill"]
     # Mistakes in the data come to light before anything is translated.
-    organ = ORGAN if chosen == "tumor" and ORGAN in regions_of(root) else None
+    organ = organ_of(root, chosen)
     sources = {d: _sources(root, split, d, chosen, organ) for d in DIRECTIONS}
     for _ in itertools.chain(*sources.values()):  # read, and looked at
         pass
@@ -234,48 +236,6 @@ def _sources(root: Path, split: str, direction: str, region: str | None, organ: 
     except MaskError as error:
         known = ", ".join(regions_of(root)) or "none"
         raise MaskError(f"{error}; regions of the data: {known}") from error
-
-
-def regions_of(root: Path) -> list[str]:
-    """The regions that a data set names in its manifest or, without one, has mask folders of.
-
-    Raises:
-        DataError: The manifest cannot be read, or is not as it was written.
-    """
-    manifest = root / "manifest.json"
-    try:
-        described = of_kind(read_json(manifest), "its content", dict) if manifest.exists() else {}
-        if "regions" in described:
-            return [str(name) for name in entry(described, "regions", list)]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{manifest} must be a data set's manifest; {fault_of(error)}; prepare it anew") from error
-    # The manifest of another program, or none.
-    folders = [path.name for split in ("train", "test") for path in root.glob(f"{split}A_*") if path.is_dir()]
-    return sorted({name.partition("A_")[2] for name in folders})
-
-
-def default_region(root: Path) -> str | None:
-    """``tumor`` where the data have it, otherwise the last region their manifest names; ``None`` where it names none.
-
-    Raises:
-        DataError: The data have no region although no manifest says so, or their manifest is not as it was written.
-    """
-    regions = regions_of(root)
-    if not regions and _says_no_regions(root):
-        return None
-    if not regions:
-        raise DataError(
-            f"`data` must have a region; {str(root)!r} has no mask folder such as trainA_tumor; "
-            f"prepare masks, or train with --no-regions"
-        )
-    return "tumor" if "tumor" in regions else regions[-1]
-
-
-def _says_no_regions(root: Path) -> bool:
-    try:
-        return bool(read_json(root / "manifest.json")["regions"] == [])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _begun(pairs: Iterable[ImagePair]) -> Iterable[ImagePair]:

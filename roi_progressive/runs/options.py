@@ -8,13 +8,15 @@ from typing import Any
 
 from .. import setting_checks as check
 from ..errors import ConfigError
+from ..evaluation.metrics import Metric
 from ..host import HostOptions
 from ..runtime.devices import check_device_name, check_precision
+from .best_metric import KEEP_LAST, metric_to_keep
 
 _WHOLE = {
     **dict.fromkeys(("channels", "discriminator_channels", "batch_size", "save_every_epochs"), (1, 2**16)),
     **dict.fromkeys(("depth", "discriminator_layers"), (1, 8)),  # 8 halvings leave one pixel of 256
-    **dict.fromkeys(("epochs", "decay_epochs"), (0, check.MOST_EPOCHS)),
+    **dict.fromkeys(("epochs", "decay_epochs", "validate_every", "patience"), (0, check.MOST_EPOCHS)),
     "workers": (0, 1024),
     "seed": (0, check.MOST),
 }
@@ -45,7 +47,14 @@ class TrainOptions:
         flip: Mirror half of the images.
         seed: Seed of the networks and of the data order.
         workers: Processes that load images.
-        save_every_epochs: How often networks are saved and samples drawn; the last epoch always is.
+        save_every_epochs: How often networks are saved and pictures drawn; the last epoch always is.
+        validate_every: After how many epochs the slices of the part ``val`` are scored; the last epoch always is then.
+            0 never does.
+        keep: ``best:METRIC`` keeps the networks of the epoch with the best validation beside the last ones, by a
+            metric of ``evaluate`` such as ``region_psnr`` or ``lpips``, averaged over both directions; ``last`` keeps
+            the last alone. ``None`` is ``best:region_psnr``, or ``best:psnr`` for data without regions.
+        patience: The run ends when so many validations in a row, in the last stage, brought no better one; 0 never
+            ends it.
         device: ``auto`` (CUDA where there is one, then MPS, then the CPU), ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
         precision: ``fp32``, or ``bf16`` or ``fp16`` for mixed precision.
         compile: Compile the networks with ``torch.compile``.
@@ -68,6 +77,9 @@ class TrainOptions:
     seed: int = 0
     workers: int = 0
     save_every_epochs: int = 10
+    validate_every: int = 0
+    keep: str | None = None
+    patience: int = 0
     device: str = "auto"
     precision: str = "fp32"
     compile: bool = False
@@ -87,6 +99,31 @@ class TrainOptions:
         check_precision(self.precision)
         if self.epochs + self.decay_epochs == 0:
             raise ConfigError("`epochs` and `decay_epochs` must not both be 0; got 0 and 0; train at least 1 epoch")
+        self._check_validation()
+
+    def _check_validation(self) -> None:
+        if self.keep is not None and not isinstance(self.keep, str):
+            raise ConfigError(f"`keep` must be last or best:METRIC; got {self.keep!r}")
+        if self.keep is not None:
+            metric_to_keep(self.keep)
+        for name, is_asked in (("keep", self.keep not in (None, KEEP_LAST)), ("patience", self.patience > 0)):
+            if is_asked and self.validate_every == 0:
+                raise ConfigError(
+                    f"`{name}` must go with `validate_every`; got {getattr(self, name)!r} and no validation; say after "
+                    f"how many epochs to validate"
+                )
+        if self.patience > 0 and self.keep == KEEP_LAST:
+            raise ConfigError("`patience` must go with a best epoch; got `keep` last; give keep best:METRIC")
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the networks of the best epoch are kept."""
+        return self.validate_every > 0 and self.keep != KEEP_LAST
+
+    @property
+    def metric(self) -> Metric | None:
+        """The metric of ``keep``; ``None`` where it names none."""
+        return None if self.keep is None else metric_to_keep(self.keep)
 
     def host_options(self, data: Path, run: Path, **changes: Any) -> HostOptions:
         """The bundled host's options for a run of ``data`` in the folder ``run``; ``changes`` are further ones."""

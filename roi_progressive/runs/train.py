@@ -5,7 +5,6 @@ A new run's folder is written to after its first step only, so that a mistake le
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,33 +17,46 @@ from torch import Tensor
 
 from ..check.data_check import check_folder, check_size, read_everything
 from ..config import Config
-from ..errors import CheckpointError, DataError, DivergenceError, ShapeError, first_line
+from ..errors import DataError, DivergenceError, ShapeError
 from ..host import CycleGANModel, create_dataset, create_model
 from ..host.dataset import worker_errors
+from ..method.stages import Stage
 from ..runtime.devices import choose_device, describe_device, deterministic
 from ..runtime.distributed import from_every_process, is_main_process, n_processes
 from ..runtime.finite import first_not_finite
-from ..saving.checkpoint import checkpoint_name, load_checkpoint, save_checkpoint
+from ..saving.checkpoint import checkpoint_name, load_checkpoint
 from ..saving.locks import only_writer, resolved
-from ..saving.state_checks import adam_state
+from ..saving.names import DIRECTIONS
 from ..saving.whole_files import make_folder, require_new_or_empty
 from ..saving.written import recorded, remove_written, written_names
 from ..training.session import Session, attach
-from .average import GENERATORS, AveragedGenerators, average_file
+from .average import GENERATORS, AveragedGenerators, average_file, copy_of_generator
 from .folder import (
     Run,
     add_device,
     add_to_history,
+    best_epoch,
     check_place,
     clear,
     point_at,
+    point_at_best,
     remove_leftovers,
     saved_epoch,
     truncate_history,
     write_description,
-    write_image,
 )
+from .moments import load_optimizers, optimizers_file, save_optimizers
 from .options import TrainOptions
+from .preview import Preview
+from .validation import (
+    Generators,
+    Validator,
+    add_validation,
+    best_of,
+    is_out_of_patience,
+    truncate_validations,
+    validations,
+)
 
 __all__ = ["INERT", "Report", "TrainOptions", "resume", "train"]
 
@@ -123,9 +135,8 @@ def _train_anew(
             clear(folder)
             write_description(folder, root, options, settings, size_px, describe_device(device))
 
-        averages = _averages(model, options, folder)
         try:
-            _loop(model, dataset, session, averages, options, folder, report, begin)
+            _Training(model, dataset, session, options, root, folder, report).run(begin)
         except ShapeError as error:
             raise DataError(
                 f"`data` must hold images that the networks can take; {size_px[0]} x {size_px[1]} px do not suit "
@@ -161,10 +172,15 @@ def resume(
 def _go_on(run: Run, plugins: Iterable[Any], report: Report | None) -> None:
     """All that is read is read, and verified, before anything is removed: the folder may be half of a copy."""
     written_names(run.folder)
-    if run.epoch >= run.last_epoch:
+    lines = [line for line in validations(run.folder) if line["epoch"] <= run.epoch]
+    best = (best_of(lines) or {}).get("epoch") if run.options.keeps_best else None
+    if best is not None and best != run.epoch:
+        _verify_epoch(replace(run, epoch=best))
+    if run.is_finished:
         _verify_epoch(run)
         if is_main_process():
-            remove_leftovers(run.folder, run.epoch)
+            point_at_best(run.folder, best)
+            remove_leftovers(run.folder, (run.epoch, best))
         return
     exact = n_processes() == 1 and not optimizers_file(run.networks, run.epoch).exists()
     host_options = run.host_options(continue_train=True, epoch=str(run.epoch), epoch_count=run.epoch + 1)
@@ -175,16 +191,18 @@ def _go_on(run: Run, plugins: Iterable[Any], report: Report | None) -> None:
         if not exact:
             load_optimizers(model, run.networks, run.epoch)
         read_everything(dataset)
-        averages = _averages(model, run.options, run.folder)
+        training = _Training(model, dataset, session, run.options, run.data, run.folder, report)
         if is_main_process():
             truncate_history(run.folder, run.epoch)
-            remove_leftovers(run.folder, run.epoch)
+            truncate_validations(run.folder, run.epoch)
+            point_at_best(run.folder, best)
+            remove_leftovers(run.folder, (run.epoch, best))
             add_device(run.folder, run.epoch + 1, describe_device(choose_device(run.options.device)))
-        _loop(model, dataset, session, averages, run.options, run.folder, report)
+        training.run()
 
 
 def _verify_epoch(run: Run) -> None:
-    """Load all that a finished run saved.
+    """Load all that was saved of an epoch.
 
     Raises:
         CheckpointError: A file is missing or damaged.
@@ -196,56 +214,138 @@ def _verify_epoch(run: Run) -> None:
     load_checkpoint(run.networks / checkpoint_name(run.epoch))
 
 
-def _loop(
-    model: CycleGANModel,
-    dataset: Any,
-    session: Session,
-    averages: AveragedGenerators | None,
-    options: TrainOptions,
-    folder: Path,
-    report: Report | None,
-    begin: Callable[[], None] = lambda: None,
-) -> None:
-    with deterministic(options.deterministic):
-        _train_epochs(model, dataset, session, averages, options, folder, report, begin)
+class _Training:
+    """The epochs of a run that are left, and what is saved, validated and shown of them."""
 
+    def __init__(
+        self,
+        model: CycleGANModel,
+        dataset: Any,
+        session: Session,
+        options: TrainOptions,
+        data: Path,
+        folder: Path,
+        report: Report | None,
+    ) -> None:
+        self._model, self._dataset, self._session = model, dataset, session
+        self._options, self._folder, self._report = options, folder, report
+        self._averages = _averages(model, options, folder)
+        self._validator = Validator(data, options.metric, model.device) if options.validate_every else None
+        self._preview = Preview(data, [region.name for region in session.config.regions])
+        self._last = options.epochs + options.decay_epochs
+        self._steps = len(dataset.dataloader)
 
-def _train_epochs(
-    model: CycleGANModel,
-    dataset: Any,
-    session: Session,
-    averages: AveragedGenerators | None,
-    options: TrainOptions,
-    folder: Path,
-    report: Report | None,
-    begin: Callable[[], None],
-) -> None:
-    last = options.epochs + options.decay_epochs
-    steps = len(dataset.dataloader)
-    begun = False
-    for epoch in range(model.opt.epoch_count, last + 1):
-        stage = session.start_epoch(epoch)
-        sums = EpochSums(steps)
-        for step, batch in enumerate(dataset, start=1):
-            model.set_input(batch)
-            model.optimize_parameters()
-            if averages is not None:
-                averages.update((epoch - 1) * steps + step)
-            if not begun:
+    def run(self, begin: Callable[[], None] = lambda: None) -> None:
+        """Train to the end; ``begin`` is called after the first step."""
+        with deterministic(self._options.deterministic):
+            for epoch in range(self._model.opt.epoch_count, self._last + 1):
+                stage = self._session.start_epoch(epoch)
+                losses = self._epoch(epoch, stage, begin)
+                begin = _nothing
+                if self._epoch_over(epoch, stage, losses) is not None:
+                    return
+
+    def _epoch(self, epoch: int, stage: Stage, begin: Callable[[], None]) -> dict[str, float]:
+        """The mean losses of an epoch, which is trained."""
+        sums = EpochSums(self._steps)
+        for step, batch in enumerate(self._dataset, start=1):
+            self._model.set_input(batch)
+            self._model.optimize_parameters()
+            if self._averages is not None:
+                self._averages.update((epoch - 1) * self._steps + step)
+            if step == 1:
                 begin()
-                begun = True
-            sums.add(_losses(model, session))
-            if report is not None:
-                report((epoch - 1) * steps + step, last * steps, f"epoch {epoch} of {last}, {stage}")
-        model.update_learning_rate()
+            sums.add(_losses(self._model, self._session))
+            self._tell(epoch, step, f"epoch {epoch} of {self._last}, {stage}")
+        self._model.update_learning_rate()
         means = _mean_of(from_every_process(sums.read()))
-        _require_finite(model, session, means, options, epoch)
-        losses = {name: loss if math.isfinite(loss) else None for name, loss in means.items()}
-        if not is_main_process():
-            continue
-        add_to_history(folder, epoch, stage.number, losses)
-        if epoch % options.save_every_epochs == 0 or epoch == last:
-            _save(model, session, averages, folder, epoch)
+        _require_finite(self._model, self._session, means, self._options, epoch)
+        return means
+
+    def _tell(self, epoch: int, step: int, text: str) -> None:
+        if self._report is not None:
+            self._report((epoch - 1) * self._steps + step, self._last * self._steps, text)
+
+    def _epoch_over(self, epoch: int, stage: Stage, losses: Mapping[str, float]) -> str | None:
+        """Validate, write down and save what is due after an epoch; returns why the run ends here, if it does.
+
+        An epoch that is the best so far is saved like any other, so that the run can go on from it too.
+        """
+        if is_main_process():
+            finite = {name: loss if math.isfinite(loss) else None for name, loss in losses.items()}
+            add_to_history(self._folder, epoch, stage.number, finite)
+        generators = _generators(self._model, self._averages) if self._is_looked_at(epoch) else {}
+        best, ended = None, None
+        if self._validator is not None and self._is_validated(epoch):
+            best, ended = self._validate(self._validator, generators, epoch, stage)
+        if is_main_process() and (self._is_saved(epoch) or best == epoch or ended is not None):
+            self._save(epoch, stage, generators, best, ended)
+        return ended
+
+    def _validate(
+        self, validator: Validator, generators: Generators, epoch: int, stage: Stage
+    ) -> tuple[int | None, str | None]:
+        """The best epoch so far, where the best is kept, and why the run ends here, if it does."""
+
+        def seen(done: int) -> None:
+            self._tell(epoch, self._steps, f"validating epoch {epoch}, {done} of {len(validator)}")
+
+        found = validator.validate(generators, seen)
+        best, ended = None, None
+        if is_main_process():
+            in_last_stage = stage.number == self._session.stages.plan[-1].number
+            add_validation(
+                self._folder, {"epoch": epoch, "stage": stage.number, "in_last_stage": in_last_stage, **found}
+            )
+            if self._options.keeps_best:
+                lines = validations(self._folder)
+                best = (best_of(lines) or {}).get("epoch")
+                if is_out_of_patience(lines, self._options.patience) and epoch < self._last:
+                    ended = f"no better {validator.metric.key} in {self._options.patience} validations"
+        decision: tuple[int | None, str | None] = from_every_process((best, ended))[0]
+        return decision
+
+    def _is_saved(self, epoch: int) -> bool:
+        return epoch % self._options.save_every_epochs == 0 or epoch == self._last
+
+    def _is_validated(self, epoch: int) -> bool:
+        return epoch % self._options.validate_every == 0 or epoch == self._last
+
+    def _is_looked_at(self, epoch: int) -> bool:
+        is_validated = self._validator is not None and self._is_validated(epoch)
+        return is_main_process() and (self._is_saved(epoch) or is_validated)
+
+    def _save(self, epoch: int, stage: Stage, generators: Generators, best: int | None, ended: str | None) -> None:
+        """Save an epoch and its picture, then point at it, then drop those before that are neither the last nor the
+        best: a stop in between loses nothing."""
+        folder, model = self._folder, self._model
+        before = {saved_epoch(folder), best_epoch(folder)}
+        networks, sample = folder / "networks", folder / "samples" / f"epoch_{epoch:04d}.png"
+        with recorded(folder, *_files_of_epoch(model, networks, epoch), sample):
+            model.save_networks(epoch)
+            if self._session.config.resume != "exact":
+                save_optimizers(model, networks, epoch)
+            if self._averages is not None:
+                self._averages.save(networks, epoch)
+            self._preview.draw(sample, generators, model.device, f"epoch {epoch} of {self._last}, {stage}")
+        point_at(folder, epoch, ended)
+        if best is not None:
+            point_at_best(folder, best)
+        kept = {epoch, best_epoch(folder)}
+        for other in before - kept - {None}:
+            assert other is not None
+            names = [f"networks/{path.name}" for path in _files_of_epoch(model, networks, other)]
+            remove_written(folder, names)
+
+
+def _nothing() -> None:
+    """What is left to begin after the first epoch."""
+
+
+def _generators(model: CycleGANModel, averages: AveragedGenerators | None) -> Generators:
+    """By direction what makes a run's images: the moving averages where there are any, or copies as they are now."""
+    networks = averages.networks if averages is not None else {n: copy_of_generator(model, n) for n in GENERATORS}
+    return dict(zip(DIRECTIONS, (networks[name] for name in GENERATORS), strict=True))
 
 
 def _require_finite(
@@ -326,92 +426,8 @@ def _mean_of(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(of_process.get(name, 0.0) for of_process in sums) / len(sums) for name in names}
 
 
-def _save(
-    model: CycleGANModel, session: Session, averages: AveragedGenerators | None, folder: Path, epoch: int
-) -> None:
-    """Save an epoch and its picture, then point at it, then drop the one before: a stop in between loses nothing."""
-    before = saved_epoch(folder)
-    networks, sample = folder / "networks", folder / "samples" / f"epoch_{epoch:04d}.png"
-    with recorded(folder, *_files_of_epoch(model, networks, epoch), sample):
-        model.save_networks(epoch)
-        if session.config.resume != "exact":
-            save_optimizers(model, networks, epoch)
-        if averages is not None:
-            averages.save(networks, epoch)
-        _draw_sample(model, sample)
-    point_at(folder, epoch)
-    if before is not None and before != epoch:
-        remove_written(folder, [f"networks/{path.name}" for path in _files_of_epoch(model, networks, before)])
-
-
 def _files_of_epoch(model: CycleGANModel, networks: Path, epoch: int) -> list[Path]:
     """All that a run of any options writes of an epoch's networks."""
     own = [networks / f"{epoch}_net_{name}.pth" for name in model.model_names]
     own += [average_file(networks, epoch, name) for name in GENERATORS]
     return [*own, optimizers_file(networks, epoch), networks / checkpoint_name(epoch)]
-
-
-def _draw_sample(model: CycleGANModel, path: Path) -> None:
-    """One row an image of the last batch's first sample: source, generated, reconstructed, in both directions."""
-    names = ("real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B")
-    strip = torch.cat([getattr(model, name)[0].detach() for name in names], dim=-1)
-    write_image(path, strip)
-
-
-# -- the moments of the host's optimizers in a run of several processes ------------------------------------------------
-#
-# They are the same in all processes, whatever their number. A run of one process keeps them in our checkpoint
-# (`resume = "exact"`), with its pools and random streams; those are each process's own, and there is one file.
-
-
-def optimizers_file(networks: Path, epoch: int) -> Path:
-    """Where the moments of an epoch lie."""
-    return networks / f"{epoch}_optimizers.pth"
-
-
-def save_optimizers(model: CycleGANModel, networks: Path, epoch: int) -> None:
-    """Write the moments, and the shapes of the parameters they belong to.
-
-    Raises:
-        CheckpointError: They cannot be written.
-    """
-    state = {
-        "moments": [optimizer.state_dict()["state"] for optimizer in model.optimizers],
-        "shapes": [_shapes(optimizer) for optimizer in model.optimizers],
-    }
-    save_checkpoint(optimizers_file(networks, epoch), state)
-
-
-def load_optimizers(model: CycleGANModel, networks: Path, epoch: int) -> None:
-    """Restore the moments, also those of a run of one process; rates and groups stay as they are.
-
-    No optimizer changes unless all moments fit.
-
-    Raises:
-        CheckpointError: They are missing, damaged or of other networks.
-    """
-    path = optimizers_file(networks, epoch)
-    if not path.is_file():
-        path = networks / checkpoint_name(epoch)
-    state = load_checkpoint(path)
-    try:
-        held = state["moments"] if "moments" in state else state["host"]["moments"]
-        if "shapes" in state and state["shapes"] != [_shapes(optimizer) for optimizer in model.optimizers]:
-            raise ValueError("the parameters are of other numbers or shapes")
-        for optimizer, moments in zip(model.optimizers, held, strict=True):
-            adam_state(moments, _parameters(optimizer))
-        for optimizer, moments in zip(model.optimizers, held, strict=True):
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"`run` must hold the moments of its own optimizers; those in {str(path)!r} do not fit: "
-            f"{first_line(error)}; take another copy of the run"
-        ) from error
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _shapes(optimizer: torch.optim.Optimizer) -> list[list[int]]:
-    return [list(parameter.shape) for parameter in _parameters(optimizer)]
