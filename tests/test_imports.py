@@ -34,7 +34,12 @@ graph = _import_graph()
 PACKAGE: str = graph.PACKAGE
 
 # Imported inside the functions that use them, never by importing one of our modules.
-HEAVY = frozenset({"torchvision", "lpips", "pytorch_fid", "matplotlib", "skimage", "SimpleITK", "pydicom", "highdicom"})
+HEAVY = frozenset(
+    {
+        *("torchvision", "lpips", "pytorch_fid", "matplotlib", "skimage", "SimpleITK", "pydicom", "highdicom"),
+        *("tensorboard", "wandb", "mlflow"),
+    }
+)
 # Distribution -> what it is imported as, where the two differ.
 IMPORTED_AS = {"scikit-image": "skimage", "pillow": "PIL", "pytorch-fid": "pytorch_fid"}
 

@@ -1,4 +1,4 @@
-"""Validation while a run trains: its scores are those of ``evaluate``, no training notices, and the best epoch stays."""
+"""Validation while a run trains: its scores are those of ``evaluate``, no training notices, the best epoch stays."""
 
 from __future__ import annotations
 

@@ -66,6 +66,14 @@ def add(commands: Any) -> None:
         "(best:region_psnr)",
     )
     host.add_argument(
+        "--logger",
+        nargs="+",
+        metavar="NAME",
+        default=absent,
+        help="log losses to RUN/logs too: csv, tensorboard, wandb (offline) or mlflow (none)",
+    )
+    host.add_argument("--log-every", type=int, metavar="N", default=absent, help="steps between two logged ones (50)")
+    host.add_argument(
         "--precision",
         metavar="NAME",
         default=absent,

@@ -10,11 +10,12 @@ from .. import setting_checks as check
 from ..errors import ConfigError
 from ..evaluation.metrics import Metric
 from ..host import HostOptions
+from ..loggers import LOGGERS
 from ..runtime.devices import check_device_name, check_precision
 from .best_metric import KEEP_LAST, metric_to_keep
 
 _WHOLE = {
-    **dict.fromkeys(("channels", "discriminator_channels", "batch_size", "save_every_epochs"), (1, 2**16)),
+    **dict.fromkeys(("channels", "discriminator_channels", "batch_size", "save_every_epochs", "log_every"), (1, 2**16)),
     **dict.fromkeys(("depth", "discriminator_layers"), (1, 8)),  # 8 halvings leave one pixel of 256
     **dict.fromkeys(("epochs", "decay_epochs", "validate_every", "patience"), (0, check.MOST_EPOCHS)),
     "workers": (0, 1024),
@@ -55,6 +56,9 @@ class TrainOptions:
             the last alone. ``None`` is ``best:region_psnr``, or ``best:psnr`` for data without regions.
         patience: The run ends when so many validations in a row, in the last stage, brought no better one; 0 never
             ends it.
+        logger: Names in ``loggers.LOGGERS``, such as ``("tensorboard",)``: where losses and validations are logged too,
+            each in ``<run>/logs/<name>``.
+        log_every: After how many steps losses are logged.
         device: ``auto`` (CUDA where there is one, then MPS, then the CPU), ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
         precision: ``fp32``, or ``bf16`` or ``fp16`` for mixed precision.
         compile: Compile the networks with ``torch.compile``.
@@ -80,6 +84,8 @@ class TrainOptions:
     validate_every: int = 0
     keep: str | None = None
     patience: int = 0
+    logger: tuple[str, ...] = ()
+    log_every: int = 50
     device: str = "auto"
     precision: str = "fp32"
     compile: bool = False
@@ -100,6 +106,9 @@ class TrainOptions:
         if self.epochs + self.decay_epochs == 0:
             raise ConfigError("`epochs` and `decay_epochs` must not both be 0; got 0 and 0; train at least 1 epoch")
         self._check_validation()
+        object.__setattr__(self, "logger", tuple([self.logger] if isinstance(self.logger, str) else self.logger))
+        for name in self.logger:
+            check.choice("", "logger", name, tuple(LOGGERS))
 
     def _check_validation(self) -> None:
         if self.keep is not None and not isinstance(self.keep, str):

@@ -42,6 +42,9 @@ class Preview:
 
     A picture never stops a run: what cannot be read is not shown.
 
+    Attributes:
+        domains: What the domains are called.
+
     Args:
         data: The data set.
         regions: To be outlined, the innermost last; those of the data where there are none.
@@ -51,7 +54,7 @@ class Preview:
     """
 
     def __init__(self, data: Path, regions: Sequence[str]) -> None:
-        self._domains = read_domains(data)
+        self.domains = read_domains(data)
         self._data, self._regions = data, list(regions or regions_of(data))
         self._split, self._names = "train", dict[str, list[str]]()
         for split in ("val", "train"):
@@ -75,7 +78,7 @@ class Preview:
         blocks = {d: [self._row(name, d, generators, device) for name in self._names[d[0]]] for d in DIRECTIONS}
         side_px, gap_px = TILE_PX + GAP_PX, 4 * GAP_PX
         n_rows = max(map(len, blocks.values()))
-        width_px = 2 * 3 * side_px + gap_px
+        width_px = GAP_PX + 2 * 3 * side_px + gap_px
         sheet = Image.new("RGB", (width_px, 4 * LINE_PX + n_rows * (side_px + LINE_PX)), DARK)
         draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
         where = {"val": "validation slices", "train": "training slices (the data have no part val)"}[self._split]
@@ -86,7 +89,7 @@ class Preview:
             draw.text((x_px, LINE_PX + 1), text, COLOURS[number % len(COLOURS)], font)
             x_px += round(font.getlength(text)) + LINE_PX
         for place, direction in enumerate(DIRECTIONS):
-            left_px = place * (3 * side_px + gap_px)
+            left_px = GAP_PX + place * (3 * side_px + gap_px)
             for column, heading in enumerate(self._headings(direction)):
                 draw.text((left_px + column * side_px, 3 * LINE_PX - 2), printable(heading), "white", font)
             for row, (name, tiles) in enumerate(blocks[direction]):
@@ -98,7 +101,7 @@ class Preview:
             sheet.save(aside, format="PNG")
 
     def _headings(self, direction: str) -> tuple[str, str, str]:
-        source, target = (self._domains.name(domain(direction)) for domain in (source_of, target_of))
+        source, target = (self.domains.name(domain(direction)) for domain in (source_of, target_of))
         third = f"real {target}" if self._is_paired(direction) else f"back to {source}"
         return f"real {source}", f"generated {target}", third
 

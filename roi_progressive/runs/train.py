@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,21 @@ from torch import Tensor
 from ..check.data_check import check_folder, check_size, read_everything
 from ..config import Config
 from ..errors import DataError, DivergenceError, ShapeError
+from ..evaluation.training_curves import training_curves
 from ..host import CycleGANModel, create_dataset, create_model
 from ..host.dataset import worker_errors
+from ..loggers import LOGGERS, Logger, curve_name
+from ..loggers.names import HOST, OURS, VALIDATION
 from ..method.stages import Stage
 from ..runtime.devices import choose_device, describe_device, deterministic
 from ..runtime.distributed import from_every_process, is_main_process, n_processes
 from ..runtime.finite import first_not_finite
+from ..runtime.rng import undisturbed_streams
 from ..saving.checkpoint import checkpoint_name, load_checkpoint
 from ..saving.locks import only_writer, resolved
 from ..saving.names import DIRECTIONS
 from ..saving.whole_files import make_folder, require_new_or_empty
-from ..saving.written import recorded, remove_written, written_names
+from ..saving.written import record_written, recorded, remove_written, written_names
 from ..training.session import Session, attach
 from .average import GENERATORS, AveragedGenerators, average_file, copy_of_generator
 from .folder import (
@@ -38,6 +43,8 @@ from .folder import (
     best_epoch,
     check_place,
     clear,
+    curves_file,
+    history,
     point_at,
     point_at_best,
     remove_leftovers,
@@ -82,7 +89,8 @@ def train(
         out: The run's folder; it must be new or empty.
         options: How the host trains; the defaults where ``None``.
         config: How the session guides it; ``None`` trains the host without guidance.
-        plugins: Plugins of the session, besides those installed.
+        plugins: Plugins of the session, besides those installed; loggers among them are given the host's losses and
+            validations too.
         force: Train into a folder that holds files; an earlier run in it is removed after the first step.
         report: Called after every step.
 
@@ -124,7 +132,8 @@ def _train_anew(
     model = create_model(host_options)
     dataset = create_dataset(host_options)
     model.setup(host_options)
-    with attach(model, dataset, settings, plugins=plugins) as session:
+    others, loggers = _apart(plugins)
+    with attach(model, dataset, settings, plugins=others) as session:
         size_px = read_everything(dataset)
         check_size(size_px, settings.regions)
 
@@ -136,7 +145,7 @@ def _train_anew(
             write_description(folder, root, options, settings, size_px, describe_device(device))
 
         try:
-            _Training(model, dataset, session, options, root, folder, report).run(begin)
+            _Training(model, dataset, session, options, root, folder, loggers, report).run(begin)
         except ShapeError as error:
             raise DataError(
                 f"`data` must hold images that the networks can take; {size_px[0]} x {size_px[1]} px do not suit "
@@ -187,11 +196,12 @@ def _go_on(run: Run, plugins: Iterable[Any], report: Report | None) -> None:
     model = create_model(host_options)
     dataset = create_dataset(host_options)
     model.setup(host_options)
-    with attach(model, dataset, _kept(run.config, exact=exact), plugins=plugins) as session:
+    others, loggers = _apart(plugins)
+    with attach(model, dataset, _kept(run.config, exact=exact), plugins=others) as session:
         if not exact:
             load_optimizers(model, run.networks, run.epoch)
         read_everything(dataset)
-        training = _Training(model, dataset, session, run.options, run.data, run.folder, report)
+        training = _Training(model, dataset, session, run.options, run.data, run.folder, loggers, report)
         if is_main_process():
             truncate_history(run.folder, run.epoch)
             truncate_validations(run.folder, run.epoch)
@@ -214,6 +224,13 @@ def _verify_epoch(run: Run) -> None:
     load_checkpoint(run.networks / checkpoint_name(run.epoch))
 
 
+def _apart(plugins: Iterable[Any]) -> tuple[list[Any], list[Logger]]:
+    """The loggers are called by the loop: by its own count of steps, and with the host's losses beside ours."""
+    given = list(plugins)
+    loggers = [plugin for plugin in given if isinstance(plugin, Logger)]
+    return [plugin for plugin in given if not isinstance(plugin, Logger)], loggers
+
+
 class _Training:
     """The epochs of a run that are left, and what is saved, validated and shown of them."""
 
@@ -225,6 +242,7 @@ class _Training:
         options: TrainOptions,
         data: Path,
         folder: Path,
+        loggers: Sequence[Logger],
         report: Report | None,
     ) -> None:
         self._model, self._dataset, self._session = model, dataset, session
@@ -232,18 +250,37 @@ class _Training:
         self._averages = _averages(model, options, folder)
         self._validator = Validator(data, options.metric, model.device) if options.validate_every else None
         self._preview = Preview(data, [region.name for region in session.config.regions])
+        self._own_loggers = [
+            LOGGERS[name](folder / "logs" / name, options.log_every) for name in options.logger if is_main_process()
+        ]
+        self._loggers = [*loggers, *self._own_loggers]
         self._last = options.epochs + options.decay_epochs
         self._steps = len(dataset.dataloader)
 
     def run(self, begin: Callable[[], None] = lambda: None) -> None:
         """Train to the end; ``begin`` is called after the first step."""
-        with deterministic(self._options.deterministic):
+        with deterministic(self._options.deterministic), self._logging():
             for epoch in range(self._model.opt.epoch_count, self._last + 1):
                 stage = self._session.start_epoch(epoch)
                 losses = self._epoch(epoch, stage, begin)
                 begin = _nothing
                 if self._epoch_over(epoch, stage, losses) is not None:
                     return
+
+    @contextmanager
+    def _logging(self) -> Iterator[None]:
+        """However the training ends, its loggers write what is on its way, and their files are known as ours."""
+        try:
+            yield
+        finally:
+            for logger in self._own_loggers:
+                logger.close()
+            self._record_logs()
+
+    def _record_logs(self) -> None:
+        files = [file for logger in self._own_loggers for file in logger.files()]
+        if files:
+            record_written(self._folder, files)
 
     def _epoch(self, epoch: int, stage: Stage, begin: Callable[[], None]) -> dict[str, float]:
         """The mean losses of an epoch, which is trained."""
@@ -255,12 +292,20 @@ class _Training:
                 self._averages.update((epoch - 1) * self._steps + step)
             if step == 1:
                 begin()
-            sums.add(_losses(self._model, self._session))
+            losses = _losses(self._model, self._session)
+            sums.add(losses)
+            self._log(epoch, step, losses)
             self._tell(epoch, step, f"epoch {epoch} of {self._last}, {stage}")
         self._model.update_learning_rate()
         means = _mean_of(from_every_process(sums.read()))
         _require_finite(self._model, self._session, means, self._options, epoch)
         return means
+
+    def _log(self, epoch: int, step: int, losses: Mapping[str, Tensor]) -> None:
+        ours = self._session.loss_tensors()
+        named = {curve_name(name, OURS if name in ours else HOST): loss for name, loss in losses.items()}
+        for logger in self._loggers:
+            logger.log((epoch - 1) * self._steps + step, named)
 
     def _tell(self, epoch: int, step: int, text: str) -> None:
         if self._report is not None:
@@ -302,6 +347,8 @@ class _Training:
                 best = (best_of(lines) or {}).get("epoch")
                 if is_out_of_patience(lines, self._options.patience) and epoch < self._last:
                     ended = f"no better {validator.metric.key} in {self._options.patience} validations"
+            for logger in self._loggers:
+                logger.log_now(epoch * self._steps, _curves_of(found))
         decision: tuple[int | None, str | None] = from_every_process((best, ended))[0]
         return decision
 
@@ -321,13 +368,15 @@ class _Training:
         folder, model = self._folder, self._model
         before = {saved_epoch(folder), best_epoch(folder)}
         networks, sample = folder / "networks", folder / "samples" / f"epoch_{epoch:04d}.png"
-        with recorded(folder, *_files_of_epoch(model, networks, epoch), sample):
+        with recorded(folder, *_files_of_epoch(model, networks, epoch), sample, curves_file(folder)):
             model.save_networks(epoch)
             if self._session.config.resume != "exact":
                 save_optimizers(model, networks, epoch)
             if self._averages is not None:
                 self._averages.save(networks, epoch)
             self._preview.draw(sample, generators, model.device, f"epoch {epoch} of {self._last}, {stage}")
+            self._draw_curves(best)
+        self._record_logs()
         point_at(folder, epoch, ended)
         if best is not None:
             point_at_best(folder, best)
@@ -336,6 +385,33 @@ class _Training:
             assert other is not None
             names = [f"networks/{path.name}" for path in _files_of_epoch(model, networks, other)]
             remove_written(folder, names)
+
+    def _draw_curves(self, best: int | None) -> None:
+        epochs = history(self._folder)
+        if len(epochs) < 2:  # a point is no curve
+            return
+        plan = self._session.stages.plan
+        joins = {
+            now.number: " + ".join(t for t in now.terms if t not in before.terms) for before, now in pairwise(plan)
+        }
+        with undisturbed_streams():
+            training_curves(
+                epochs,
+                validations(self._folder),
+                curves_file(self._folder),
+                stages={number: f"+ {' + '.join(terms)}" for number, terms in joins.items() if terms},
+                best=best,
+                domains=self._preview.domains,
+            )
+
+
+def _curves_of(found: Mapping[str, Any]) -> dict[str, float]:
+    """The values of a validation by the names of their curves."""
+    return {
+        curve_name(f"{key}_{direction}", VALIDATION): float(value)
+        for direction, scores in found["scores"].items()
+        for key, value in scores.items()
+    }
 
 
 def _nothing() -> None:
