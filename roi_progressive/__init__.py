@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .plugins.hookspecs import hookimpl
     from .plugins.mask_reader import MaskReader
     from .plugins.patching import Patches
+    from .runs.commands import evaluate, figure, prepare, train
     from .runtime.rng import RandomState
     from .saving.checkpoint import checkpoint_name
     from .training.session import Session, attach
@@ -71,9 +72,13 @@ __all__ = [
     "Uncertainty",
     "attach",
     "checkpoint_name",
+    "evaluate",
+    "figure",
     "ggd_nll",
     "ggd_variance",
     "hookimpl",
+    "prepare",
+    "train",
 ]
 
 _MODULE_OF = {
@@ -110,9 +115,13 @@ _MODULE_OF = {
     "Uncertainty": "plugins.adapter",
     "attach": "training.session",
     "checkpoint_name": "saving.checkpoint",
+    "evaluate": "runs.commands",
+    "figure": "runs.commands",
     "ggd_nll": "method.ggd",
     "ggd_variance": "method.ggd",
     "hookimpl": "plugins.hookspecs",
+    "prepare": "runs.commands",
+    "train": "runs.commands",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw a module-level __getattr__ would accept any misspelled name

@@ -109,6 +109,51 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     assert history(run) == history(straight[name])
 
 
+def test_a_rate_that_waits_for_a_plateau_goes_on_where_it_was(
+    small_data: Path, tmp_path: Path, small_networks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    update = CycleGANModel.update_learning_rate
+
+    def recorded(model: CycleGANModel) -> None:
+        update(model)
+        rates.append(model.optimizer_G.param_groups[0]["lr"])
+
+    monkeypatch.setattr(CycleGANModel, "update_learning_rate", recorded)
+    # So small a rate changes no loss by a hundredth: the sixth epoch without a fall lowers it.
+    given = {"epochs": 9, "decay_epochs": 0, "lr_policy": "plateau", "learning_rate": 1e-12, "save_every_epochs": 1}
+    plateau = TrainOptions(**small_networks, **given, flip=False, seed=5)
+    train(small_data, tmp_path / "straight", plateau)
+    straight, rates[:] = list(rates), []
+    assert len(straight) == 9 and straight[0] == 1e-12 and straight[-1] < 0.3e-12
+    with pytest.raises(KeyboardInterrupt):
+        train(small_data, tmp_path / "run", plateau, report=_stopping_at(8 * len(straight) // 2 + 1))
+    stopped, rates[:] = list(rates), []
+    resume(tmp_path / "run")
+    assert stopped == straight[: len(stopped)] and rates == straight
+    _assert_equal(_networks(tmp_path / "run"), _networks(tmp_path / "straight"))
+    (tmp_path / "run" / "history.jsonl").unlink()
+    write_json(tmp_path / "run" / "networks" / "latest.json", {"epoch": 9})
+    described = read_json(tmp_path / "run" / "run.json")
+    described["options"]["epochs"] = 10
+    write_json(tmp_path / "run" / "run.json", described)
+    with pytest.raises(DataError, match="must hold the losses of all its epochs, by which `lr_policy` plateau goes"):
+        resume(tmp_path / "run")
+
+
+def test_windows_are_trained_on_and_whole_slices_translated(
+    small_data: Path, tmp_path: Path, small_networks: dict[str, Any]
+) -> None:
+    options = TrainOptions(**small_networks, epochs=1, decay_epochs=0, crop_px=24, save_every_epochs=1)
+    train(small_data, tmp_path / "run", options, Config(regions=GUIDED.regions[1:], ggd=None))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["size_px"] == [24, 24]
+    images = evaluate_run(tmp_path / "run", references=()).images["A2B"]
+    with Image.open(next(images.glob("*.png"))) as image:
+        assert image.size == (32, 32)
+    with pytest.raises(DataError, match="`crop_size` must be at most the image's sides; got 40"):
+        train(small_data, tmp_path / "large", TrainOptions(**small_networks, crop_px=40))
+
+
 def test_guidance_changes_the_run(straight: dict[str, Path]) -> None:
     plain, guided = (_networks(straight[name])["6_net_G_A.pth"] for name in CONFIGS)
     assert not torch.equal(plain["image_head.conv.weight"], guided["image_head.conv.weight"])
@@ -299,14 +344,16 @@ def test_every_option_reaches_the_host() -> None:
     changed: dict[str, Any] = {
         "generator": "resnet", "channels": 3, "depth": 5, "discriminator_channels": 6, "discriminator_layers": 2,
         "epochs": 7, "decay_epochs": 8, "batch_size": 9, "learning_rate": 0.1, "cycle": 11.0, "identity": 0.12,
-        "flip": False, "seed": 13, "workers": 14,
+        "flip": False, "seed": 13, "workers": 14, "residual_blocks": 2, "lr_policy": "step", "lr_step_epochs": 3,
+        "beta1": 0.6, "gan_mode": "vanilla", "pool_size": 4, "crop_px": 16,
     }  # fmt: skip
     plain = TrainOptions().host_options(Path("d"), Path("r"))
     options = TrainOptions(**changed).host_options(Path("d"), Path("r"))
     differing = {key for key, value in asdict(options).items() if value != asdict(plain)[key]}
     assert differing == {
         "netG", "ngf", "unet_depth", "ndf", "n_layers_D", "n_epochs", "n_epochs_decay", "batch_size", "lr", "lambda_A",
-        "lambda_B", "lambda_identity", "no_flip", "seed", "num_threads",
+        "lambda_B", "lambda_identity", "no_flip", "seed", "num_threads", "n_blocks", "lr_policy", "lr_decay_iters",
+        "beta1", "gan_mode", "pool_size", "preprocess", "crop_size",
     }  # fmt: skip
     assert (options.lambda_A, options.lambda_B, options.no_flip) == (11.0, 11.0, True)
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import setting_checks as check
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from .command import add_command, add_device, device_line, show
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..runs.options import TrainOptions
 
 
 def add(commands: Any) -> None:
@@ -25,7 +26,16 @@ def add(commands: Any) -> None:
     train = add_command(commands, "train", text, epilog)
     train.add_argument("--data", type=Path, help="folder that `prepare` wrote")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run, new or empty")
-    train.add_argument("--config", type=Path, metavar="TOML", help="regions, stages, uncertainty (one region)")
+    train.add_argument(
+        "--config", type=Path, metavar="TOML", help="regions, stages, uncertainty (one region); all below as [train]"
+    )
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set one key of the file, e.g. train.learning_rate=1e-4, regions.tumor.scales=2; options come after it",
+    )
     train.add_argument("--no-regions", action="store_true", help="train the plain CycleGAN, for comparison")
     train.add_argument("--resume", action="store_true", help="continue an interrupted run (exactly, in one process)")
     train.add_argument("--force", action="store_true", help="replace an earlier run in that folder")
@@ -42,15 +52,20 @@ def add(commands: Any) -> None:
     for name, kind, shown in (
         ("channels", int, "of the generators at full resolution (32)"),
         ("depth", int, "how often the UNet halves the image (4)"),
+        ("residual-blocks", int, "of the ResNet (6)"),
         ("discriminator-channels", int, "of the whole-image discriminators' first layer (32)"),
         ("discriminator-layers", int, "their layers of stride 2 (3)"),
         ("epochs", int, "at the full learning rate (100)"),
         ("decay-epochs", int, "over which it falls to zero (100)"),
         ("batch-size", int, "images of each domain a step and process (1)"),
         ("learning-rate", float, "Adam's (0.0002)"),
+        ("lr-step-epochs", int, "epochs between two falls with --lr-policy step (50)"),
+        ("beta1", float, "Adam's first momentum (0.5)"),
+        ("pool-size", int, "generated images kept for each whole-image discriminator (50)"),
         ("cycle", float, "weight of the cycle terms (10)"),
         ("identity", float, "weight of the identity terms, as a share of the cycle's (0.5)"),
         ("average-decay", float, "of the generators' moving average, which then makes the images, e.g. 0.99 (0.0)"),
+        ("crop-px", int, "side of random windows to train on; 0 takes whole slices (0)"),
         ("seed", int, "of networks and data order (0)"),
         ("workers", int, "processes that load images (0)"),
         ("save-every-epochs", int, "how often networks are saved and pictures drawn (10)"),
@@ -58,6 +73,15 @@ def add(commands: Any) -> None:
         ("patience", int, "end after so many validations, in the last stage, without a better one; 0 never (0)"),
     ):
         host.add_argument(f"--{name}", type=kind, metavar="N", default=absent, help=shown)
+    host.add_argument(
+        "--lr-policy", metavar="NAME", default=absent, help="linear, constant, step, cosine or plateau (linear)"
+    )
+    host.add_argument(
+        "--gan-mode",
+        metavar="NAME",
+        default=absent,
+        help="loss of the whole-image discriminators: lsgan, vanilla (lsgan)",
+    )
     host.add_argument(
         "--keep",
         metavar="WHAT",
@@ -114,18 +138,18 @@ def _train_here(options: argparse.Namespace) -> None:
         torch.set_num_threads(options.threads)
     if options.resume:
         _refuse_with_resume(options, given)
-    elif options.data is None:
-        raise DataError("`--data` must be given for a new run; got none; give the folder that `prepare` wrote")
-    device = given.get("device")
-    place = device or (Run.open(options.out).options.device if options.resume else "auto")
+        device = given.get("device")
+        place = device or Run.open(options.out).options.device
+    else:
+        chosen, config, data = _settings(options, given)
+        place = chosen.device
     try:
         with ProgressBar("train", device_line(place)) as bar:
             report = bar.step if is_main_process() else None
             if options.resume:
                 resume(options.out, device=device, report=report)
             else:
-                chosen, config = TrainOptions(**given), _region_config(options)
-                train(options.data, options.out, chosen, config, force=options.force, report=report)
+                train(data, options.out, chosen, config, force=options.force, report=report)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_go_on(options, bar)) from None
     if is_main_process():
@@ -145,6 +169,7 @@ def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -
     flags = {
         "--data": options.data is not None,
         "--config": options.config is not None,
+        "--set": bool(options.set),
         "--no-regions": options.no_regions,
         "--force": options.force,
         "--no-flip": "flip" in given,
@@ -157,25 +182,19 @@ def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -
         )
 
 
-def _region_config(options: argparse.Namespace) -> Config | None:
-    from ..check.data_check import check_folder
-    from ..config import Config, RegionConfig
-    from ..evaluation.region_names import default_region
+def _settings(options: argparse.Namespace, given: dict[str, object]) -> tuple[TrainOptions, Config | None, str]:
+    """What a new run is told, and the data set."""
+    from ..runs.commands import settings_of_training
     from ..runtime.distributed import is_main_process
 
-    if options.no_regions:
-        if options.config is not None:
-            raise ConfigError("`--config` and `--no-regions` must not be given together; got both; leave one out")
-        return None
-    if options.config is not None:
-        return Config.from_toml(options.config)
-    check_folder(options.data)
-    region = default_region(options.data)
-    if region is None:
-        if is_main_process():
-            print(f"note: {options.data} has no regions; the plain CycleGAN is trained", file=sys.stderr)
-        return None
-    return Config(regions=(RegionConfig(region),))
+    if options.data is not None:
+        given = {**given, "data": str(options.data)}
+    chosen, config, data = settings_of_training(
+        options.config, options.set, given, no_regions=options.no_regions, name_of_data="--data"
+    )
+    if config is None and not options.no_regions and is_main_process():
+        print(f"note: {data} has no regions; the plain CycleGAN is trained", file=sys.stderr)
+    return chosen, config, data
 
 
 def _how_to_go_on(options: argparse.Namespace, bar: ProgressBar) -> str:

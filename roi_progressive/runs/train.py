@@ -45,6 +45,7 @@ from .folder import (
     clear,
     curves_file,
     history,
+    history_file,
     point_at,
     point_at_best,
     remove_leftovers,
@@ -201,6 +202,7 @@ def _go_on(run: Run, plugins: Iterable[Any], report: Report | None) -> None:
         if not exact:
             load_optimizers(model, run.networks, run.epoch)
         read_everything(dataset)
+        _repeat_rates(model, run)
         training = _Training(model, dataset, session, run.options, run.data, run.folder, loggers, report)
         if is_main_process():
             truncate_history(run.folder, run.epoch)
@@ -296,8 +298,9 @@ class _Training:
             sums.add(losses)
             self._log(epoch, step, losses)
             self._tell(epoch, step, f"epoch {epoch} of {self._last}, {stage}")
-        self._model.update_learning_rate()
         means = _mean_of(from_every_process(sums.read()))
+        self._model.metric = _generators_loss(means)
+        self._model.update_learning_rate()
         _require_finite(self._model, self._session, means, self._options, epoch)
         return means
 
@@ -412,6 +415,31 @@ def _curves_of(found: Mapping[str, Any]) -> dict[str, float]:
         for direction, scores in found["scores"].items()
         for key, value in scores.items()
     }
+
+
+def _generators_loss(losses: Mapping[str, float | None]) -> float:
+    """The host's loss of both generators in an epoch, of which a plateau ends in a lower learning rate."""
+    found = [losses.get(f"{term}_{side}") for term in ("G", "cycle", "idt") for side in "AB"]
+    return math.fsum(math.inf if loss is None else loss for loss in found)
+
+
+def _repeat_rates(model: CycleGANModel, run: Run) -> None:
+    """Bring learning rates that wait for a plateau to where the epochs so far have brought them.
+
+    Raises:
+        DataError: The history lacks an epoch.
+    """
+    if run.options.lr_policy != "plateau":
+        return
+    lines = [line for line in history(run.folder) if line["epoch"] <= run.epoch]
+    if [line["epoch"] for line in lines] != list(range(1, run.epoch + 1)):
+        raise DataError(
+            f"`run` must hold the losses of all its epochs, by which `lr_policy` plateau goes; "
+            f"{str(history_file(run.folder))!r} lacks some of {run.epoch}; take another copy of it"
+        )
+    for line in lines:
+        model.metric = _generators_loss(line["losses"])
+        model.update_learning_rate()
 
 
 def _nothing() -> None:
