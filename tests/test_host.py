@@ -444,9 +444,10 @@ def test_other_policies_are_those_of_torch(policy: str, options: Any) -> None:
 @pytest.mark.parametrize("policy", ["step", "cosine"])
 def test_a_run_that_goes_on_has_the_rate_it_would_have_had(policy: str, options: Any) -> None:
     given = {"n_epochs": 8, "n_epochs_decay": 2, "lr": 1.0, "lr_policy": policy, "lr_decay_iters": 3}
-    model, _ = _ready(options(**given))
+    model, loader = _ready(options(**given))
+    model.set_input(next(iter(loader)))
+    model.optimize_parameters()
     for _ in range(4):
-        model.optimizer_G.step()
         model.update_learning_rate()
     late, _ = _ready(options(**given, epoch_count=5))
     assert late.optimizer_G.param_groups[0]["lr"] == pytest.approx(model.optimizer_G.param_groups[0]["lr"])

@@ -121,21 +121,21 @@ def test_a_rate_that_waits_for_a_plateau_goes_on_where_it_was(
 
     monkeypatch.setattr(CycleGANModel, "update_learning_rate", recorded)
     # So small a rate changes no loss by a hundredth: the sixth epoch without a fall lowers it.
-    given = {"epochs": 9, "decay_epochs": 0, "lr_policy": "plateau", "learning_rate": 1e-12, "save_every_epochs": 1}
+    given = {"epochs": 14, "decay_epochs": 0, "lr_policy": "plateau", "learning_rate": 1e-6, "save_every_epochs": 1}
     plateau = TrainOptions(**small_networks, **given, flip=False, seed=5)
     train(small_data, tmp_path / "straight", plateau)
     straight, rates[:] = list(rates), []
-    assert len(straight) == 9 and straight[0] == 1e-12 and straight[-1] < 0.3e-12
+    assert len(straight) == 14 and straight[0] == 1e-6 and straight[-1] < 0.3e-6
     with pytest.raises(KeyboardInterrupt):
-        train(small_data, tmp_path / "run", plateau, report=_stopping_at(8 * len(straight) // 2 + 1))
+        train(small_data, tmp_path / "run", plateau, report=_stopping_at(4 * 10 + 2))
     stopped, rates[:] = list(rates), []
     resume(tmp_path / "run")
     assert stopped == straight[: len(stopped)] and rates == straight
     _assert_equal(_networks(tmp_path / "run"), _networks(tmp_path / "straight"))
     (tmp_path / "run" / "history.jsonl").unlink()
-    write_json(tmp_path / "run" / "networks" / "latest.json", {"epoch": 9})
+    write_json(tmp_path / "run" / "networks" / "latest.json", {"epoch": 14})
     described = read_json(tmp_path / "run" / "run.json")
-    described["options"]["epochs"] = 10
+    described["options"]["epochs"] = 15
     write_json(tmp_path / "run" / "run.json", described)
     with pytest.raises(DataError, match="must hold the losses of all its epochs, by which `lr_policy` plateau goes"):
         resume(tmp_path / "run")

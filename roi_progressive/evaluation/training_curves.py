@@ -136,7 +136,7 @@ def _stage_starts(epochs: Sequence[Mapping[str, Any]], stages: Mapping[int, str]
 
 
 def _draw(axis: Axes, panel: _Panel, domains: Domains, starts: Mapping[int, str], best: int | None) -> None:
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import LogFormatter, MaxNLocator
 
     for direction, (epochs, values) in sorted(panel.lines.items()):
         of_validation = panel.title.startswith("validation")
@@ -173,4 +173,4 @@ def _draw(axis: Axes, panel: _Panel, domains: Domains, starts: Mapping[int, str]
     axis.set_xlabel("epoch", fontsize=8)
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -42,7 +42,7 @@ class _Events:
         self._before = set(self._folder.glob(EVENT_FILES))
         # Earlier events of these steps are of a life of the run that was cut off.
         purge = {"purge_step": first_step} if self._before else {}
-        self._writer = SummaryWriter(str(self._folder), **purge)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(self._folder), **purge)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

@@ -76,7 +76,7 @@ def prepare(
 
     known = [_shown_name(field.name) for field in dataclasses.fields(PrepareOptions) if field.name != "split_of"]
     check.known_names(options, known)
-    given = {
+    given: dict[str, Any] = {
         _OF_PREPARE.get(name, name): tuple(value) if isinstance(value, list) else value
         for name, value in options.items()
     }
