@@ -56,9 +56,9 @@ class Preview:
     def __init__(self, data: Path, regions: Sequence[str]) -> None:
         self.domains = read_domains(data)
         self._data, self._regions = data, list(regions or regions_of(data))
-        self._split, self._names = "train", dict[str, list[str]]()
-        for split in ("val", "train"):
-            self._split, self._names = split, {domain: self._chosen(split, domain) for domain in DOMAINS}
+        self._names: dict[str, list[str]] = {}
+        for self._split in ("val", "train"):
+            self._names = {domain: self._chosen(domain) for domain in DOMAINS}
             if all(self._names.values()):
                 break
 
@@ -131,8 +131,8 @@ class Preview:
         folders = (self._data / f"{self._split}{domain}_{region}" for region in self._regions)
         return [_mask((folder / name).with_suffix(".png"), shape) for folder in folders]
 
-    def _chosen(self, split: str, domain: str) -> list[str]:
-        folder = self._data / f"{split}{domain}"
+    def _chosen(self, domain: str) -> list[str]:
+        folder = self._data / f"{self._split}{domain}"
         largest: dict[str, tuple[int, str]] = {}
         try:
             for name in list_images(folder, "data")[:MOST_READ]:
