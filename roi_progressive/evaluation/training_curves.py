@@ -135,8 +135,14 @@ def _stage_starts(epochs: Sequence[Mapping[str, Any]], stages: Mapping[int, str]
     return {epoch: stages.get(number, f"stage {number}") for number, epoch in first.items() if number > 1}
 
 
+def _on_log_axis(value: float, place: int | None = None) -> str:
+    """Numbers as people write them, and no more than three a decade."""
+    leading = 0 if value <= 0 else round(value / 10.0 ** math.floor(math.log10(value)))
+    return f"{value:g}" if leading in (1, 2, 5, 10) else ""
+
+
 def _draw(axis: Axes, panel: _Panel, domains: Domains, starts: Mapping[int, str], best: int | None) -> None:
-    from matplotlib.ticker import LogFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     for direction, (epochs, values) in sorted(panel.lines.items()):
         of_validation = panel.title.startswith("validation")
@@ -165,8 +171,8 @@ def _draw(axis: Axes, panel: _Panel, domains: Domains, starts: Mapping[int, str]
         )
     if panel.log:
         axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
-        axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        axis.yaxis.set_major_formatter(FuncFormatter(_on_log_axis))
+        axis.yaxis.set_minor_formatter(FuncFormatter(_on_log_axis))
         axis.tick_params(which="minor", labelsize=7)
     axis.set_title(in_figure(panel.title), fontsize=9)
     axis.set_ylabel(in_figure(panel.unit), fontsize=8)

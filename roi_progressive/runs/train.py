@@ -394,9 +394,7 @@ class _Training:
         if len(epochs) < 2:  # a point is no curve
             return
         plan = self._session.stages.plan
-        joins = {
-            now.number: " + ".join(t for t in now.terms if t not in before.terms) for before, now in pairwise(plan)
-        }
+        joins = {now.number: [t for t in now.terms if t not in before.terms] for before, now in pairwise(plan)}
         with undisturbed_streams():
             training_curves(
                 epochs,
