@@ -148,7 +148,7 @@ def test_a_file_of_training_alone_goes_with_no_regions_and_one_of_guidance_does_
     assert main([*typed, str(write(f"[train]\ndecay_epochs = 0\n{small}"))]) == 0
     assert Run.open(tmp_path / "run").config.regions == ()
     assert main([*typed, str(write("[ggd]\nweight = 1\n")), "--force"]) == 2
-    assert "`no_regions` must not go with a configuration of guidance" in capsys.readouterr().err
+    assert "must not be given together where the file has other tables than [train]" in capsys.readouterr().err
 
 
 def test_a_resumed_run_takes_no_new_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

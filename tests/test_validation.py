@@ -254,6 +254,17 @@ def test_a_run_whose_best_networks_are_gone_is_not_gone_on_with(
     assert sorted(path.name for path in run.rglob("*")) == before
 
 
+def test_a_run_that_lacks_a_validation_is_not_gone_on_with(straight: Path, tmp_path: Path) -> None:
+    """The best epoch would be told by the others, and its networks be removed."""
+    for spoil in (lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-1] + b"*")):
+        run = Path(shutil.copytree(straight, tmp_path / "run", dirs_exist_ok=True))
+        spoil(run / "validation.jsonl")
+        before = sorted(path.name for path in run.rglob("*"))
+        with pytest.raises(DataError, match="must have a line for every 1 epochs up to 5, and lacks one"):
+            resume(run)
+        assert sorted(path.name for path in run.rglob("*")) == before
+
+
 def test_force_removes_what_validation_left(data: Path, options: TrainOptions, tmp_path: Path) -> None:
     run, once = tmp_path / "run", replace(options, epochs=2, decay_epochs=0)
     train(data, run, once)

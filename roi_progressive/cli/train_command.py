@@ -59,7 +59,7 @@ def add(commands: Any) -> None:
         ("decay-epochs", int, "over which it falls to zero (100)"),
         ("batch-size", int, "images of each domain a step and process (1)"),
         ("learning-rate", float, "Adam's (0.0002)"),
-        ("lr-step-epochs", int, "epochs between two falls with --lr-policy step (50)"),
+        ("lr-step-epochs", int, "epochs between two falls of the policy step (50)"),
         ("beta1", float, "Adam's first momentum (0.5)"),
         ("pool-size", int, "generated images kept for each whole-image discriminator (50)"),
         ("cycle", float, "weight of the cycle terms (10)"),

@@ -187,8 +187,8 @@ def settings_of_training(
     if no_regions:
         if says_guidance:
             raise ConfigError(
-                "`no_regions` must not go with a configuration of guidance, --config with other tables than [train]; "
-                "got both; leave one out"
+                "`--config` and `--no-regions` must not be given together where the file has other tables than "
+                "[train]; got both; leave one out"
             )
         return first.options, None, first.data
     region = None

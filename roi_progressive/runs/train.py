@@ -62,6 +62,7 @@ from .validation import (
     add_validation,
     best_of,
     is_out_of_patience,
+    require_every_validation,
     truncate_validations,
     validations,
 )
@@ -183,6 +184,7 @@ def _go_on(run: Run, plugins: Iterable[Any], report: Report | None) -> None:
     """All that is read is read, and verified, before anything is removed: the folder may be half of a copy."""
     written_names(run.folder)
     lines = [line for line in validations(run.folder) if line["epoch"] <= run.epoch]
+    require_every_validation(run.folder, lines, run.epoch, run.options.validate_every)
     best = (best_of(lines) or {}).get("epoch") if run.options.keeps_best else None
     if best is not None and best != run.epoch:
         _verify_epoch(replace(run, epoch=best))

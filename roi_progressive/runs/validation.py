@@ -83,6 +83,25 @@ def truncate_validations(folder: Path, epoch: int) -> None:
         remove_written(folder, [path.relative_to(folder).as_posix()])
 
 
+def require_every_validation(folder: Path, lines: Iterable[Mapping[str, Any]], epoch: int, every: int) -> None:
+    """Check that no validation is missing: which epoch is the best would be told by the others.
+
+    Args:
+        folder: The run's folder.
+        lines: Its validations.
+        epoch: The last epoch that counts.
+        every: After how many epochs it validates; 0 for never.
+
+    Raises:
+        DataError: One is missing, as where the last line's end was hit: that line looks cut off.
+    """
+    if every and not set(range(every, epoch + 1, every)) <= {line["epoch"] for line in lines}:
+        raise DataError(
+            f"`run` must hold what was written; {str(validation_file(folder))!r} must have a line for every {every} "
+            f"epochs up to {epoch}, and lacks one; take another copy of it"
+        )
+
+
 def best_of(lines: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The best validation, the first of equals; ``None`` where none has a value."""
     with_value = [line for line in lines if line["value"] is not None]
