@@ -37,7 +37,7 @@ PACKAGE: str = graph.PACKAGE
 HEAVY = frozenset(
     {
         *("torchvision", "lpips", "pytorch_fid", "matplotlib", "skimage", "SimpleITK", "pydicom", "highdicom"),
-        *("tensorboard", "wandb", "mlflow"),
+        *("tensorboard", "torchio", "wandb", "mlflow"),
     }
 )
 # Distribution -> what it is imported as, where the two differ.
@@ -117,7 +117,7 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     lines = setup["options"]["install_requires"] + "\n".join(
-        setup["options.extras_require"][extra] for extra in ("medical", "tensorboard", "wandb", "mlflow")
+        setup["options.extras_require"][extra] for extra in ("medical", "augment", "tensorboard", "wandb", "mlflow")
     )
     declared = {re.split(r"[<>=;\[ ]", line)[0] for line in lines.splitlines() if line}
     importable = {IMPORTED_AS.get(name, name) for name in declared}

@@ -68,9 +68,6 @@ def add(commands: Any) -> None:
         ("crop-px", int, "side of random windows to train on; 0 takes whole slices (0)"),
         ("seed", int, "of networks and data order (0)"),
         ("workers", int, "processes that load images (0)"),
-        ("save-every-epochs", int, "how often networks are saved and pictures drawn (10)"),
-        ("validate-every", int, "after how many epochs the slices of `val` are scored; 0 never (0)"),
-        ("patience", int, "end after so many validations, in the last stage, without a better one; 0 never (0)"),
     ):
         host.add_argument(f"--{name}", type=kind, metavar="N", default=absent, help=shown)
     host.add_argument(
@@ -83,25 +80,16 @@ def add(commands: Any) -> None:
         help="loss of the whole-image discriminators: lsgan, vanilla (lsgan)",
     )
     host.add_argument(
-        "--keep",
-        metavar="WHAT",
-        default=absent,
-        help="with --validate-every: best:METRIC keeps the best epoch too, by any metric of evaluate; or last "
-        "(best:region_psnr)",
-    )
-    host.add_argument(
-        "--logger",
-        nargs="+",
-        metavar="NAME",
-        default=absent,
-        help="log losses to RUN/logs too: csv, tensorboard, wandb (offline) or mlflow (none)",
-    )
-    host.add_argument("--log-every", type=int, metavar="N", default=absent, help="steps between two logged ones (50)")
-    host.add_argument(
         "--precision",
         metavar="NAME",
         default=absent,
         help="fp32, or mixed precision: bf16, or fp16 with a scaler of the losses (fp32)",
+    )
+    host.add_argument(
+        "--augment",
+        metavar="NAME",
+        default=absent,
+        help="what is done to training images at random, their masks with them: none, affine or elastic (none)",
     )
     host.add_argument("--compile", action="store_true", default=absent, help="compile the networks; pays in long runs")
     host.add_argument(
@@ -109,6 +97,35 @@ def add(commands: Any) -> None:
     )
     host.add_argument(
         "--no-flip", dest="flip", action="store_false", default=absent, help="do not mirror images at random"
+    )
+    _add_watching(train.add_argument_group("watching it, and its best epoch"))
+
+
+def _add_watching(watching: argparse._ArgumentGroup) -> None:
+    absent = argparse.SUPPRESS
+    for name, shown in (
+        ("save-every-epochs", "how often networks are saved and pictures drawn (10)"),
+        ("validate-every", "after how many epochs the slices of `val` are scored; 0 never (0)"),
+        ("patience", "end after so many validations, in the last stage, without a better one; 0 never (0)"),
+        ("log-every", "steps between two that are logged (50)"),
+    ):
+        watching.add_argument(f"--{name}", type=int, metavar="N", default=absent, help=shown)
+    watching.add_argument(
+        "--keep",
+        metavar="WHAT",
+        default=absent,
+        help="where it validates: best:METRIC keeps the best epoch too, by any metric of evaluate; or last alone "
+        "(best:region_psnr)",
+    )
+    watching.add_argument(
+        "--logger",
+        nargs="+",
+        metavar="NAME",
+        default=absent,
+        help="log losses to RUN/logs too: csv, tensorboard, wandb (offline) or mlflow (none)",
+    )
+    watching.add_argument(
+        "--log-every", type=int, metavar="N", default=absent, help="steps between two logged ones (50)"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..runtime.devices import PRECISIONS
+from .augmentation import AUGMENTATIONS
 
 LR_POLICIES = ("linear", "constant", "step", "cosine", "plateau")
 GAN_MODES = ("lsgan", "vanilla")
@@ -17,6 +18,7 @@ _CHOICES = {
     "netG": ("unet", "resnet"),
     "netD": ("basic",),
     "preprocess": ("none", "resize", "crop", "resize_and_crop"),
+    "augment": AUGMENTATIONS,
     "lr_policy": LR_POLICIES,
     "gan_mode": GAN_MODES,
     "precision": PRECISIONS,
@@ -57,6 +59,7 @@ class HostOptions:
         crop_size: Side in px of the random window that ``crop`` cuts.
         preprocess: ``none``, ``resize``, ``crop`` or ``resize_and_crop``.
         no_flip: Switch off the random mirroring of training images, left to right.
+        augment: ``none``, ``affine`` (training images turned, scaled and moved at random) or ``elastic`` (bent).
         serial_batches: Take the images in order, and B at the index of A.
         num_threads: Worker processes of the loader; 0 loads in the training process.
         max_dataset_size: Most images a domain may have; the first ones are kept. ``None`` keeps all.
@@ -111,6 +114,7 @@ class HostOptions:
     crop_size: int | None = None
     preprocess: str = "none"
     no_flip: bool = False
+    augment: str = "none"
     serial_batches: bool = False
     num_threads: int = 0
     max_dataset_size: int | None = None

@@ -54,7 +54,9 @@ class _Run:
         import wandb
 
         make_folder(self._folder)
-        self._run = wandb.init(dir=str(self._folder), **self._given)
+        # Its copy of what is printed would put another stream in the place of ours.
+        quiet = {"settings": wandb.Settings(console="off")}
+        self._run = wandb.init(dir=str(self._folder), **{**quiet, **self._given})
         # Its own step may not fall, and ours may: a validation is logged after steps that are on their way.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")

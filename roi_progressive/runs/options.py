@@ -10,6 +10,7 @@ from .. import setting_checks as check
 from ..errors import ConfigError
 from ..evaluation.metrics import Metric
 from ..host import HostOptions
+from ..host.augmentation import AUGMENTATIONS
 from ..host.options import GAN_MODES, LR_POLICIES
 from ..loggers import LOGGERS
 from ..runtime.devices import check_device_name, check_precision
@@ -62,6 +63,9 @@ class TrainOptions:
         average_decay: Decay per step, e.g. 0.99, of the moving average of the generators with which images are made; 0
             keeps no average and makes them with the generators of the last step.
         flip: Mirror half of the images.
+        augment: ``none``, ``affine`` (training images turned by up to 10 degrees, scaled by up to a tenth and moved by
+            up to a twentieth of their side, at random) or ``elastic`` (bent). Masks follow. Needs the extra
+            ``augment``.
         crop_px: Train on windows of this side, cut at random; images are still made of whole slices. 0 cuts nothing.
         seed: Seed of the networks and of the data order.
         workers: Processes that load images.
@@ -102,6 +106,7 @@ class TrainOptions:
     average_decay: float = 0.0
     flip: bool = True
     crop_px: int = 0
+    augment: str = "none"
     seed: int = 0
     workers: int = 0
     save_every_epochs: int = 10
@@ -123,7 +128,7 @@ class TrainOptions:
         check.number("", "beta1", self.beta1, 0, 0.9999)
         if self.average_decay >= 1:
             raise ConfigError(f"`average_decay` must be under 1; got {self.average_decay!r}; try 0.99")
-        for name, choices in (("lr_policy", LR_POLICIES), ("gan_mode", GAN_MODES)):
+        for name, choices in (("lr_policy", LR_POLICIES), ("gan_mode", GAN_MODES), ("augment", AUGMENTATIONS)):
             check.choice("", name, getattr(self, name), choices)
         check.choice("", "generator", self.generator, ("unet", "resnet"))
         for name in ("flip", "compile", "deterministic"):
@@ -188,6 +193,7 @@ class TrainOptions:
             no_flip=not self.flip,
             preprocess="crop" if self.crop_px else "none",
             crop_size=self.crop_px or None,
+            augment=self.augment,
             seed=self.seed,
             num_threads=self.workers,
             device=self.device,
