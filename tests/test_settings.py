@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ def test_every_key_of_a_configuration_file_means_there_what_it_means_without_a_t
     file = ROOT / "examples" / "roi.toml"
     assert read_settings(file).config(None) == Config.from_toml(file)
     assert read_settings(file).options == TrainOptions()
+
+
+def test_the_example_shows_every_option_with_its_default() -> None:
+    file = ROOT / "examples" / "run.toml"
+    assert read_settings(file).options == TrainOptions()
+    shown = re.findall(r"^(?:# )?(\w+) = ", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(set(shown) - {"data", "name"}) == sorted(field.name for field in fields(TrainOptions))
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,6 @@ def _add_watching(watching: argparse._ArgumentGroup) -> None:
         default=absent,
         help="log losses to RUN/logs too: csv, tensorboard, wandb (offline) or mlflow (none)",
     )
-    watching.add_argument(
-        "--log-every", type=int, metavar="N", default=absent, help="steps between two logged ones (50)"
-    )
 
 
 def run(options: argparse.Namespace) -> None:
