@@ -16,7 +16,7 @@ from roi_progressive.config import Config, GGDConfig, RegionConfig
 from roi_progressive.data.phantom import make_phantom
 from roi_progressive.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from roi_progressive.evaluation.metrics import METRICS
-from roi_progressive.runs import train as train_module
+from roi_progressive.runs import training_loop
 from roi_progressive.runs.best_metric import closeness, metric_to_keep
 from roi_progressive.runs.evaluate import evaluate_run
 from roi_progressive.runs.figure import draw_run
@@ -154,7 +154,7 @@ def test_the_curves_name_what_joins_and_the_best_epoch(
     data: Path, options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[dict[str, Any]] = []
-    monkeypatch.setattr(train_module, "training_curves", lambda *lines, **more: drawn.append(more))
+    monkeypatch.setattr(training_loop, "training_curves", lambda *lines, **more: drawn.append(more))
     regions = (RegionConfig("liver", scales=1, windows_px=(24, 32), base_channels=2), *GUIDED.regions)
     train(data, tmp_path / "run", replace(options, save_every_epochs=1), replace(GUIDED, regions=regions))
     assert len(drawn) == 4, "a point is no curve"
