@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .plugins.hookspecs import hookimpl
     from .plugins.mask_reader import MaskReader
     from .plugins.patching import Patches
+    from .runs.commands import evaluate, figure, prepare, train
     from .runs.export import export
     from .runtime.rng import RandomState
     from .saving.checkpoint import checkpoint_name
@@ -76,10 +77,14 @@ __all__ = [
     "Uncertainty",
     "attach",
     "checkpoint_name",
+    "evaluate",
     "export",
+    "figure",
     "ggd_nll",
     "ggd_variance",
     "hookimpl",
+    "prepare",
+    "train",
 ]
 
 _MODULE_OF = {
@@ -116,10 +121,14 @@ _MODULE_OF = {
     "Uncertainty": "plugins.adapter",
     "attach": "training.session",
     "checkpoint_name": "saving.checkpoint",
+    "evaluate": "runs.commands",
     "export": "runs.export",
+    "figure": "runs.commands",
     "ggd_nll": "method.ggd",
     "ggd_variance": "method.ggd",
     "hookimpl": "plugins.hookspecs",
+    "prepare": "runs.commands",
+    "train": "runs.commands",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw a module-level __getattr__ would accept any misspelled name

@@ -371,12 +371,7 @@ class Config:
         Raises:
             ConfigError: The file cannot be read, is not TOML, or holds a wrong key or value.
         """
-        try:
-            mapping = parsed(_toml, Path(path).read_bytes())
-        except OSError as error:
-            raise ConfigError(f"`config` must be a readable TOML file; got {str(path)!r}: {error.strerror}") from error
-        except UnreadableError as error:
-            raise ConfigError(f"`config` must be a TOML file; {str(path)!r} is not: {error.line}") from error
+        mapping = read_toml(path)
         try:
             return cls.from_mapping(mapping)
         except ConfigError as error:
@@ -417,6 +412,33 @@ class Config:
         mapping = asdict(self)
         mapping["regions"] = list(mapping["regions"])
         return mapping
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a configuration file, unchecked.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not TOML.
+    """
+    try:
+        return parsed(_toml, Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigError(f"`config` must be a readable TOML file; got {str(path)!r}: {error.strerror}") from error
+    except UnreadableError as error:
+        raise ConfigError(f"`config` must be a TOML file; {str(path)!r} is not: {error.line}") from error
+
+
+def toml_value(text: str) -> Any:
+    """One value as TOML writes it; a text needs no quotes.
+
+    Example:
+        >>> toml_value("1e-4"), toml_value("[32, 64]"), toml_value("false"), toml_value("crop")
+        (0.0001, [32, 64], False, 'crop')
+    """
+    try:
+        return _toml(f"value = {text}".encode())["value"] if "\n" not in text else text
+    except ValueError:  # tomllib's own error is one
+        return text
 
 
 def _toml(content: bytes) -> dict[str, Any]:

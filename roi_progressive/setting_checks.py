@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import string
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import pairwise
 from typing import Any
@@ -40,6 +40,15 @@ def keys(kind: type[Any], where: str, values: Mapping[str, Any]) -> None:
             hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(names)}"
             shown = str(key) if str(key).isprintable() else repr(key)  # the message stays one line
             raise ConfigError(f"`{_dotted(where, shown)}` is not a setting; {hint}")
+
+
+def known_names(given: Iterable[str], names: Sequence[str]) -> None:
+    """Every argument given by name is one of these; the message names the nearest one."""
+    for key in given:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known options: {', '.join(names)}"
+            raise ConfigError(f"`{key}` is not an option; {hint}")
 
 
 def name(value: Any) -> None:

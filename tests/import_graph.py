@@ -21,7 +21,7 @@ BASE = frozenset({"errors", "setting_checks"})
 SIDE = BASE | {"saving", "runtime"}
 METHOD = SIDE | {"config", "method"}
 STEP = METHOD | {"plugins", "training"}
-ALL = STEP | {"check", "data", "evaluation", "host", "testing", "runs", "cli"}
+ALL = STEP | {"check", "data", "evaluation", "host", "loggers", "testing", "runs", "cli"}
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "errors": frozenset(),
@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "host": SIDE | {"method"},
     "plugins": METHOD,
     "training": METHOD | {"plugins"},
+    "loggers": METHOD | {"plugins"},
     "check": STEP,
     "testing": STEP | {"data"},
     "runs": ALL - {"runs", "cli", "testing"},

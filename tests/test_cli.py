@@ -439,7 +439,8 @@ def test_the_defaults_in_the_help_are_the_options_defaults(capsys: pytest.Captur
     shown = " ".join(capsys.readouterr().out.split())
     for field in fields(TrainOptions):
         if not isinstance(field.default, bool):
-            flag, default = f"--{field.name.replace('_', '-')} ", field.default
+            in_words = {"keep": "best:region_psnr", "logger": "none"}
+            flag, default = f"--{field.name.replace('_', '-')} ", in_words.get(field.name, field.default)
             number = f"{default:g}" if isinstance(default, float) and default >= 1 else str(default)
             text = shown.rpartition(flag)[2].partition(" --")[0]
             assert f"({number.replace('2e-04', '0.0002')})" in text, field.name

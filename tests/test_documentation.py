@@ -88,6 +88,19 @@ def test_the_printed_commands_take_scans_to_a_table(
     assert (tmp_path / "run" / "test" / "figure_B2A.png").is_file()
 
 
+def test_the_printed_functions_do_what_the_commands_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_data: Path, small_networks: dict[str, Any]
+) -> None:
+    (source,) = [block for block in blocks("evaluation.md", "python") if "roi_progressive.train(" in block]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(small_data, "data")
+    Path("roi.toml").write_text('[[regions]]\nname = "tumor"\nscales = 1\nwindows_px = [24]\nbase_channels = 2\n')
+    small = ", ".join(f"{name}={value}" for name, value in small_networks.items())
+    names: dict[str, Any] = {}
+    exec(source.replace("epochs=50, decay_epochs=50", f"epochs=1, decay_epochs=0, {small}"), names)
+    assert set(names["scores"].results["model"]) == {"A2B", "B2A"} and len(names["figures"]) == 2
+
+
 def write_scans(folder: Path) -> None:
     """Five patients of CT and MR, as the printed table of scans begins."""
     sitk = pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")

@@ -23,7 +23,9 @@ from roi_progressive.cli.main import main
 from roi_progressive.config import Config, GGDConfig, RegionConfig
 from roi_progressive.host import CycleGANModel
 from roi_progressive.runs.folder import Run
-from roi_progressive.runs.train import TrainOptions, optimizers_file, save_optimizers, train
+from roi_progressive.runs.moments import optimizers_file, save_optimizers
+from roi_progressive.runs.train import TrainOptions, train
+from roi_progressive.runs.validation import Validator
 from roi_progressive.saving.records import read_json, write_json
 from roi_progressive.saving.written import FOLDER_RECORD
 
@@ -34,7 +36,10 @@ pytestmark = [
 POSITIONS = 100 if os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1" else 4  # of a file, besides first and last byte
 EPOCH = 2
 
+BEST = 1
+
 EVALUATE = ("evaluate", "RUN")
+EVALUATE_BEST = ("evaluate", "RUN", "--epoch", "best")
 COMPARE = ("evaluate", "RUN", "--compare", "RUN")
 SIGMA = ("evaluate", "RUN", "--uncertainty")
 FIGURE = ("figure", "RUN", "--sigma")
@@ -62,7 +67,11 @@ READ: dict[tuple[str, ...], tuple[str, ...]] = {
         f"{NETWORKS}/{EPOCH}_net_G_A.pth",
         f"{NETWORKS}/{EPOCH}_net_D_B.pth", f"{NETWORKS}/{EPOCH}_average_G_B.pth",
         f"{NETWORKS}/{EPOCH}_roi_progressive.pth", "data/trainA/*.png", "data/trainA_tumor/*.png",
+        "run/validation.jsonl", f"{NETWORKS}/best.json", f"{NETWORKS}/{BEST}_net_G_B.pth",
+        f"{NETWORKS}/{BEST}_average_G_A.pth", f"{NETWORKS}/{BEST}_average_G_B.pth",
+        f"{NETWORKS}/{BEST}_roi_progressive.pth", "data/valA/*.png", "data/valB_tumor/*.png",
     ),
+    EVALUATE_BEST: (f"{NETWORKS}/best.json", f"{NETWORKS}/{BEST}_average_G_A.pth"),
     FOLDERS: (
         "run/test/A2B/*.png", f"run/test/A2B/{FOLDER_RECORD}", "run/test/A2B_sigma/*.npy", "data/manifest.json",
         "data/testB/*.png", "data/testA_tumor/*.png",
@@ -78,13 +87,20 @@ def place(small_data: Path, small_networks: dict[str, Any], tmp_path_factory: py
     shutil.copytree(small_data, folder / "data")
     region = RegionConfig("tumor", scales=1, windows_px=(24, 32), base_channels=2)
     config = Config(regions=(region,), ggd=GGDConfig(hidden_channels=2))
-    options = TrainOptions(**small_networks, epochs=3, decay_epochs=0, batch_size=2, average_decay=0.5)
+    options = TrainOptions(
+        **small_networks, epochs=3, decay_epochs=0, batch_size=2, average_decay=0.5, validate_every=1
+    )
 
     def stop(done: int, total: int, text: str) -> None:
         if text.startswith("epoch 3"):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    def found(validator: Validator, generators: Any, seen: Any) -> dict[str, Any]:
+        return {"metric": "tpsnr", "value": float(next(falling)), "scores": {}}
+
+    falling = iter(range(3, 0, -1))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Validator, "validate", found)
         train(folder / "data", folder / "run", replace(options, save_every_epochs=1), config, report=stop)
     for command in (SIGMA, FIGURE):
         assert main(_typed(command, folder)) == 0
@@ -288,7 +304,7 @@ def test_every_file_of_a_run_that_is_read_back_is_flipped_above(place: Path) -> 
     flipped |= {path for path in place.glob("run/networks/*_net_*")}  # four alike, three of them above
     images = {path for path in place.glob("run/test/*_sigma/*.png")}  # beside the exact values, to look at
     images |= {path for path in place.glob("run/test/A2B_sigma/*")} | {path for path in place.glob("run/samples/*")}
-    for_people = {"table", "reliability", "figure_A2B", "figure_B2A"}
+    for_people = {"curves", "table", "reliability", "figure_A2B", "figure_B2A"}
     found = {path for path in (place / "run").rglob("*") if path.is_file() and path.stem not in for_people}
     assert found - flipped - images - {place / "run/test/B2A" / FOLDER_RECORD} == set()
 

@@ -417,6 +417,42 @@ def test_learning_rate_holds_then_falls_in_equal_steps(options: Any) -> None:
     assert late.optimizer_G.param_groups[0]["lr"] == pytest.approx(0.6)
 
 
+@pytest.mark.parametrize("policy", ["step", "cosine", "plateau"])
+def test_other_policies_are_those_of_torch(policy: str, options: Any) -> None:
+    """As junyanz's code takes them; its cosine, which rises again after ``n_epochs``, ends here with the run."""
+    model, loader = _ready(options(n_epochs=8, n_epochs_decay=2, lr=1.0, lr_policy=policy, lr_decay_iters=3))
+    model.set_input(next(iter(loader)))
+    model.optimize_parameters()
+    like = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    like.step()
+    schedulers = torch.optim.lr_scheduler
+    theirs: Any = {
+        "step": lambda: schedulers.StepLR(like, step_size=3, gamma=0.1),
+        "cosine": lambda: schedulers.CosineAnnealingLR(like, T_max=10),
+        "plateau": lambda: schedulers.ReduceLROnPlateau(like, mode="min", factor=0.2, threshold=0.01, patience=5),
+    }[policy]()
+    rates, expected = [], []
+    for loss in (5.0, 4.0, 3.99, 4.0, 4.1, 4.0, 4.0, 3.98, 4.0, 1.0):
+        model.metric = loss
+        model.update_learning_rate()
+        theirs.step(*([loss] if policy == "plateau" else []))
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in model.optimizers])
+        expected.append([like.param_groups[0]["lr"]] * 2)
+    assert np.allclose(rates, expected, atol=1e-12) and len({of[0] for of in rates}) > 1
+
+
+@pytest.mark.parametrize("policy", ["step", "cosine"])
+def test_a_run_that_goes_on_has_the_rate_it_would_have_had(policy: str, options: Any) -> None:
+    given = {"n_epochs": 8, "n_epochs_decay": 2, "lr": 1.0, "lr_policy": policy, "lr_decay_iters": 3}
+    model, loader = _ready(options(**given))
+    model.set_input(next(iter(loader)))
+    model.optimize_parameters()
+    for _ in range(4):
+        model.update_learning_rate()
+    late, _ = _ready(options(**given, epoch_count=5))
+    assert late.optimizer_G.param_groups[0]["lr"] == pytest.approx(model.optimizer_G.param_groups[0]["lr"])
+
+
 # --- checkpoints ------------------------------------------------------------------------------------------------
 
 

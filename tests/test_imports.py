@@ -34,7 +34,12 @@ graph = _import_graph()
 PACKAGE: str = graph.PACKAGE
 
 # Imported inside the functions that use them, never by importing one of our modules.
-HEAVY = frozenset({"torchvision", "lpips", "pytorch_fid", "matplotlib", "skimage", "SimpleITK", "pydicom", "highdicom"})
+HEAVY = frozenset(
+    {
+        *("torchvision", "lpips", "pytorch_fid", "matplotlib", "skimage", "SimpleITK", "pydicom", "highdicom"),
+        *("tensorboard", "torchio", "wandb", "mlflow"),
+    }
+)
 # Distribution -> what it is imported as, where the two differ.
 IMPORTED_AS = {"scikit-image": "skimage", "pillow": "PIL", "pytorch-fid": "pytorch_fid"}
 
@@ -111,7 +116,9 @@ def test_no_module_imports_a_heavy_package_by_being_imported() -> None:
 def test_every_third_party_import_is_a_declared_dependency() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    lines = setup["options"]["install_requires"] + setup["options.extras_require"]["medical"]
+    lines = setup["options"]["install_requires"] + "\n".join(
+        setup["options.extras_require"][extra] for extra in ("medical", "augment", "tensorboard", "wandb", "mlflow")
+    )
     declared = {re.split(r"[<>=;\[ ]", line)[0] for line in lines.splitlines() if line}
     importable = {IMPORTED_AS.get(name, name) for name in declared}
     imported = {(module, top) for module in graph.EVERY for top, _ in _third_party(module)}

@@ -85,6 +85,7 @@ def trained(
     small_data: Path, small_networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[list[dict[str, Any]]]]:
     options = {**small_networks, "epochs": 2, "decay_epochs": 1, "batch_size": 2, "save_every_epochs": 1, "seed": 5}
+    options["validate_every"] = 1
     given = {"what": "train", "data": str(small_data), "options": options, "config": CONFIG, "cases": training_ends()}
     return lived(tmp_path_factory.mktemp("trained"), given)
 

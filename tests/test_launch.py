@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from roi_progressive.cli.launch import process_group
-from roi_progressive.runs.folder import history, saved_epoch
+from roi_progressive.runs.folder import best_epoch, history, saved_epoch
 from roi_progressive.runs.train import resume
+from roi_progressive.runs.validation import validations
 from roi_progressive.saving.records import read_json, write_json
 
 HANGS_AFTER_S = 150
@@ -75,7 +76,8 @@ def folder(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(small_data, made / "data")
     (made / "roi.toml").write_text(CONFIG, encoding="utf-8")
     given = ("--data", str(made / "data"), "--out", str(made / "run"), "--config", str(made / "roi.toml"))
-    done = _torchrun(made, *given, *TINY, "--epochs", str(EPOCHS), "--decay-epochs", "0", "--save-every-epochs", "10")
+    often = ("--save-every-epochs", "10", "--validate-every", "5")
+    done = _torchrun(made, *given, *TINY, "--epochs", str(EPOCHS), "--decay-epochs", "0", *often)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("is trained") == 1
     return made
@@ -102,9 +104,11 @@ def test_the_first_process_alone_writes(folder: Path) -> None:
     run = folder / "run"
     assert [line["epoch"] for line in history(run)] == list(range(1, EPOCHS + 1))
     assert saved_epoch(run) == EPOCHS
-    names = sorted(path.name for path in (run / "networks").iterdir())
-    networks = [f"{EPOCHS}_net_{name}.pth" for name in ("D_A", "D_B", "G_A", "G_B")]
-    assert names == sorted([*networks, f"{EPOCHS}_optimizers.pth", f"{EPOCHS}_roi_progressive.pth", "latest.json"])
+    assert [line["epoch"] for line in validations(run)] == [5, 10, 15, 20, 25]
+    names = {path.name for path in (run / "networks").iterdir()}
+    of_an_epoch = ("optimizers", "roi_progressive", *(f"net_{name}" for name in ("D_A", "D_B", "G_A", "G_B")))
+    kept = {f"{epoch}_{name}.pth" for epoch in (EPOCHS, best_epoch(run)) for name in of_an_epoch}
+    assert names == {*kept, "latest.json", "best.json"}
     first, _ = _weights(folder)
     saved = torch.load(run / "networks" / f"{EPOCHS}_net_G_A.pth", weights_only=True)
     assert all(torch.equal(weights, first[f"G_A.{place}"]) for place, weights in enumerate(saved.values()))

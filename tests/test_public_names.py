@@ -38,6 +38,7 @@ SURFACE = {
     "plugins.hookspecs": ["hookimpl"],
     "plugins.mask_reader": ["MaskReader"],
     "plugins.patching": ["Patches"],
+    "runs.commands": ["evaluate", "figure", "prepare", "train"],
     "runtime.rng": ["RandomState"],
     "runs.export": ["export"],
     "saving.checkpoint": ["checkpoint_name"],

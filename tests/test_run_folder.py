@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from roi_progressive.config import Config, GGDConfig
-from roi_progressive.errors import CheckpointError, DataError
+from roi_progressive.errors import CheckpointError, ConfigError, DataError
 from roi_progressive.host import create_model
 from roi_progressive.runs.evaluate import evaluate_run
 from roi_progressive.runs.folder import Run, clear, history, saved_epoch, truncate_history
@@ -45,7 +45,17 @@ def test_an_opened_run_knows_where_everything_lies(trained: Path, small_data: Pa
     assert (run.networks / "3_net_G_A.pth").is_file()
     options = run.host_options(epoch="3")
     assert (options.dataroot, options.checkpoints_dir) == (str(run.data), str(trained))
-    assert Run.open(str(trained), epoch=1).epoch == 1
+    assert Run.open(str(trained), epoch=3).epoch == Run.open(trained, epoch="3").epoch == 3
+
+
+def test_an_epoch_whose_networks_are_gone_is_refused_with_those_that_are_kept(trained: Path) -> None:
+    for epoch in (1, "1"):
+        with pytest.raises(CheckpointError, match=r"whose networks are kept: 3 \(last\); got 1"):
+            Run.open(trained, epoch=epoch)
+    with pytest.raises(CheckpointError, match="has no best one: it was not validated; take `last`, or train with"):
+        Run.open(trained, epoch="best")
+    with pytest.raises(ConfigError, match="`epoch` must be best, last or a number; got 'bset'; did you mean 'best'"):
+        Run.open(trained, epoch="bset")
 
 
 def test_an_opened_run_is_as_good_as_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,8 +134,12 @@ def test_a_file_of_the_user_s_under_the_name_of_an_image_is_not_replaced(plain: 
 def test_what_is_missing_is_said(plain: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="`split` must be one of train, val, test; got 'networks'"):
         translate(plain, "networks")
-    with pytest.raises(CheckpointError, match="7_net_G_A"):
+    with pytest.raises(CheckpointError, match=r"must be one whose networks are kept: 2 \(last\); got 7"):
         translate(plain, epoch=7)
+    without = Path(shutil.copytree(plain, tmp_path / "without"))
+    (without / "networks" / "2_net_G_A.pth").unlink()
+    with pytest.raises(CheckpointError, match="2_net_G_A"):
+        translate(without, epoch=2)
     with pytest.raises(DataError, match="is no folder"):
         translate(tmp_path / "nowhere")
     run = shutil.copytree(plain, tmp_path / "run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from roi_progressive import Adapter, Config, GGDConfig, RegionConfig, Translation, hookimpl
 from roi_progressive.config import ROI_MODES
+from roi_progressive.loggers import CSVLogger, Logger
 from roi_progressive.method.regions import RegionMask
 from roi_progressive.plugins.manager import Plugins
 from roi_progressive.runtime import finite, uploads
@@ -77,6 +79,10 @@ def device_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device
         with _disable_current_modes():
             return float(number._value)
 
+    def fetched_all(numbers: finite.LateNumbers) -> list[float]:
+        with _disable_current_modes():
+            return [float(value) for value in numbers._values.unbind()]
+
     with monkeypatch.context() as patched:
         for name in METHODS:
             patched.setattr(torch.Tensor, name, refusing(name, getattr(torch.Tensor, name)))
@@ -84,6 +90,7 @@ def device_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device
             patched.setattr(module, "is_read_late", lambda flag: True)
         patched.setattr(uploads, "lies_here", lambda device: False)
         patched.setattr(finite.LateNumber, "__float__", fetched)
+        patched.setattr(finite.LateNumbers, "read", fetched_all)
         yield device
 
 
@@ -115,7 +122,14 @@ def masks_of_three_images() -> dict[str, RegionMask]:
 
 
 def step(
-    host: Host, guidance: Guidance, device: Device, seed: int, *, by_adapter: bool = False, mixed: bool = False
+    host: Host,
+    guidance: Guidance,
+    device: Device,
+    seed: int,
+    *,
+    by_adapter: bool = False,
+    mixed: bool = False,
+    logger: Logger | None = None,
 ) -> None:
     """One step of both directions, the host's own part of it included."""
     random = torch.Generator().manual_seed(seed)
@@ -146,6 +160,9 @@ def step(
     with device:
         (loss * 8.0 if by_adapter else loss + value).backward()
         guidance.finish(weights)
+    with device:
+        if logger is not None:
+            logger.roi_step_finished(step=seed + 1, losses=guidance.losses)
 
 
 def config_of(**changes: Any) -> Config:
@@ -216,6 +233,17 @@ def test_nor_does_it_with_plugins_that_wait_for_nothing(monkeypatch: pytest.Monk
         for seed in range(2):
             step(host, guidance, device, seed)
     assert {"edges_A2B", "D_tumor_B2A"} <= set(guidance.losses)
+
+
+def test_nor_does_a_logger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It starts to fetch the losses in their own step, and reads them in the next one."""
+    host = Host()
+    guidance = Guidance(config_of(), host, Plugins([]))
+    with CSVLogger(tmp_path, every=1) as logger, device_that_nobody_reads(monkeypatch) as device:
+        for seed in range(3):
+            step(host, guidance, device, seed, logger=logger)
+            lines = (tmp_path / "losses.csv").read_text().splitlines() if seed else []
+            assert len(lines) == (1 + seed * len(guidance.losses) if seed else 0), "written one step late"
 
 
 READERS: dict[str, Callable[[Tensor], Any]] = {

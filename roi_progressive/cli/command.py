@@ -91,6 +91,13 @@ def add_device(command: argparse.ArgumentParser, default: str = "auto") -> None:
     command.add_argument("--device", metavar="NAME", default=default, help=what)
 
 
+def add_epoch(command: argparse.ArgumentParser) -> None:
+    """Add ``--epoch``: whose networks of a run to use."""
+    command.add_argument(
+        "--epoch", metavar="WHICH", help="whose networks: best (see train --keep), last, or the number of either (last)"
+    )
+
+
 def show(text: object) -> None:
     """Print a result; names in it are text, whatever is in them."""
     print(printable_lines(str(text)))

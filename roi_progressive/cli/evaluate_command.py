@@ -14,7 +14,7 @@ from .. import setting_checks as check
 from ..errors import ConfigError
 from ..saving.names import DIRECTIONS
 from . import volume_evaluation
-from .command import add_command, add_device, device_line, line_width, show
+from .command import add_command, add_device, add_epoch, device_line, line_width, show
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def add(commands: Any) -> None:
         help="print these columns, by their names in metrics.json: tpsnr psnr lost n_slices (all that hold a value)",
     )
     evaluate.add_argument("--wide", action="store_true", help="print each row in one line, however long")
+    add_epoch(evaluate)
     evaluate.add_argument("--region", help="the region of interest (of a run: tumor, or the data's last)")
     evaluate.add_argument("--split", choices=("test", "val"), help="which slices of a run (test)")
     evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")
@@ -162,7 +163,7 @@ def _scored(
         given = {"weights_dir": options.weights, "device": options.device, "report": report}
         if options.run is not None:
             given |= {"region": options.region, "split": options.split or "test", "uncertainty": options.uncertainty}
-            given["volumes"] = (MODEL, *REFERENCES) if options.volumes else (MODEL,)
+            given |= {"epoch": options.epoch, "volumes": (MODEL, *REFERENCES) if options.volumes else (MODEL,)}
             scores = evaluate_run(options.run, **given)
         else:
             require_new_or_empty(out, force=options.force, remedy="replace its table and metrics.json with --force")
@@ -194,6 +195,8 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
         )
     if options.run is None and options.split is not None:
         raise ConfigError("`--split` must go with RUN; got folders; leave it out")
+    if options.run is None and options.epoch is not None:
+        raise ConfigError("`--epoch` must go with RUN; got folders; leave it out")
     if options.run is None and options.uncertainty:
         raise ConfigError("`--uncertainty` must go with RUN; got folders; give their maps with --sigma instead")
     volume_evaluation.check_options(options)

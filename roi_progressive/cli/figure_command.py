@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..saving.names import DIRECTIONS
-from .command import add_command, add_device, device_line, show
+from .command import add_command, add_device, add_epoch, device_line, show
 from .progress import ProgressBar
 
 
@@ -17,6 +17,7 @@ def add(commands: Any) -> None:
     epilog = "Each row shows the patient whose tumour PSNR is the median, never the best, and says so."
     figure = add_command(commands, "figure", text, epilog)
     figure.add_argument("run", type=Path, metavar="RUN", help="folder that `train` wrote")
+    add_epoch(figure)
     figure.add_argument(
         "--direction",
         choices=DIRECTIONS,
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
         bar.first_line = device_line(options.device)
         drawn = draw_run(
             options.run,
+            epoch=options.epoch,
             directions=options.direction,
             patient=options.patient,
             region=options.region,

@@ -111,11 +111,11 @@ def _tile(pictures: Path, entry: Mapping[str, Any], regions: Sequence[str]) -> I
     tile = np.stack([np.asarray(grey)] * 3, axis=-1)
     for number, region in enumerate(regions):
         mask = Image.fromarray(read_pixels(pictures / f"{folder}_{region}", entry["name"]))
-        tile[_outline(np.asarray(mask.resize(size, Resampling.NEAREST)) > 0)] = COLOURS[number % len(COLOURS)]
+        tile[outline(np.asarray(mask.resize(size, Resampling.NEAREST)) > 0)] = COLOURS[number % len(COLOURS)]
     return Image.fromarray(tile)
 
 
-def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The pixels of a mask that have a neighbour outside it."""
     wide = np.pad(mask, 1)
     return mask & ~(wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:])

@@ -48,3 +48,16 @@ def _says_no_regions(root: Path) -> bool:
         return bool(read_json(root / "manifest.json")["regions"] == [])
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+ORGAN = "liver"
+"""What a region ``tumor`` lies in, where the data have it."""
+
+
+def organ_of(root: Path, region: str | None) -> str | None:
+    """The region that another one lies in and that its contrast is measured against; ``None`` where there is none.
+
+    Raises:
+        DataError: The manifest cannot be read, or is not as it was written.
+    """
+    return ORGAN if region == "tumor" and ORGAN in regions_of(root) else None

@@ -23,6 +23,7 @@ from ..saving.names import DOMAINS
 from ..saving.signals import signals_later
 from ..saving.stray_files import is_stray
 from .array_images import FORMAT, checked
+from .augmentation import augmentation
 from .options import HostOptions
 from .ranks import sampler_for
 
@@ -31,20 +32,29 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 class ImageTransform:
-    """Resize, crop and mirror an image as the options say, and give it as a tensor.
+    """Resize, crop, mirror and augment an image as the options say, and give it as a tensor.
 
-    Chance comes from torch's global stream: two draws for a crop (row, column), then one for a flip.
+    Chance comes from torch's global stream: two draws for a crop (row, column), one for a flip, then those of the
+    augmentation.
 
     Args:
         resize_px: Side to which the image is scaled, bicubic, both sides; ``None`` leaves its size.
         crop_px: Side of a window cut at random; ``None`` cuts nothing.
         flip: Mirror every second image, on average, left to right.
+        augment: What is done to the tensor ``[C, H, W]`` last, of the same shape and range; ``None`` for nothing.
     """
 
-    def __init__(self, resize_px: int | None = None, crop_px: int | None = None, flip: bool = False) -> None:
+    def __init__(
+        self,
+        resize_px: int | None = None,
+        crop_px: int | None = None,
+        flip: bool = False,
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.resize_px = resize_px
         self.crop_px = crop_px
         self.flip = flip
+        self.augment = augment
 
     def __call__(self, image: PillowImage) -> Tensor:
         """Give ``image``, 8 bits a channel or floats in [-1, 1], as a float32 tensor ``[C, H, W]`` in [-1, 1].
@@ -62,7 +72,8 @@ class ImageTransform:
         planes = pixels[np.newaxis] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
         tensor = torch.from_numpy(planes)
         # A bicubic resize of floats may overshoot; Pillow clips 8 bits itself.
-        return tensor.clamp_(-1.0, 1.0) if image.mode == "F" else tensor.div_(127.5).sub_(1.0)
+        tensor = tensor.clamp_(-1.0, 1.0) if image.mode == "F" else tensor.div_(127.5).sub_(1.0)
+        return tensor if self.augment is None else self.augment(tensor)
 
     @staticmethod
     def _crop(image: PillowImage, side_px: int) -> PillowImage:
@@ -99,6 +110,7 @@ class UnalignedDataset(Dataset[dict[str, Any]]):
             resize_px=opt.load_size if "resize" in opt.preprocess else None,
             crop_px=opt.crop_size if "crop" in opt.preprocess else None,
             flip=opt.isTrain and not opt.no_flip,
+            augment=augmentation(opt.augment) if opt.isTrain else None,
         )
         self.transform_A: Callable[[PillowImage], Tensor] = transform
         self.transform_B: Callable[[PillowImage], Tensor] = transform

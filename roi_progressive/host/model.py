@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 from collections import OrderedDict
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from ..errors import CheckpointError, ConfigError
 from ..runtime.devices import autocasting, choose_device, grad_scaler
@@ -46,7 +47,8 @@ class CycleGANModel:
     rec_B: Tensor
     idt_A: Tensor
     idt_B: Tensor
-    schedulers: list[LambdaLR]
+    schedulers: list[LambdaLR | ReduceLROnPlateau]
+    metric: float
 
     def __init__(self, opt: HostOptions) -> None:
         self.opt = opt
@@ -91,7 +93,7 @@ class CycleGANModel:
             CheckpointError: A network to load is missing or damaged, or a new run would write over an older one.
         """
         if self.isTrain:
-            self.schedulers = [LambdaLR(optimizer, lambda step: _rate(opt, step)) for optimizer in self.optimizers]
+            self.schedulers = [_scheduler(optimizer, opt) for optimizer in self.optimizers]
         if opt.continue_train or not self.isTrain:
             self.load_networks(f"iter_{opt.load_iter}" if opt.load_iter > 0 else opt.epoch)
         elif not opt.force and any(Path(self.save_dir).glob("*_net_*.pth")):
@@ -209,9 +211,12 @@ class CycleGANModel:
         """Nothing more to compute: all visuals are made in ``forward`` and ``backward_G``."""
 
     def update_learning_rate(self) -> None:
-        """Move the learning rates on; call at the end of an epoch."""
+        """Move the learning rates on, by ``metric`` where they wait for a plateau; call at the end of an epoch."""
         for scheduler in self.schedulers:
-            scheduler.step()
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(self.metric)
+            else:
+                scheduler.step()
 
     def get_current_losses(self) -> OrderedDict[str, float]:
         """Losses of the last step by ``loss_names``, tensors and plain numbers alike; empty before the first step."""
@@ -277,9 +282,21 @@ def _device(opt: HostOptions) -> torch.device:
     return torch.device("cuda", gpu_ids[0])
 
 
+def _scheduler(optimizer: Optimizer, opt: HostOptions) -> LambdaLR | ReduceLROnPlateau:
+    if opt.lr_policy == "plateau":
+        return ReduceLROnPlateau(optimizer, mode="min", factor=0.2, threshold=0.01, patience=5)
+    return LambdaLR(optimizer, lambda step: _rate(opt, step))
+
+
 def _rate(opt: HostOptions, finished_epochs: int) -> float:
-    """Learning-rate factor after so many epochs of this run: 1, then in equal steps down to 0 after the last epoch."""
+    """Learning-rate factor after so many epochs since ``epoch_count``; of ``linear`` 1, then in equal steps down to 0
+    after the last epoch."""
+    done = opt.epoch_count - 1 + finished_epochs
     if opt.lr_policy == "constant":
         return 1.0
+    if opt.lr_policy == "step":
+        return float(0.1 ** (done // opt.lr_decay_iters))
+    if opt.lr_policy == "cosine":
+        return 0.5 + 0.5 * math.cos(math.pi * min(done / (opt.n_epochs + opt.n_epochs_decay), 1.0))
     decayed = opt.epoch_count + finished_epochs - opt.n_epochs
     return 1.0 - min(max(decayed, 0), opt.n_epochs_decay + 1) / (opt.n_epochs_decay + 1)

@@ -7,7 +7,10 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..runtime.devices import PRECISIONS
+from .augmentation import AUGMENTATIONS
 
+LR_POLICIES = ("linear", "constant", "step", "cosine", "plateau")
+GAN_MODES = ("lsgan", "vanilla")
 _CHOICES = {
     "model": ("cycle_gan",),
     "dataset_mode": ("unaligned",),
@@ -15,15 +18,16 @@ _CHOICES = {
     "netG": ("unet", "resnet"),
     "netD": ("basic",),
     "preprocess": ("none", "resize", "crop", "resize_and_crop"),
-    "lr_policy": ("linear", "constant"),
-    "gan_mode": ("lsgan", "vanilla"),
+    "augment": AUGMENTATIONS,
+    "lr_policy": LR_POLICIES,
+    "gan_mode": GAN_MODES,
     "precision": PRECISIONS,
 }
 _TEXTS = ("dataroot", "name", "checkpoints_dir", "phase", "epoch")
 _FLAGS = ("no_flip", "serial_batches", "continue_train", "isTrain", "force", "compile")
 _LOWEST_WHOLE = {
     **dict.fromkeys(("input_nc", "output_nc", "ngf", "ndf", "n_layers_D", "n_blocks", "unet_depth"), 1),
-    **dict.fromkeys(("batch_size", "epoch_count"), 1),
+    **dict.fromkeys(("batch_size", "epoch_count", "lr_decay_iters"), 1),
     **dict.fromkeys(("num_threads", "n_epochs", "n_epochs_decay", "pool_size", "load_iter"), 0),
 }
 _OPTIONAL_WHOLE = {"load_size": 1, "crop_size": 1, "max_dataset_size": 1, "seed": 0}
@@ -55,6 +59,7 @@ class HostOptions:
         crop_size: Side in px of the random window that ``crop`` cuts.
         preprocess: ``none``, ``resize``, ``crop`` or ``resize_and_crop``.
         no_flip: Switch off the random mirroring of training images, left to right.
+        augment: ``none``, ``affine`` (training images turned, scaled and moved at random) or ``elastic`` (bent).
         serial_batches: Take the images in order, and B at the index of A.
         num_threads: Worker processes of the loader; 0 loads in the training process.
         max_dataset_size: Most images a domain may have; the first ones are kept. ``None`` keeps all.
@@ -63,7 +68,10 @@ class HostOptions:
         epoch_count: The first epoch's number; more than 1 when training goes on.
         lr: Learning rate of Adam.
         beta1: First momentum of Adam.
-        lr_policy: ``linear`` (the decay above) or ``constant``.
+        lr_policy: ``linear`` (the decay above), ``constant``, ``step`` (a tenth every ``lr_decay_iters`` epochs),
+            ``cosine`` (half a cosine from ``lr`` to 0 over all epochs) or ``plateau`` (a fifth where ``metric`` of the
+            model has not fallen by a hundredth for more than five epochs).
+        lr_decay_iters: Epochs between two falls of ``step``; the family calls them so.
         pool_size: Generated images kept for each discriminator; 0 keeps none.
         lambda_A: Weight of the cycle A to B to A.
         lambda_B: Weight of the cycle B to A to B.
@@ -106,6 +114,7 @@ class HostOptions:
     crop_size: int | None = None
     preprocess: str = "none"
     no_flip: bool = False
+    augment: str = "none"
     serial_batches: bool = False
     num_threads: int = 0
     max_dataset_size: int | None = None
@@ -115,6 +124,7 @@ class HostOptions:
     lr: float = 2e-4
     beta1: float = 0.5
     lr_policy: str = "linear"
+    lr_decay_iters: int = 50
     pool_size: int = 50
     lambda_A: float = 10.0
     lambda_B: float = 10.0

@@ -34,7 +34,12 @@ class AveragedGenerators:
     def __init__(self, model: CycleGANModel, decay: float) -> None:
         self._model = model
         self._decay = decay
-        self._networks = {name: copy.deepcopy(_generator(model, name)).requires_grad_(False) for name in GENERATORS}
+        self._networks = {name: copy_of_generator(model, name) for name in GENERATORS}
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The averages themselves, by the generators' names; in evaluation mode, for nobody trains them."""
+        return self._networks
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -90,6 +95,11 @@ def _read(model: CycleGANModel, networks: Path, epoch: int) -> dict[str, Mapping
         name: read_network(average_file(networks, epoch, name), _generator(model, name), model.device)
         for name in GENERATORS
     }
+
+
+def copy_of_generator(model: CycleGANModel, name: str) -> nn.Module:
+    """A generator as it is now, to look at: whatever is made with the copy, the generator knows nothing of it."""
+    return copy.deepcopy(_generator(model, name)).requires_grad_(False).eval()
 
 
 def _generator(model: CycleGANModel, name: str) -> nn.Module:

@@ -24,7 +24,7 @@ from ..evaluation.pairs import (
     require_folders,
 )
 from ..evaluation.references import constant_fill, copy_source, mean_image
-from ..evaluation.region_names import default_region, regions_of
+from ..evaluation.region_names import default_region, organ_of, regions_of
 from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score
 from ..evaluation.windows import hu_windows, window_notes
 from ..plugins.manager import Plugins
@@ -44,7 +44,6 @@ PATIENTS_UNKNOWN = (
     "Neither a manifest nor the names tell patients: every image counts as one, and intervals may be too narrow."
 )
 ONLY_IMAGES = "No masks were given: whole images alone were scored."
-ORGAN = "liver"
 LEAST_RANK = 0.1
 """A smaller rank correlation of sigma with the error says nothing about where the errors are."""
 MODEL = "model"
@@ -54,6 +53,7 @@ REFERENCES = ("constant_fill", "copy_source", "mean_image")
 def evaluate_run(
     run: str | Path | Run,
     *,
+    epoch: int | str | None = None,
     region: str | None = None,
     split: str = "test",
     references: Sequence[str] = REFERENCES,
@@ -64,12 +64,14 @@ def evaluate_run(
     plugins: Iterable[Any] = (),
     report: Report | None = None,
 ) -> RunScores:
-    """Translate a split with a run's last networks and score it against the truth.
+    """Translate a split with a run's networks and score it against the truth.
 
     The contrast of a region ``tumor`` is measured against the region ``liver`` where the data have one.
 
     Args:
         run: A run, or its folder.
+        epoch: Whose networks: ``best``, ``last`` or a number; those of an opened run, or the last saved ones, by
+            default.
         region: The region of interest; the innermost one of the data by default. Of data without regions, whole images
             are scored.
         split: ``test`` or ``val``; its images must be paired.
@@ -88,7 +90,7 @@ def evaluate_run(
         PluginError: A plugin's column has a name that is taken.
         CheckpointError: A network is missing or damaged.
     """
-    opened = run if isinstance(run, Run) else Run.open(run)
+    opened = run.at_epoch(epoch) if isinstance(run, Run) else Run.open(run, epoch=epoch)
     root = opened.data
     if uncertainty and opened.config.ggd is None:
         raise DataError(
@@ -101,7 +103,7 @@ def evaluate_run(
     if chosen is None:
         references = [name for name in references if name != "constant_fill"]
     # Mistakes in the data come to light before anything is translated.
-    organ = ORGAN if chosen == "tumor" and ORGAN in regions_of(root) else None
+    organ = organ_of(root, chosen)
     sources = {d: _sources(root, split, d, chosen, organ) for d in DIRECTIONS}
     n_slices = sum(map(len, sources.values()))
     steps = Steps(report, n_slices * (3 + len(references)))  # read, translated, scored; each reference scored

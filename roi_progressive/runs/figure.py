@@ -52,6 +52,7 @@ class RunFigure:
 def draw_run(
     run: str | Path | Run,
     *,
+    epoch: int | str | None = None,
     directions: Sequence[str] = DIRECTIONS,
     patient: str | None = None,
     region: str | None = None,
@@ -66,10 +67,12 @@ def draw_run(
     """Draw real source, generated image and real target of a run, the region boxed and enlarged.
 
     Each row shows a phase: of the patient whose tumour PSNR in it is the median, the slice with the largest region.
-    Images of the run's last networks are taken where they are there already, and made otherwise.
+    Images of the run's networks are taken where they are there already, and made otherwise.
 
     Args:
         run: A run, or its folder.
+        epoch: Whose networks: ``best``, ``last`` or a number; those of an opened run, or the last saved ones, by
+            default.
         directions: One figure each: ``A2B`` is boxed in blue, ``B2A`` in red.
         patient: Show this one instead.
         region: The region to box; the innermost one of the data by default.
@@ -91,7 +94,7 @@ def draw_run(
     """
     if not directions or not set(directions) <= set(DIRECTIONS) or len(set(directions)) != len(directions):
         raise ConfigError(f"`direction` must be A2B, B2A or both, each once; got {', '.join(directions) or 'none'}")
-    opened = run if isinstance(run, Run) else Run.open(run)
+    opened = run.at_epoch(epoch) if isinstance(run, Run) else Run.open(run, epoch=epoch)
     root = opened.data
     if sigma and opened.config.ggd is None:
         raise DataError(f"`--sigma` must go with a run that has uncertainty heads; {str(opened.folder)!r} has none")

@@ -1,7 +1,8 @@
 """The folder of a training run: what lies in it, read and written so that a stop at any moment loses nothing.
 
-``run.json`` (what was asked for), ``networks/`` (the host's checkpoints, ours beside them, and ``latest.json``, which
-says whose they are), ``history.jsonl`` (one line an epoch), ``samples/`` (pictures while it trains) and, once
+``run.json`` (what was asked for), ``networks/`` (the host's checkpoints and ours beside them, of the last saved epoch
+and of the best one; ``latest.json`` and ``best.json`` say which these are), ``history.jsonl`` (one line an epoch),
+``validation.jsonl`` (one line a validation), ``samples/`` and ``curves.png`` (pictures while it trains) and, once
 translated, ``<split>/A2B/``, ``<split>/B2A/`` with the generated images and ``<split>/A2B_sigma/``, ... with
 uncertainty maps. Whatever a command reads back carries a checksum, and ``written.json`` in each folder says what in it
 is ours.
@@ -9,18 +10,21 @@ is ours.
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from PIL import Image
 from torch import Tensor
 
 from ..config import Config
-from ..errors import CheckpointError, DataError, DivergenceError
+from ..errors import CheckpointError, ConfigError, DataError, DivergenceError
 from ..host import HostOptions
 from ..runtime.finite import finite
 from ..saving.names import DIRECTIONS, SPLITS
@@ -60,6 +64,7 @@ class Run:
         options: How the host trains.
         config: How the session guides it.
         epoch: The epoch whose networks are used.
+        ended: Why it is finished before its last epoch; ``None`` where it is not.
     """
 
     folder: Path
@@ -67,31 +72,46 @@ class Run:
     options: TrainOptions
     config: Config
     epoch: int
+    ended: str | None = None
 
     @classmethod
-    def open(cls, folder: str | Path, *, epoch: int | None = None, device: str | None = None) -> Run:
+    def open(cls, folder: str | Path, *, epoch: int | str | None = None, device: str | None = None) -> Run:
         """Read what a run's folder says of itself, and check that its data are still there.
 
         Args:
             folder: The run's folder.
-            epoch: Whose networks to use; the last saved ones by default.
+            epoch: Whose networks to use, as for :func:`chosen_epoch`.
             device: Where to compute; as the run was told when it began, by default.
 
         Raises:
-            ConfigError: ``device`` is no name of a device.
+            ConfigError: ``device`` is no name of a device, or ``epoch`` no way to name an epoch.
             DataError: ``folder`` is no run, its ``run.json`` is damaged, or its data are gone.
-            CheckpointError: No epoch is saved yet, or the file that names it is damaged.
+            CheckpointError: The epoch is not kept, none is saved yet, or the file that names it is damaged.
         """
         place = Path(folder)
         data, options, config = _read_description(place)
         options = options if device is None else replace(options, device=device)
-        chosen = _required_epoch(place) if epoch is None else epoch
+        chosen = chosen_epoch(place, epoch)
         if not data.is_dir():
             raise DataError(
                 f"`data` of the run must still be there; {str(data)!r} is not; bring it back, or correct `data` in "
                 f"{str(place / 'run.json')!r} and remove the entry `checksum` there"
             )
-        return cls(place, data, options, config, chosen)
+        return cls(place, data, options, config, chosen, why_ended(place))
+
+    def at_epoch(self, epoch: int | str | None) -> Run:
+        """The same run with the networks of another epoch; with those it has where ``epoch`` is ``None``.
+
+        Raises:
+            ConfigError: ``epoch`` is no way to name an epoch.
+            CheckpointError: The epoch is not kept.
+        """
+        return self if epoch is None else replace(self, epoch=chosen_epoch(self.folder, epoch))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.epoch >= self.last_epoch or self.ended is not None
 
     @property
     def networks(self) -> Path:
@@ -100,7 +120,7 @@ class Run:
 
     @property
     def last_epoch(self) -> int:
-        """The epoch after which it is finished."""
+        """The epoch after which it is finished, unless it ends before."""
         return self.options.epochs + self.options.decay_epochs
 
     def images(self, split: str, direction: str) -> Path:
@@ -182,36 +202,127 @@ def _unusable_description(path: Path, error: Exception) -> DataError:
     )
 
 
-# -- the saved epoch ---------------------------------------------------------------------------------------------------
+# -- the epochs that are kept ------------------------------------------------------------------------------------------
+
+LAST, BEST = "last", "best"
+"""What the epochs whose networks a run keeps are called."""
 
 
 def _pointer(folder: Path) -> Path:
-    """The file that names the epoch whose networks a run holds."""
+    """The file that names the last saved epoch, from which a run goes on."""
     return folder / "networks" / "latest.json"
 
 
-def point_at(folder: Path, epoch: int) -> None:
+def _best_pointer(folder: Path) -> Path:
+    """The file that names the best epoch."""
+    return folder / "networks" / "best.json"
+
+
+def point_at(folder: Path, epoch: int, ended: str | None = None) -> None:
     """Write down whose networks a run holds, once all files of that epoch are there.
+
+    Args:
+        folder: The run's folder.
+        epoch: The epoch that was saved.
+        ended: Why the run is finished with it, where it is not its last one.
 
     Raises:
         DataError: It cannot be written.
     """
     with recorded(folder, _pointer(folder)):
-        write_json(_pointer(folder), {"epoch": epoch})
+        write_json(_pointer(folder), {"epoch": epoch} | ({} if ended is None else {"ended": ended}))
+
+
+def point_at_best(folder: Path, epoch: int | None) -> None:
+    """Write down which epoch is the best so far, once all its files are there; ``None`` where none is known.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    path = _best_pointer(folder)
+    if epoch is None:
+        remove_written(folder, [path.relative_to(folder).as_posix()])
+    elif not path.is_file() or best_epoch(folder) != epoch:
+        with recorded(folder, path):
+            write_json(path, {"epoch": epoch})
 
 
 def saved_epoch(folder: Path) -> int | None:
-    """The epoch whose networks a run holds, or ``None`` before the first is saved.
+    """The last epoch whose networks a run holds, or ``None`` before the first is saved.
 
     Raises:
         CheckpointError: The file that names it is damaged.
     """
-    path = _pointer(folder)
+    pointed: int | None = _pointed(_pointer(folder)).get("epoch")
+    return pointed
+
+
+def best_epoch(folder: Path) -> int | None:
+    """The epoch of the best validation, or ``None`` where none is kept.
+
+    Raises:
+        CheckpointError: The file that names it is damaged.
+    """
+    pointed: int | None = _pointed(_best_pointer(folder)).get("epoch")
+    return pointed
+
+
+def why_ended(folder: Path) -> str | None:
+    """Why a run is finished before its last epoch; ``None`` where it is not.
+
+    Raises:
+        CheckpointError: The file that says so is damaged.
+    """
+    reason: str | None = _pointed(_pointer(folder)).get("ended")
+    return reason
+
+
+def chosen_epoch(folder: Path, epoch: int | str | None = None) -> int:
+    """The one way in which commands find the networks that they are to use.
+
+    Args:
+        folder: The run's folder.
+        epoch: ``last`` (also where ``None``), the last saved epoch; ``best``, the one of the best validation; or the
+            number of either.
+
+    Raises:
+        ConfigError: ``epoch`` is none of these.
+        CheckpointError: No epoch is saved yet, the epoch is not kept, or the file that names it is damaged.
+    """
+    last, best = saved_epoch(folder), best_epoch(folder)
+    if last is None:
+        raise CheckpointError(
+            f"`run` must hold a saved epoch; {str(folder)!r} has none yet; train it from the beginning with --force"
+        )
+    if epoch is None or epoch == LAST:
+        return last
+    if epoch == BEST:
+        if best is None:
+            raise CheckpointError(
+                f"`epoch` must be one that is kept; {str(folder)!r} has no best one: it was not validated; take "
+                f"`last`, or train with --validate-every N"
+            )
+        return best
+    number = int(epoch) if isinstance(epoch, str) and epoch.isascii() and epoch.isdigit() else epoch
+    if not isinstance(number, int) or isinstance(number, bool):
+        near = difflib.get_close_matches(str(epoch), (LAST, BEST), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"`epoch` must be best, last or a number; got {epoch!r}{hint}")
+    if number not in (last, best):
+        kept = f"{last} (last)" if best is None else f"{last} (last), {best} (best)"
+        raise CheckpointError(f"`epoch` must be one whose networks are kept: {kept}; got {number}")
+    return number
+
+
+def _pointed(path: Path) -> dict[str, Any]:
     try:
-        epoch: int = entry(read_json(path), "epoch", int)
-        return epoch
+        content = read_json(path)
+        entry(content, "epoch", int)
+        of_kind(content.get("ended"), "`ended`", str, type(None))
+        found: dict[str, Any] = content
+        return found
     except FileNotFoundError:
-        return None
+        return {}
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"`run` must hold a saved epoch; {str(path)!r}, which names it, is damaged: "
@@ -220,21 +331,22 @@ def saved_epoch(folder: Path) -> int | None:
         ) from error
 
 
-def _required_epoch(folder: Path) -> int:
-    epoch = saved_epoch(folder)
-    if epoch is None:
-        raise CheckpointError(
-            f"`run` must hold a saved epoch; {str(folder)!r} has none yet; train it from the beginning with --force"
-        )
-    return epoch
-
-
 # -- the history -------------------------------------------------------------------------------------------------------
 
 
 def history_file(folder: Path) -> Path:
     """Where a run keeps one line an epoch."""
     return folder / "history.jsonl"
+
+
+def validation_file(folder: Path) -> Path:
+    """Where a run keeps one line a validation."""
+    return folder / "validation.jsonl"
+
+
+def curves_file(folder: Path) -> Path:
+    """Where a run draws its losses and validations."""
+    return folder / "curves.png"
 
 
 def add_to_history(folder: Path, epoch: int, stage: int, losses: Mapping[str, float | None]) -> None:
@@ -294,30 +406,31 @@ def check_place(folder: Path) -> None:
     Raises:
         DataError: There is another file of such a name.
     """
-    ours = [folder / "run.json", history_file(folder), _pointer(folder)]
+    ours = [folder / "run.json", history_file(folder), validation_file(folder), curves_file(folder)]
+    ours += [_pointer(folder), _best_pointer(folder)]
     ours += [path for path in folder.glob("networks/*") if _NETWORKS.fullmatch(path.name)]
     check_foreign(folder, [*ours, *folder.glob("samples/epoch_*.png")])
 
 
-def remove_leftovers(folder: Path, epoch: int | None) -> None:
-    """Remove what a killed process could not: half-written files, and networks of other epochs than the saved one.
+def remove_leftovers(folder: Path, epochs: Collection[int | None]) -> None:
+    """Remove what a killed process could not: half-written files, and networks of other epochs than these.
 
     Raises:
         DataError: The record of what we wrote is damaged, or cannot be written.
     """
     remove_half_written(folder)
     found = ((name, _NETWORKS.fullmatch(Path(name).name)) for name in written_names(folder) or ())
-    remove_written(folder, [name for name, of_epoch in found if of_epoch and int(of_epoch[1]) != epoch])
+    remove_written(folder, [name for name, of_epoch in found if of_epoch and int(of_epoch[1]) not in epochs])
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier run left, by its records, and nothing else; its pointer to its networks first.
+    """Remove what an earlier run left, by its records, and nothing else; its pointers to its networks first.
 
     Raises:
         DataError: A record of what we wrote is damaged.
     """
     remove_half_written(folder)  # found by the names in the record, so before any of these goes
-    remove_written(folder, [_pointer(folder).relative_to(folder).as_posix()])
+    remove_written(folder, [f(folder).relative_to(folder).as_posix() for f in (_pointer, _best_pointer)])
     for split in SPLITS:
         for direction in DIRECTIONS:
             for name in (direction, f"{direction}_sigma"):
@@ -331,6 +444,11 @@ def clear(folder: Path) -> None:
 # -- images ------------------------------------------------------------------------------------------------------------
 
 
+def as_batch(grey: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """An image in 0..255, [H, W], as a generator takes it: ``[1, 1, H, W]`` in [-1, 1]."""
+    return (torch.from_numpy(grey) / 127.5 - 1.0).float().to(device)[None, None]
+
+
 def write_image(path: Path, image: Tensor) -> None:
     """Write the first channel of an image ``[C, H, W]`` in [-1, 1] as 8-bit grey PNG, or as float32 ``.npy``.
 
@@ -339,12 +457,25 @@ def write_image(path: Path, image: Tensor) -> None:
         DivergenceError: A number of it is infinite or NaN.
     """
     require_finite(image, path.name)
+    stored = stored_pixels(image, path.suffix)
     with writing(path), written_whole(path) as (aside,), open(aside, "wb") as file:
         if path.suffix == ".npy":
-            np.save(file, image[0].clamp(-1, 1).float().cpu().numpy())
+            np.save(file, stored)
         else:
-            grey = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-            Image.fromarray(grey).save(file, format="PNG")
+            Image.fromarray(stored).save(file, format="PNG")
+
+
+def stored_pixels(image: Tensor, suffix: str) -> npt.NDArray[Any]:
+    """What a file of a generated image holds, [H, W]: float32 in [-1, 1] where it is ``.npy``, else 8-bit grey.
+
+    Args:
+        image: ``[C, H, W]`` in [-1, 1], of which the first channel counts.
+        suffix: How the file's name ends.
+    """
+    limited = image[0].clamp(-1, 1)
+    values = limited.float() if suffix == ".npy" else ((limited + 1) * 127.5).round().byte()
+    stored: npt.NDArray[Any] = values.cpu().numpy()
+    return stored
 
 
 def require_finite(image: Tensor, name: str) -> None:

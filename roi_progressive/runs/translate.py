@@ -22,7 +22,7 @@ from ..saving.whole_files import writing
 from ..saving.written import checksum_of, new_folder, write_checksums
 from ..training.session import Session, attach
 from .average import GENERATORS, average_file, use_averages
-from .folder import Run, require_finite, write_image
+from .folder import Run, as_batch, require_finite, write_image
 from .train import INERT, Report
 
 
@@ -30,7 +30,7 @@ def translate(
     run: str | Path | Run,
     split: str = "test",
     *,
-    epoch: int | None = None,
+    epoch: int | str | None = None,
     device: str = "auto",
     report: Report | None = None,
 ) -> dict[str, Path]:
@@ -43,7 +43,8 @@ def translate(
     Args:
         run: A run, or its folder.
         split: ``test``, ``val`` or ``train``.
-        epoch: Whose networks; those of an opened run, or the last saved ones, by default.
+        epoch: Whose networks: ``best``, ``last`` or a number; those of an opened run, or the last saved ones, by
+            default.
         device: Where to compute, whatever the run was trained on: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         report: Called after every image.
 
@@ -58,8 +59,8 @@ def translate(
     """
     if split not in SPLITS:
         raise DataError(f"`split` must be one of {', '.join(SPLITS)}; got {split!r}")
-    opened = run if isinstance(run, Run) else Run.open(run, epoch=epoch)
-    chosen = opened.epoch if epoch is None else epoch
+    opened = run.at_epoch(epoch) if isinstance(run, Run) else Run.open(run, epoch=epoch)
+    chosen = opened.epoch
     domains = read_domains(opened.data)
     sources = {direction: opened.data / f"{split}{direction[0]}" for direction in DIRECTIONS}
     names = {direction: list_images(folder, "data") for direction, folder in sources.items()}
@@ -80,8 +81,7 @@ def translate(
         done, total = 0, sum(map(len, names.values()))
         for direction in DIRECTIONS:
             for name in names[direction]:
-                grey = torch.from_numpy(read_grey(sources[direction] / name))
-                source = (grey / 127.5 - 1.0).float().to(model.device)[None, None]
+                source = as_batch(read_grey(sources[direction] / name), model.device)
                 image, sigma = _translated(model, session, direction, source)
                 write_image(made[images[direction]] / name, image)
                 if sigma is not None:

@@ -114,6 +114,31 @@ class LateNumber:
         return bool(float(self))
 
 
+class LateNumbers:
+    """Several numbers of a device on their way to the CPU, as one copy.
+
+    Args:
+        values: Scalars, all on one device.
+    """
+
+    def __init__(self, values: Sequence[Tensor]) -> None:
+        self._values = torch.stack([value.detach().float() for value in values])
+        self._arrived: torch.cuda.Event | None = None
+        if self._values.is_cuda:
+            there = self._values
+            self._values = torch.empty(there.shape, dtype=there.dtype, pin_memory=True)
+            self._values.copy_(there, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def read(self) -> list[float]:
+        """The numbers, in the order in which they were given; waits for what came before them."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        numbers: list[float] = self._values.tolist()
+        return numbers
+
+
 class DroppedSteps:
     """Counts the training steps that were left out because their numbers were not finite.
 

@@ -98,6 +98,16 @@ class RandomState:
         return state
 
 
+@contextmanager
+def undisturbed_streams() -> Iterator[None]:
+    """Whatever draws in the block, every random stream stands afterwards where it stood before."""
+    before = RandomState.now()
+    try:
+        yield
+    finally:
+        before.restore()
+
+
 class ForkedStream:
     """A random stream of our own, started from a seed and continued each time it is entered."""
 

@@ -58,6 +58,18 @@ def recorded(folder: Path, *paths: Path) -> Iterator[None]:
             _write(folder, known | names)
 
 
+def record_written(folder: Path, paths: Iterable[Path]) -> None:
+    """Put files of ours into a folder's record that another program has written for us, under names of its own.
+
+    Raises:
+        DataError: The record is damaged, or cannot be written.
+    """
+    names = {path.relative_to(folder).as_posix() for path in paths}
+    known = written_names(folder) or set()
+    if not names <= known:
+        _write(folder, known | names)
+
+
 def check_foreign(folder: Path, paths: Iterable[Path]) -> None:
     """Check that files to be written take the places of none but our own.
 
