@@ -73,7 +73,7 @@ def test_every_printed_command_of_ours_parses() -> None:
             if not command:
                 continue  # the indentation of a block's last line
             if command[:2] == ["python", "-m"]:
-                assert re.search(rf"^ +{command[2]}\b", (ROOT / "setup.cfg").read_text(encoding="utf-8"), re.MULTILINE)
+                assert re.search(rf"^\s+{command[2]}\b", (ROOT / "setup.cfg").read_text(encoding="utf-8"), re.MULTILINE)
             elif command[0] == "roi-progressive":
                 parser().parse_args(command[1:])
             elif command[0] in ("python", "bash"):

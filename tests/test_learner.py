@@ -13,6 +13,7 @@ from roi_progressive import Adapter, CheckpointError, Config, GGDConfig, Transla
 from roi_progressive.method.regions import RegionMask
 from roi_progressive.plugins.manager import Plugins
 from roi_progressive.runtime.rng import ForkedStream
+from roi_progressive.saving.state_checks import adam
 from roi_progressive.training.learner import Learner
 from roi_progressive.training.uncertainty import GGDWrapper
 
@@ -222,6 +223,16 @@ def test_moments_of_another_shape_are_found_when_they_are_read(optimizer: str, t
     first["exp_avg"] = first["exp_avg"].flatten()[:1]
     with pytest.raises(CheckpointError, match=r"exp_avg of an optimizer and its parameter are of shapes \[1\] and \["):
         learner.load_state_dict(state)
+
+
+def test_a_switch_of_an_optimizer_that_is_neither_on_nor_off_is_found_when_it_is_read() -> None:
+    """Torch chooses some switches by itself where they are None; others it takes, and fails at the first step."""
+    saved = torch.optim.Adam([torch.zeros(1, requires_grad=True)]).state_dict()
+    group = saved["param_groups"][0]
+    for switch in ("amsgrad", "maximize"):
+        with pytest.raises(TypeError, match=f"{switch} of an optimizer is NoneType"):
+            adam({**saved, "param_groups": [{**group, switch: None}]})
+    adam({**saved, "param_groups": [{**group, "fused": None, "foreach": None}]})
 
 
 def test_a_state_that_an_adam_without_fused_steps_saved_goes_on_as_if_nothing_had_happened(

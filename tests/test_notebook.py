@@ -33,6 +33,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbclient = pytest.importorskip("nbclient", reason="the extra `docs` is not installed")
     nbformat = pytest.importorskip("nbformat", reason="the extra `docs` is not installed")
     pytest.importorskip("ipykernel", reason="the extra `docs` is not installed")
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # a kernel shows figures by a backend of its own
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))

@@ -55,7 +55,8 @@ def adam(saved: Mapping[str, Any]) -> None:
         if lacking:
             raise ValueError(f"an optimizer lacks {', '.join(sorted(lacking))}")
         for key in (like.keys() & group.keys()) - {"params"}:
-            if _kind(group[key]) != _kind(like[key]):
+            is_missing = group[key] is None and like[key] is not None  # torch chooses some switches by itself, not all
+            if is_missing or _kind(group[key]) != _kind(like[key]):
                 raise TypeError(f"{key} of an optimizer is {type(group[key]).__name__}")
         # Adam itself looks at what it is made with, but not at what it is given afterwards.
         torch.optim.Adam([torch.zeros(1, requires_grad=True)], **{name: group[name] for name in SETTINGS})
