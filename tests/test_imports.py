@@ -111,7 +111,8 @@ def test_no_module_imports_a_heavy_package_by_being_imported() -> None:
 def test_every_third_party_import_is_a_declared_dependency() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    lines = setup["options"]["install_requires"] + setup["options.extras_require"]["medical"]
+    extras = setup["options.extras_require"]
+    lines = setup["options"]["install_requires"] + extras["medical"] + extras["completion"]
     declared = {re.split(r"[<>=;\[ ]", line)[0] for line in lines.splitlines() if line}
     importable = {IMPORTED_AS.get(name, name) for name in declared}
     imported = {(module, top) for module in graph.EVERY for top, _ in _third_party(module)}
