@@ -101,6 +101,7 @@ def test_the_heading_tells_unit_window_and_that_they_are_no_whole_scans(own: Pat
     assert "definitions of SynthRAD" in text
     assert "MR → CT: in HU, clipped to [-160, 240] HU, the window of the data; the peak is 400 HU" in text
     assert "CT → MR: in grey levels 0 to 255" in text
+    assert "inside the body\n" in text and "2 patients, 2 volumes." in text
     assert "that the data hold, 5 of them" in text and "no whole scan" in text
     [note] = scores.notes
     assert note.startswith("MAE HU and region MAE HU, MR → CT: clipped to [-160, 240] HU, the window of the data")

@@ -400,8 +400,9 @@ def _count_legend(results: Mapping[str, Results], domains: Domains, region: str 
 
 
 def _counted(cell: Cell, region: str | None) -> str:
-    patients, slices = cell["n_patients"], cell["n_slices"]
-    text = f"{patients} patient{'s' * (patients != 1)}, {slices} slice{'s' * (slices != 1)}"
+    patients, counted = cell["n_patients"], cell["n_slices"]
+    what = "volume" if any(isinstance(metric_of(key), VolumeMetric) for key in metrics_of([cell])) else "slice"
+    text = f"{patients} patient{'s' * (patients != 1)}, {counted} {what}{'s' * (counted != 1)}"
     return text if region is None else f"{text} ({cell['n_region_slices']} with the region)"
 
 
