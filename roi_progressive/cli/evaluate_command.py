@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
         help="an earlier evaluation of the same slices: its folder, metrics.json or run; adds paired differences",
     )
     evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="of the intervals' draws (%(default)s)")
+    evaluate.add_argument("--data", type=Path, metavar="DIR", help="where the data set of a run lies now, if it moved")
     evaluate.add_argument("--region", help="the region of interest (of a run: tumor, or the data's last)")
     evaluate.add_argument("--split", choices=("test", "val"), help="which slices of a run (test)")
     evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")
@@ -103,6 +104,7 @@ def _scored(
     with ProgressBar("evaluate", device_line(options.device)) as bar:
         given = {"weights_dir": options.weights, "device": options.device, "report": bar.step}
         if options.run is not None:
+            given |= {"data": options.data}
             given |= {"region": options.region, "split": options.split or "test", "uncertainty": options.uncertainty}
             scores = evaluate_run(options.run, **given)
         else:
@@ -132,5 +134,7 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
         )
     if options.run is None and options.split is not None:
         raise ConfigError("`--split` must go with RUN; got folders; leave it out")
+    if options.run is None and options.data is not None:
+        raise ConfigError("`--data` must go with RUN; got folders; leave it out")
     if options.run is None and options.uncertainty:
         raise ConfigError("`--uncertainty` must go with RUN; got folders; give their maps with --sigma instead")

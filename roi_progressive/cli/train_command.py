@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     several = "torchrun --nproc_per_node N -m roi_progressive.cli train ..."
     epilog = f"Several processes: {several} Then: roi-progressive evaluate RUN"
     train = add_command(commands, "train", text, epilog)
-    train.add_argument("--data", type=Path, help="folder that `prepare` wrote")
+    train.add_argument("--data", type=Path, help="folder that `prepare` wrote; with --resume, if it moved")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run, new or empty")
     train.add_argument("--config", type=Path, metavar="TOML", help="regions, stages, uncertainty (one region)")
     train.add_argument("--no-regions", action="store_true", help="train the plain CycleGAN, for comparison")
@@ -100,12 +100,12 @@ def _train_here(options: argparse.Namespace) -> None:
     elif options.data is None:
         raise DataError("`--data` must be given for a new run; got none; give the folder that `prepare` wrote")
     device = given.get("device")
-    place = device or (Run.open(options.out).options.device if options.resume else "auto")
+    place = device or (Run.open(options.out, data=options.data).options.device if options.resume else "auto")
     try:
         with ProgressBar("train", device_line(place)) as bar:
             report = bar.step if is_main_process() else None
             if options.resume:
-                resume(options.out, device=device, report=report)
+                resume(options.out, device=device, data=options.data, report=report)
             else:
                 chosen, config = TrainOptions(**given), _region_config(options)
                 train(options.data, options.out, chosen, config, force=options.force, report=report)
@@ -117,7 +117,6 @@ def _train_here(options: argparse.Namespace) -> None:
 
 def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -> None:
     flags = {
-        "--data": options.data is not None,
         "--config": options.config is not None,
         "--no-regions": options.no_regions,
         "--force": options.force,
@@ -127,7 +126,8 @@ def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -
     names = ", ".join(flag for flag, is_given in flags.items() if is_given)
     if names:
         raise ConfigError(
-            f"`--resume` continues a run as it was started; got {names} too; leave out all but --out and --device"
+            f"`--resume` continues a run as it was started; got {names} too; leave out all but --out, --device and "
+            f"--data, where the data set has moved"
         )
 
 

@@ -52,6 +52,7 @@ def evaluate_run(
     uncertainty: bool = False,
     weights_dir: str | Path | None = None,
     device: str = "auto",
+    data: str | Path | None = None,
     plugins: Iterable[Any] = (),
     report: Report | None = None,
 ) -> RunScores:
@@ -68,6 +69,7 @@ def evaluate_run(
         uncertainty: Score the predicted sigma of the run too.
         weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
         device: Where images, LPIPS, FID and KID are computed: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        data: Where the data set of a run lies now that is given by its folder; where it lay, by default.
         plugins: Plugins that add columns (hook ``roi_metrics``), besides those installed.
         report: Called after every translated image.
 
@@ -77,7 +79,7 @@ def evaluate_run(
         PluginError: A plugin's column has a name that is taken.
         CheckpointError: A network is missing or damaged.
     """
-    opened = run if isinstance(run, Run) else Run.open(run)
+    opened = run if isinstance(run, Run) else Run.open(run, data=data)
     root = opened.data
     if uncertainty and opened.config.ggd is None:
         raise DataError(

@@ -1,10 +1,11 @@
 """The folder of a training run: what lies in it, read and written so that a stop at any moment loses nothing.
 
-``run.json`` (what was asked for), ``networks/`` (the host's checkpoints, ours beside them, and ``latest.json``, which
-says whose they are), ``history.jsonl`` (one line an epoch), ``samples/`` (pictures while it trains) and, once
-translated, ``<split>/A2B/``, ``<split>/B2A/`` with the generated images and ``<split>/A2B_sigma/``, ... with
-uncertainty maps. Whatever a command reads back carries a checksum, and ``written.json`` in each folder says what in it
-is ours.
+``run.json`` (what was asked for), ``networks/`` (the host's checkpoints, ours beside them, ``latest.json``, which says
+whose they are, and ``preparation.json``, which says how they are built and how their data were made, so that this
+folder alone translates scans on another machine), ``history.jsonl`` (one line an epoch), ``samples/`` (pictures while
+it trains) and, once translated, ``<split>/A2B/``, ``<split>/B2A/`` with the generated images and
+``<split>/A2B_sigma/``, ... with uncertainty maps. Whatever a command reads back carries a checksum, and
+``written.json`` in each folder says what in it is ours.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..config import Config
-from ..errors import CheckpointError, DataError, DivergenceError
+from ..data.preparation import Preparation
+from ..errors import CheckpointError, ConfigError, DataError, DivergenceError
 from ..host import HostOptions
 from ..runtime.finite import finite
 from ..saving.names import DIRECTIONS, SPLITS
@@ -45,8 +47,14 @@ from ..saving.written import (
     remove_written,
     written_names,
 )
+from .data_place import fingerprint_of, moved_data
 from .options import TrainOptions
 
+LAST = "last"
+"""Whose networks: those of the last epoch that was saved."""
+PREPARATION_FILE = "preparation.json"
+"""Beside the networks: how they are built, and how the slices were made that they were trained on."""
+_POINTER = "latest.json"
 _NETWORKS = re.compile(r"(\d+)_(net_[GD]_[AB]|average_G_[AB]|roi_progressive|optimizers)\.pth")
 
 
@@ -69,29 +77,41 @@ class Run:
     epoch: int
 
     @classmethod
-    def open(cls, folder: str | Path, *, epoch: int | None = None, device: str | None = None) -> Run:
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        epoch: int | str | None = None,
+        device: str | None = None,
+        data: str | Path | None = None,
+    ) -> Run:
         """Read what a run's folder says of itself, and check that its data are still there.
 
         Args:
             folder: The run's folder.
-            epoch: Whose networks to use; the last saved ones by default.
+            epoch: Whose networks to use, as for :func:`chosen_epoch`; the last saved ones by default.
             device: Where to compute; as the run was told when it began, by default.
+            data: Where its data set lies now; where it lay when the run began, by default.
 
         Raises:
-            ConfigError: ``device`` is no name of a device.
-            DataError: ``folder`` is no run, its ``run.json`` is damaged, or its data are gone.
+            ConfigError: ``device`` is no name of a device, or ``epoch`` names none.
+            DataError: ``folder`` is no run, its ``run.json`` is damaged, its data are gone, or ``data`` is another
+                data set.
             CheckpointError: No epoch is saved yet, or the file that names it is damaged.
         """
         place = Path(folder)
-        data, options, config = _read_description(place)
-        options = options if device is None else replace(options, device=device)
-        chosen = _required_epoch(place) if epoch is None else epoch
-        if not data.is_dir():
+        described = read_description(place)
+        options = described.options if device is None else replace(described.options, device=device)
+        chosen = chosen_epoch(place / "networks", epoch)
+        root = described.data
+        if data is not None:
+            root = moved_data(data, root, described.fingerprint)
+        elif not root.is_dir():
             raise DataError(
-                f"`data` of the run must still be there; {str(data)!r} is not; bring it back, or correct `data` in "
-                f"{str(place / 'run.json')!r} and remove the entry `checksum` there"
+                f"`data` of the run must still be there; {str(root)!r} is not; bring it back, or say where it lies now "
+                f"with --data DIR"
             )
-        return cls(place, data, options, config, chosen)
+        return cls(place, root, options, described.config, chosen)
 
     @property
     def networks(self) -> Path:
@@ -120,9 +140,15 @@ class Run:
 
 
 def write_description(
-    folder: Path, data: Path, options: TrainOptions, config: Config, size_px: tuple[int, int], device: str
+    folder: Path,
+    data: Path,
+    options: TrainOptions,
+    config: Config,
+    size_px: tuple[int, int],
+    device: str,
+    preparation: Preparation | None = None,
 ) -> None:
-    """Write ``run.json``.
+    """Write ``run.json``, and beside the networks what they need on another machine.
 
     Args:
         folder: The run's folder.
@@ -131,14 +157,19 @@ def write_description(
         config: How the session guides it.
         size_px: Width and height of the images.
         device: What the run begins on, in words.
+        preparation: How the data set was made, where ``prepare`` made it.
 
     Raises:
         DataError: It cannot be written.
     """
-    described = {"data": str(data), "options": asdict(options), "config": config.to_mapping()}
+    made = None if preparation is None else preparation.to_record()
+    networks = {"options": asdict(options), "config": config.to_mapping(), "preparation": made}
+    described = {"data": str(data), "data_fingerprint": fingerprint_of(data), **networks}
     devices = [{"from_epoch": 1, "device": device}]
-    with recorded(folder, folder / "run.json"):
+    beside = folder / "networks" / PREPARATION_FILE
+    with recorded(folder, folder / "run.json", beside):
         write_json(folder / "run.json", {"format": 1, "size_px": list(size_px), **described, "devices": devices})
+        write_json(beside, {"format": 1, **networks})
 
 
 def add_device(folder: Path, from_epoch: int, device: str) -> None:
@@ -157,25 +188,61 @@ def add_device(folder: Path, from_epoch: int, device: str) -> None:
         if devices != described.get("devices"):
             write_json(path, {**described, "devices": devices})
     except (OSError, ValueError) as error:
-        raise _unusable_description(path, error) from error
+        raise unusable_description(path, error) from error
 
 
-def _read_description(folder: Path) -> tuple[Path, TrainOptions, Config]:
+def set_data(folder: Path, data: Path) -> None:
+    """Write down where the data set of a run lies now; nothing where it is the same.
+
+    Raises:
+        DataError: ``run.json`` cannot be read or written.
+    """
+    path = folder / "run.json"
+    try:
+        described = of_kind(read_json(path), "its content", dict)
+        if described.get("data") != str(data):
+            write_json(path, {**described, "data": str(data)})
+    except (OSError, ValueError) as error:
+        raise unusable_description(path, error) from error
+
+
+@dataclass(frozen=True)
+class _Description:
+    data: Path
+    options: TrainOptions
+    config: Config
+    fingerprint: Mapping[str, Any] | None
+
+
+def read_description(folder: Path) -> _Description:
+    """What ``run.json`` says.
+
+    Raises:
+        DataError: There is none, or it is damaged.
+    """
     path = folder / "run.json"
     if not path.is_file():
         what = "has no run.json" if folder.is_dir() else "is no folder"
         raise DataError(f"`run` must be a folder that `roi-progressive train` wrote; {str(folder)!r} {what}")
     try:
         described = read_json(path)
-        known = {field.name for field in fields(TrainOptions)}
-        chosen = entry(described, "options", dict)
-        options = TrainOptions(**{key: value for key, value in chosen.items() if key in known})
-        return Path(entry(described, "data", str)), options, Config.from_mapping(entry(described, "config", dict))
+        options, config = options_and_config(described)
+        data = Path(entry(described, "data", str))
+        return _Description(data, options, config, described.get("data_fingerprint"))
     except (OSError, ValueError) as error:
-        raise _unusable_description(path, error) from error
+        raise unusable_description(path, error) from error
 
 
-def _unusable_description(path: Path, error: Exception) -> DataError:
+def options_and_config(described: Any) -> tuple[TrainOptions, Config]:
+    """How networks are built and guided; of a newer version what this one does not know is left out."""
+    known = {field.name for field in fields(TrainOptions)}
+    chosen = entry(described, "options", dict)
+    options = TrainOptions(**{key: value for key, value in chosen.items() if key in known})
+    return options, Config.from_mapping(entry(described, "config", dict))
+
+
+def unusable_description(path: Path, error: Exception) -> DataError:
+    """What to tell of a record of a run that cannot be used."""
     return DataError(
         f"`run` must be a folder that `roi-progressive train` wrote; {str(path)!r} cannot be used: "
         f"{fault_of(error)}; take another copy of it"
@@ -187,7 +254,7 @@ def _unusable_description(path: Path, error: Exception) -> DataError:
 
 def _pointer(folder: Path) -> Path:
     """The file that names the epoch whose networks a run holds."""
-    return folder / "networks" / "latest.json"
+    return folder / "networks" / _POINTER
 
 
 def point_at(folder: Path, epoch: int) -> None:
@@ -206,7 +273,10 @@ def saved_epoch(folder: Path) -> int | None:
     Raises:
         CheckpointError: The file that names it is damaged.
     """
-    path = _pointer(folder)
+    return _epoch_in(_pointer(folder))
+
+
+def _epoch_in(path: Path) -> int | None:
     try:
         epoch: int = entry(read_json(path), "epoch", int)
         return epoch
@@ -220,8 +290,27 @@ def saved_epoch(folder: Path) -> int | None:
         ) from error
 
 
-def _required_epoch(folder: Path) -> int:
-    epoch = saved_epoch(folder)
+def chosen_epoch(networks: Path, epoch: int | str | None) -> int:
+    """The number of the epoch whose networks a user asks for.
+
+    Args:
+        networks: The folder of a run's networks.
+        epoch: A number, ``last``, or ``None``, which is ``last``.
+
+    Raises:
+        ConfigError: It is neither.
+        CheckpointError: No epoch is saved yet, or the file that names the last one is damaged.
+    """
+    if epoch is None or epoch == LAST:
+        return _required_epoch(networks.parent, networks)
+    number = int(epoch) if str(epoch).isdecimal() else 0
+    if number < 1 or isinstance(epoch, bool):
+        raise ConfigError(f"`epoch` must be the number of a saved epoch, or {LAST}; got {epoch!r}")
+    return number
+
+
+def _required_epoch(folder: Path, networks: Path) -> int:
+    epoch = _epoch_in(networks / _POINTER)
     if epoch is None:
         raise CheckpointError(
             f"`run` must hold a saved epoch; {str(folder)!r} has none yet; train it from the beginning with --force"
@@ -294,7 +383,7 @@ def check_place(folder: Path) -> None:
     Raises:
         DataError: There is another file of such a name.
     """
-    ours = [folder / "run.json", history_file(folder), _pointer(folder)]
+    ours = [folder / "run.json", history_file(folder), _pointer(folder), folder / "networks" / PREPARATION_FILE]
     ours += [path for path in folder.glob("networks/*") if _NETWORKS.fullmatch(path.name)]
     check_foreign(folder, [*ours, *folder.glob("samples/epoch_*.png")])
 
