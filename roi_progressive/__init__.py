@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .plugins.hookspecs import hookimpl
     from .plugins.mask_reader import MaskReader
     from .plugins.patching import Patches
+    from .runs.volume import translate_volume
     from .runtime.rng import RandomState
     from .saving.checkpoint import checkpoint_name
     from .training.session import Session, attach
@@ -74,6 +75,7 @@ __all__ = [
     "ggd_nll",
     "ggd_variance",
     "hookimpl",
+    "translate_volume",
 ]
 
 _MODULE_OF = {
@@ -113,6 +115,7 @@ _MODULE_OF = {
     "ggd_nll": "method.ggd",
     "ggd_variance": "method.ggd",
     "hookimpl": "plugins.hookspecs",
+    "translate_volume": "runs.volume",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw a module-level __getattr__ would accept any misspelled name

@@ -38,6 +38,7 @@ SURFACE = {
     "plugins.hookspecs": ["hookimpl"],
     "plugins.mask_reader": ["MaskReader"],
     "plugins.patching": ["Patches"],
+    "runs.volume": ["translate_volume"],
     "runtime.rng": ["RandomState"],
     "saving.checkpoint": ["checkpoint_name"],
     "training.session": ["Session", "attach"],

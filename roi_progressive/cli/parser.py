@@ -13,6 +13,7 @@ from . import (
     prepare_command,
     scan_command,
     train_command,
+    translate_command,
 )
 from .command import Parser
 
@@ -24,6 +25,7 @@ COMMANDS = {
     "train": train_command,
     "evaluate": evaluate_command,
     "figure": figure_command,
+    "translate": translate_command,
     "check": check_command,
 }
 

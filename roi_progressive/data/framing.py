@@ -63,10 +63,14 @@ class Square:
         of_picture, of_square = self._common(picture.shape)
         picture[of_picture] = square[of_square]
 
-    def covers(self, shape: tuple[int, int]) -> int:
+    def seen_of(self, square: npt.NDArray[_Value], shape: tuple[int, ...]) -> npt.NDArray[_Value]:
+        """What of a square ``(height, width)`` lies in a picture of this shape."""
+        return square[self._common(shape)[1]]
+
+    def covers(self, shape: tuple[int, ...]) -> int:
         """How many pixels of a picture of this shape lie in the square."""
         rows, columns = self._common(shape)[0]
-        return (rows.stop - rows.start) * (columns.stop - columns.start)
+        return len(range(shape[0])[rows]) * len(range(shape[1])[columns])
 
     def _common(self, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Rows and columns that picture and square share, counted in the picture and in the square."""

@@ -161,7 +161,7 @@ def _options(record: Any) -> PrepareOptions:
             dtype=entry(record, "dtype", str),
             domains=(entry(names, "A", str), entry(names, "B", str)),
             ct_window=(float(entry(window, "width", *NUMBER)), float(entry(window, "level", *NUMBER))),
-            mr_percentiles=tuple(entry(record, "mr_percentiles", list)),  # type: ignore[arg-type]
+            mr_percentiles=tuple(entry(record, "mr_percentiles", list)),
             mr_steps=tuple(entry(record, "mr_steps", list)),
             field_of_view_mm=field_of_view,
         )

@@ -76,7 +76,7 @@ def write_volume(path: Path, array: FloatArray, grid: Grid, scan: Path) -> None:
 
 
 @contextmanager
-def _stream(path: Path, packed: bool) -> Iterator[IO[bytes]]:
+def _stream(path: Path, packed: bool) -> Iterator[IO[bytes] | gzip.GzipFile]:
     with open(path, "wb") as file:
         if not packed:
             yield file

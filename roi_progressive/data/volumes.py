@@ -125,8 +125,18 @@ def _read_volume(row: VolumeRow) -> Volume:
     return Volume(image, array, masks, series, frame, tuple(notes), grid, suspect)
 
 
+def dicom_modality(name: str, in_hounsfield: bool) -> str | None:
+    """What the DICOM files of a modality call themselves; ``None`` where any will do.
+
+    Args:
+        name: As the list has it, e.g. ``FLAIR``.
+        in_hounsfield: Whether its values are HU.
+    """
+    return _DICOM_MODALITY.get(name.upper(), "CT" if in_hounsfield else None)
+
+
 def _read_image(row: VolumeRow) -> StoredVolume:
-    modality = _DICOM_MODALITY.get(row.modality.upper(), "CT" if row.in_hounsfield else None)
+    modality = dicom_modality(row.modality, row.in_hounsfield)
     if row.image.is_dir():
         return read_series(row.image, modality)
     if is_dicom(row.image) or row.image.suffix.lower() == ".dcm":
