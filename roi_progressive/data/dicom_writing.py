@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -131,9 +132,11 @@ def _shared_by_slices(about: DerivedSeries, grid: Grid, series: str) -> Any:
     dicom = pydicom()
     content, now = dicom.dataset.Dataset(), datetime.now()
     first = about.sources[0] if about.sources else dicom.dataset.Dataset()
-    for key in _OF_PATIENT_AND_STUDY:
-        if key in first:
-            setattr(content, key, first[key].value)
+    with warnings.catch_warnings():  # of values that are too long for their kind: they are the source's, and stay
+        warnings.simplefilter("ignore")
+        for key in _OF_PATIENT_AND_STUDY:
+            if key in first:
+                content.add(first[key])
     _set(content, {key: "" for key in _MAY_BE_EMPTY if key not in content})
     if not about.sources:
         content.SpecificCharacterSet = "ISO_IR 192"

@@ -12,7 +12,7 @@ from ..errors import DataError, kind_and_line
 from .contours import contour_mask
 from .dicom_files import SEGMENTATIONS, class_of, is_dicom, read_named
 from .dicom_series import read_series
-from .hounsfield import AIR_HU, checked_hounsfield, looks_like_hounsfield
+from .hounsfield import AIR_HU, checked_hounsfield, looks_like_hounsfield, may_be_hounsfield
 from .mask_values import marked
 from .medical_packages import simpleitk
 from .mr_background import background_value, without_padding
@@ -53,6 +53,7 @@ class Volume:
         notes: What the user should know of it, one line each.
         stored: The grid of its file, in whatever orientation; of a tilted series that of the straightened stack.
         looks_like_hounsfield: Whether its values are not said to be HU, and look as if they were.
+        may_be_hounsfield: Whether they are not said to be HU, and could be.
     """
 
     image: Any
@@ -63,6 +64,7 @@ class Volume:
     notes: tuple[str, ...] = ()
     stored: Grid | None = None
     looks_like_hounsfield: bool = False
+    may_be_hounsfield: bool = False
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -98,6 +100,7 @@ def _read_volume(row: VolumeRow) -> Volume:
     check_finite("image", row.image.name, stored.array)
     notes = list(stored.notes)
     suspect = not row.in_hounsfield and looks_like_hounsfield(stored.array)
+    doubtful = not row.in_hounsfield and may_be_hounsfield(stored.array)
     if row.in_hounsfield:
         values, more = checked_hounsfield(row.image.name, row.modality, stored.array, stored.padding)
         notes += more
@@ -122,7 +125,7 @@ def _read_volume(row: VolumeRow) -> Volume:
         for region, file in row.masks.items()
     }
     series, frame = (None, None) if origin is None else (origin.series, origin.frame_of_reference)
-    return Volume(image, array, masks, series, frame, tuple(notes), grid, suspect)
+    return Volume(image, array, masks, series, frame, tuple(notes), grid, suspect, doubtful)
 
 
 def dicom_modality(name: str, in_hounsfield: bool) -> str | None:

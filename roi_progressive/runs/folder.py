@@ -302,16 +302,17 @@ def chosen_epoch(networks: Path, epoch: int | str | None) -> int:
         CheckpointError: No epoch is saved yet, or the file that names the last one is damaged.
     """
     if epoch is None or epoch == LAST:
-        return _required_epoch(networks.parent, networks)
+        return _required_epoch(networks)
     number = int(epoch) if str(epoch).isdecimal() else 0
     if number < 1 or isinstance(epoch, bool):
         raise ConfigError(f"`epoch` must be the number of a saved epoch, or {LAST}; got {epoch!r}")
     return number
 
 
-def _required_epoch(folder: Path, networks: Path) -> int:
+def _required_epoch(networks: Path) -> int:
     epoch = _epoch_in(networks / _POINTER)
     if epoch is None:
+        folder = networks.parent if (networks.parent / "run.json").is_file() else networks
         raise CheckpointError(
             f"`run` must hold a saved epoch; {str(folder)!r} has none yet; train it from the beginning with --force"
         )

@@ -164,6 +164,9 @@ class Translator:
         square = square_around(
             np.logical_or.reduce(found.body), nothing, volume.spacing_mm[1:], options.field_of_view_mm
         )
+        if volume.may_be_hounsfield:
+            name = self.preparation.domains.name(source)
+            notes.append(f"the values of {job.scan.name} could be HU; it was taken for a scan of modality {name}")
         notes += self._spacing_notes(job.scan.name, source, volume.spacing_mm, square, len(found.values))
         lps, series = np.asarray(volume.image.GetDirection()).reshape(3, 3), volume.series
         del volume  # its image is the scan once more
@@ -211,7 +214,9 @@ class Translator:
         if there and not fitting and None not in wanted.values():
             raise DataError(f"`scan` must be of modality {wanted['A']} or {wanted['B']}; {scan.name} is of {told}")
         ways = " or ".join(f"{direction} ({domains.title(direction)})" for direction in DIRECTIONS)
-        raise ConfigError(f"`direction` must be given where no header tells the modality of {scan.name}; give {ways}")
+        raise ConfigError(
+            f"`direction` must be given where no header tells the modality of {scan.name}; give --direction {ways}"
+        )
 
     def _read(self, scan: Path, direction: str) -> Volume:
         domains, source = self.preparation.domains, source_of(direction)
@@ -275,7 +280,7 @@ class Translator:
         if in_hu[target]:
             yield (
                 f"the values are HU, clipped to the window of the training: {mapping.low:g} stands for all below, "
-                f"{mapping.high:g} for all above; {result.at_ends:,} voxels hold one of the two"
+                f"{mapping.high:g} for all above; {result.at_ends:,} of the translated voxels hold one of the two"
             )
         else:
             yield (

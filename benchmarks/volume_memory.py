@@ -1,0 +1,76 @@
+"""Peak memory and time of translating one large scan, network included.
+
+    python benchmarks/volume_memory.py [--shape 300 512 512] [--mr] [--quick]
+
+A made-up CT (or, with --mr, a scan whose scale is its own) is written, translated in a process of its own with the
+default generator at 256 px and with its uncertainty head, and the peak of that process's resident memory is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+MEASURED = """
+import resource, sys, torch
+import roi_progressive
+from roi_progressive.data.options import PrepareOptions
+from roi_progressive.data.preparation import Preparation
+torch.set_num_threads(int(sys.argv[4]))
+torch.manual_seed(0)
+net = roi_progressive.UNetGenerator(1, 1, int(sys.argv[5]), 4)
+def make(x):
+    image, scale, shape = net.distribution(x)
+    return roi_progressive.Uncertainty(image, scale, shape, roi_progressive.ggd_variance(scale, shape).sqrt())
+preparation = Preparation(PrepareOptions(size_px=256), {"A": True, "B": False})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with torch.no_grad():
+    print(roi_progressive.translate_volume(sys.argv[1], sys.argv[2], generator=make, preparation=preparation,
+                                           direction=sys.argv[3], sigma=sys.argv[2] + ".sigma.nii"))
+print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB, before {before / 1e6:.2f} GB")
+"""
+
+
+def main() -> None:
+    """Print both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=int, nargs=3, default=(300, 512, 512), help="slices, rows, columns")
+    parser.add_argument("--channels", type=int, default=32, help="of the generator")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--mr", action="store_true", help="a scan that is not in HU")
+    parser.add_argument("--quick", action="store_true", help="a small scan, to see that it works")
+    options = parser.parse_args()
+    shape = (8, 64, 64) if options.quick else tuple(options.shape)
+    channels = 2 if options.quick else options.channels
+    with tempfile.TemporaryDirectory() as folder:
+        scan = Path(folder, "scan.nii")
+        write_scan(scan, shape, options.mr)
+        began = time.perf_counter()
+        given = [scan, Path(folder, "out.nii"), "B2A" if options.mr else "A2B", options.threads, channels]
+        subprocess.run([sys.executable, "-c", MEASURED, *map(str, given)], check=True)
+        print(f"{' x '.join(map(str, shape))}, {options.threads} threads: {time.perf_counter() - began:.0f} s")
+
+
+def write_scan(path: Path, shape: tuple[int, ...], is_mr: bool) -> None:
+    """An ellipse of tissue with noise in air, 16-bit whole numbers."""
+    import SimpleITK
+
+    rows, columns = np.mgrid[-1 : 1 : 1j * shape[1], -1 : 1 : 1j * shape[2]]
+    body, random = np.hypot(rows / 0.8, columns / 0.95) < 1, np.random.default_rng(0)
+    array = np.empty(shape, np.int16)
+    for index in range(shape[0]):
+        noise = random.normal(0, 20, shape[1:])
+        array[index] = np.where(body, 400 + 5 * noise, abs(noise)) if is_mr else np.where(body, 40, -1000) + noise
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing((0.8, 0.8, 2.0))
+    SimpleITK.WriteImage(image, str(path))
+
+
+if __name__ == "__main__":
+    main()
