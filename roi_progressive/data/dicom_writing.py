@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -60,11 +59,13 @@ class DerivedSeries:
 
     @property
     def slope(self) -> float:
-        """What one step of the stored whole numbers is: 1 HU, or a power of ten under a tenth of a grey level."""
+        """What one step of the stored whole numbers is: 1 HU, or less where the window is narrow; else as fine as 16
+        bits allow; a power of ten."""
+        allowed = 10.0 ** np.ceil(np.log10(max(map(abs, self.range)) / _MOST_STORED))
+        if self.unit != "HU":
+            return float(allowed)
         level = (self.range[1] - self.range[0]) / 255.0
-        finest = 10.0 ** np.floor(np.log10(level)) if self.unit == "HU" else 10.0 ** np.floor(np.log10(level / 10.0))
-        coarsest = max(map(abs, self.range)) / _MOST_STORED
-        return float(max(min(1.0, finest), 10.0 ** np.ceil(np.log10(coarsest))))
+        return float(max(min(1.0, 10.0 ** np.floor(np.log10(level))), allowed))
 
 
 def source_headers(scan: Path, series: str | None) -> list[Any]:
@@ -101,14 +102,15 @@ def write_series(folder: Path, array: FloatArray, grid: Grid, about: DerivedSeri
     """
     if about.modality not in CLASSES:
         raise DataError(f"`dicom` can be written of a CT or an MR; the target is of modality {about.modality}")
+    # What is not as the standard has it is the source's, which was read without a word.
+    with pydicom().config.disable_value_validation():
+        _write_slices(folder, array, grid, about)
+
+
+def _write_slices(folder: Path, array: FloatArray, grid: Grid, about: DerivedSeries) -> None:
     dicom = pydicom()
-    root = dicom.uid.generate_uid(prefix=None)
-    shared = _shared_by_slices(about, grid, root)
-    places = {
-        tuple(np.round([float(number) for number in found.ImagePositionPatient], 2).tolist()): found
-        for found in about.sources
-        if "ImagePositionPatient" in found
-    }
+    shared = _shared_by_slices(about, grid, dicom.uid.generate_uid(prefix=None))
+    sources = {_place(found.ImagePositionPatient): found for found in about.sources if "ImagePositionPatient" in found}
     normal = np.asarray(grid.direction)[:, 2]
     for index, plane in enumerate(array):
         position = np.asarray(grid.origin_mm) + index * grid.spacing_mm[2] * normal
@@ -116,9 +118,9 @@ def write_series(folder: Path, array: FloatArray, grid: Grid, about: DerivedSeri
         content.InstanceNumber = index + 1
         content.SOPInstanceUID = dicom.uid.generate_uid(prefix=None)
         content.ImagePositionPatient = _decimals(position)
-        source = places.get(tuple(np.round(position, 2).tolist()))
-        if source is not None or len(about.sources) == 1:
-            content.SourceImageSequence = [_reference(about.sources[0] if source is None else source)]
+        source = about.sources[0] if len(about.sources) == 1 else sources.get(_place(position))
+        if source is not None:
+            content.SourceImageSequence = [_reference(source)]
         content.file_meta = dicom.dataset.FileMetaDataset()
         content.file_meta.TransferSyntaxUID = dicom.uid.ExplicitVRLittleEndian
         content.file_meta.MediaStorageSOPClassUID = content.SOPClassUID
@@ -128,15 +130,18 @@ def write_series(folder: Path, array: FloatArray, grid: Grid, about: DerivedSeri
             content.save_as(path, enforce_file_format=True)
 
 
+def _place(position: Any) -> tuple[float, ...]:
+    """A slice's position to a tenth of a millimetre, to find it again."""
+    return tuple(round(float(number), 1) for number in position)
+
+
 def _shared_by_slices(about: DerivedSeries, grid: Grid, series: str) -> Any:
     dicom = pydicom()
     content, now = dicom.dataset.Dataset(), datetime.now()
     first = about.sources[0] if about.sources else dicom.dataset.Dataset()
-    with warnings.catch_warnings():  # of values that are too long for their kind: they are the source's, and stay
-        warnings.simplefilter("ignore")
-        for key in _OF_PATIENT_AND_STUDY:
-            if key in first:
-                content.add(first[key])
+    for key in _OF_PATIENT_AND_STUDY:
+        if key in first:
+            content.add(first[key])
     _set(content, {key: "" for key in _MAY_BE_EMPTY if key not in content})
     if not about.sources:
         content.SpecificCharacterSet = "ISO_IR 192"
