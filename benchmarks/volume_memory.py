@@ -9,6 +9,7 @@ default generator at 256 px and with its uncertainty head, and the peak of that 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-MEASURED = """
-import resource, sys, torch
+MEASURED = '''
+import json, resource, sys, torch
 import roi_progressive
 from roi_progressive.data.options import PrepareOptions
 from roi_progressive.data.preparation import Preparation
@@ -29,12 +30,19 @@ def make(x):
     image, scale, shape = net.distribution(x)
     return roi_progressive.Uncertainty(image, scale, shape, roi_progressive.ggd_variance(scale, shape).sqrt())
 preparation = Preparation(PrepareOptions(size_px=256), {"A": True, "B": False})
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_kb():
+    """A process that Python starts inherits its parent's ru_maxrss; Linux says the peak of the new one elsewhere."""
+    try:
+        lines = open("/proc/self/status").read().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_kb()
 with torch.no_grad():
     print(roi_progressive.translate_volume(sys.argv[1], sys.argv[2], generator=make, preparation=preparation,
                                            direction=sys.argv[3], sigma=sys.argv[2] + ".sigma.nii"))
-print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB, before {before / 1e6:.2f} GB")
-"""
+print(json.dumps({"peak_gb": peak_kb() / 2**20, "imported_gb": before / 2**20}))
+'''
 
 
 def main() -> None:
@@ -44,6 +52,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=32, help="of the generator")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--mr", action="store_true", help="a scan that is not in HU")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--quick", action="store_true", help="a small scan, to see that it works")
     options = parser.parse_args()
     shape = (8, 64, 64) if options.quick else tuple(options.shape)
@@ -53,8 +62,17 @@ def main() -> None:
         write_scan(scan, shape, options.mr)
         began = time.perf_counter()
         given = [scan, Path(folder, "out.nii"), "B2A" if options.mr else "A2B", options.threads, channels]
-        subprocess.run([sys.executable, "-c", MEASURED, *map(str, given)], check=True)
-        print(f"{' x '.join(map(str, shape))}, {options.threads} threads: {time.perf_counter() - began:.0f} s")
+        command = [sys.executable, "-c", MEASURED, *map(str, given)]
+        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        seconds = time.perf_counter() - began
+    figures = {"shape": list(shape), "seconds": seconds, **json.loads(said.splitlines()[-1])}
+    print(said.rpartition("\n{")[0])
+    print(
+        f"{' x '.join(map(str, shape))}, {options.threads} threads: {seconds:.0f} s; peak memory "
+        f"{figures['peak_gb']:.2f} GB, of which {figures['imported_gb']:.2f} GB before the scan was read"
+    )
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures), encoding="utf-8")
 
 
 def write_scan(path: Path, shape: tuple[int, ...], is_mr: bool) -> None:

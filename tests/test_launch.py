@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from roi_progressive.cli.launch import process_group
-from roi_progressive.runs.folder import history, saved_epoch
+from roi_progressive.runs.folder import PREPARATION_FILE, history, saved_epoch
 from roi_progressive.runs.train import resume
 from roi_progressive.saving.records import read_json, write_json
 
@@ -104,7 +104,8 @@ def test_the_first_process_alone_writes(folder: Path) -> None:
     assert saved_epoch(run) == EPOCHS
     names = sorted(path.name for path in (run / "networks").iterdir())
     networks = [f"{EPOCHS}_net_{name}.pth" for name in ("D_A", "D_B", "G_A", "G_B")]
-    assert names == sorted([*networks, f"{EPOCHS}_optimizers.pth", f"{EPOCHS}_roi_progressive.pth", "latest.json"])
+    records = [PREPARATION_FILE, "latest.json"]
+    assert names == sorted([*networks, f"{EPOCHS}_optimizers.pth", f"{EPOCHS}_roi_progressive.pth", *records])
     first, _ = _weights(folder)
     saved = torch.load(run / "networks" / f"{EPOCHS}_net_G_A.pth", weights_only=True)
     assert all(torch.equal(weights, first[f"G_A.{place}"]) for place, weights in enumerate(saved.values()))

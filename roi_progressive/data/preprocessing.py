@@ -196,8 +196,10 @@ def mr_mapping(volume: FloatArray, percentiles: tuple[float, float], foreground:
     sample = volume[foreground].astype(np.float64)
     if sample.size == 0:
         raise DataError("`foreground` must hold at least one voxel; the body was not found; check the image")
-    low, high = (float(value) for value in np.percentile(sample, percentiles))
-    return MRMapping(low, high, float(sample.mean()), float(sample.std()))
+    mean, std = float(sample.mean()), float(sample.std())
+    # Last, since it may then sort the sample itself: a copy of a large scan's body is half a gigabyte.
+    low, high = (float(value) for value in np.percentile(sample, percentiles, overwrite_input=True))
+    return MRMapping(low, high, mean, std)
 
 
 def to_grey(scaled: npt.ArrayLike) -> npt.NDArray[np.uint8]:

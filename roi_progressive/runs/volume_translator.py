@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,22 +154,22 @@ class Translator:
         source, target = source_of(direction), target_of(direction)
         volume = self._read(job.scan, direction)
         assert volume.stored is not None
-        grid, notes = volume.stored, list(volume.notes)
+        grid, spacing_mm, notes = volume.stored, volume.spacing_mm, list(volume.notes)
         options, standard = self.preparation.options, self.preparation.standard.get(source)
+        lps, series = np.asarray(volume.image.GetDirection()).reshape(3, 3), volume.series
+        if "bias" not in options.mr_steps:
+            volume = replace(volume, image=None)  # it is the scan once more
         found = intensities_of(volume, self.preparation.in_hounsfield[source], options, standard)
         slices = np.flatnonzero(found.body.any(axis=(1, 2)))
         if not slices.size:
             raise DataError(f"`scan` must show a body; no slice of {job.scan.name} does; check the file")
         nothing = np.zeros(found.body.shape[1:], dtype=bool)
-        square = square_around(
-            np.logical_or.reduce(found.body), nothing, volume.spacing_mm[1:], options.field_of_view_mm
-        )
+        square = square_around(np.logical_or.reduce(found.body), nothing, spacing_mm[1:], options.field_of_view_mm)
         if volume.may_be_hounsfield:
             name = self.preparation.domains.name(source)
             notes.append(f"the values of {job.scan.name} could be HU; it was taken for a scan of modality {name}")
-        notes += self._spacing_notes(job.scan.name, source, volume.spacing_mm, square, len(found.values))
-        lps, series = np.asarray(volume.image.GetDirection()).reshape(3, 3), volume.series
-        del volume  # its image is the scan once more
+        notes += self._spacing_notes(job.scan.name, source, spacing_mm, square, len(found.values))
+        del volume
         result = _Result.empty(found.values.shape, grid, lps, self.preparation.mapping_of_target(target), job)
         done = 0
         for batch in _batches(slices.tolist(), options.size_px):
