@@ -41,7 +41,7 @@ before = peak_kb()
 with torch.no_grad():
     print(roi_progressive.translate_volume(sys.argv[1], sys.argv[2], generator=make, preparation=preparation,
                                            direction=sys.argv[3], sigma=sys.argv[2] + ".sigma.nii"))
-print(json.dumps({"peak_gb": peak_kb() / 2**20, "imported_gb": before / 2**20}))
+print(json.dumps({"peak_gb": peak_kb() * 1024 / 1e9, "imported_gb": before * 1024 / 1e9}))
 '''
 
 

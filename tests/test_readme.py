@@ -57,7 +57,8 @@ def test_the_two_set_up_commands_are_printed():
 
 
 def test_every_printed_command_is_one_that_is_tested_here():
-    known = {("pip", "install"), ("pytest",), *(("roi-progressive", name) for name in ("demo", "check", *MEDICAL))}
+    ours = ("demo", "check", "translate", *MEDICAL)
+    known = {("pip", "install"), ("pytest",), *(("roi-progressive", name) for name in ours)}
     for command in commands():
         assert tuple(command[:2] if command[0] != "pytest" else command[:1]) in known, command
 
@@ -85,7 +86,7 @@ MEDICAL = ("prepare", "train", "evaluate", "figure")
 def test_the_printed_commands_take_scans_to_a_table(tmp_path, monkeypatch, capsys):
     write_scans(tmp_path)
     monkeypatch.chdir(tmp_path)
-    chain = [command for command in ours() if command[0] in MEDICAL]
+    chain = [command for command in ours() if command[0] in MEDICAL and command not in new_patient()]
     assert [command[0] for command in chain] == [*MEDICAL, "evaluate"]
     for command in chain:
         if "--fake" in command:  # what another trainer made of the same slices
@@ -93,6 +94,34 @@ def test_the_printed_commands_take_scans_to_a_table(tmp_path, monkeypatch, capsy
         assert main([*command, *SHORTENED.get(command[0], [])]) == 0, capsys.readouterr().err
     assert "TPSNR" in capsys.readouterr().out
     assert (tmp_path / "run" / "test" / "figure_B2A.png").is_file()
+
+
+def new_patient() -> list[list[str]]:
+    """The commands from scans without masks to the volume of a new patient."""
+    (block,) = [block for block in blocks("console") if "translate" in block]
+    return [shlex.split(line)[1:] for line in block.splitlines()]
+
+
+def test_three_commands_translate_a_patient_from_ct_alone_without_masks(tmp_path, monkeypatch, capsys):
+    sitk = pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")
+    write_scans(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    lines = [line.split(",") for line in Path("scans.csv").read_text(encoding="utf-8").splitlines()]
+    columns = [lines[0].index(name) for name in ("patient", "modality", "image")]
+    Path("unmasked.csv").write_text("\n".join(",".join(line[at] for at in columns) for line in lines), encoding="utf-8")
+    shutil.copy("p05_ct.nii.gz", "p09_ct.nii.gz")
+    commands = new_patient()
+    assert [command[0] for command in commands] == ["prepare", "train", "translate"]
+    for command in commands:
+        assert main([*command, *SHORTENED.get(command[0], [])]) == 0, capsys.readouterr().err
+    scan, made = (sitk.ReadImage(f"p09_{kind}.nii.gz") for kind in ("ct", "mr"))
+    for part in ("Origin", "Spacing", "Direction", "Size"):
+        assert getattr(scan, f"Get{part}")() == getattr(made, f"Get{part}")()
+    assert sitk.GetArrayFromImage(made).max() > 0
+    (source,) = [block for block in blocks("python") if "translate_volume" in block]
+    Path("p09_mr.nii.gz").unlink()
+    exec(source, {"roi_progressive": roi_progressive, "netG_A": torch.nn.Identity()})
+    assert Path("p09_mr.nii.gz").is_file()
 
 
 def write_scans(folder: Path) -> None:
