@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +40,21 @@ def add(commands: Any) -> None:
     translate.add_argument("--dicom", type=Path, metavar="DIR", help="write a derived DICOM series too, new or empty")
     translate.add_argument("--epoch", metavar="N", default="last", help="whose networks, a number or last (last)")
     translate.add_argument(
-        "--data", type=Path, metavar="DIR", help="the data set it was trained on, where the run is of an older version"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the data set it was trained on, where the run is of an older version or of another code",
     )
     add_device(translate)
+    translate.add_argument(
+        "--host",
+        type=Path,
+        metavar="CHECKOUT",
+        help="RUN is a folder of checkpoints of this code, trained on --data; goes with --host-options, which go last",
+    )
+    translate.add_argument(
+        "--host-options", nargs=argparse.REMAINDER, default=(), metavar="...", help="as given to the host's train.py"
+    )
     translate.add_argument("--force", action="store_true", help="replace earlier results")
 
 
@@ -52,16 +65,9 @@ def run(options: argparse.Namespace) -> None:
         RoiProgressiveError: A mistake of the user's, or a scan was left out.
     """
     from ..data.given_scans import given_scans
-    from ..runs.volume import translator
 
     scans, several = given_scans(options.scan)
-    opened = translator(
-        run=options.run,
-        preparation=options.data,
-        direction=options.direction,
-        epoch=options.epoch,
-        device=options.device,
-    )
+    opened = _opened(options)
     with ProgressBar("translate", device_line(options.device)) as bar, opened as made:
         done, problems = _several(made, scans, options, bar) if several else (_single(made, scans[0], options, bar), 0)
     show(done)
@@ -70,6 +76,23 @@ def run(options: argparse.Namespace) -> None:
             f"`scan` must be usable; {problems} of {len(scans)} {'was' if problems == 1 else 'were'} left out, named "
             f"above; the others were written"
         )
+
+
+def _opened(options: argparse.Namespace) -> AbstractContextManager[Translator]:
+    """The networks, of a run or of a host."""
+    from ..runs.host_translator import host_translator
+    from ..runs.volume import translator
+
+    given = {"direction": options.direction, "epoch": options.epoch, "device": options.device}
+    if options.host is None:
+        if options.host_options:
+            raise ConfigError("`--host-options` must go with --host; got none; give the checkout")
+        return translator(run=options.run, preparation=options.data, **given)
+    if options.data is None:
+        raise ConfigError(
+            "`--data` must be given with --host; got none; give the data set that the host was trained on"
+        )
+    return host_translator(options.host, options.run, options.data, options.host_options, **given)
 
 
 def _single(made: Translator, scan: GivenScan, options: argparse.Namespace, bar: ProgressBar) -> str:
