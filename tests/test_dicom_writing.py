@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ pydicom = pytest.importorskip("pydicom", reason="the extra `medical` is not inst
 import scans  # noqa: E402
 from volumes_at import body_in_air, geometry, values, write_at  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:The value length"),  # of the source, which is so on purpose
+]
 
 
 def to_ct(**changes: Any) -> Preparation:
@@ -60,9 +64,11 @@ def series(folder: Path) -> list[Any]:
 
 
 def test_it_says_that_it_is_derived_and_synthetic_and_whose_it_is(source: Path, tmp_path: Path) -> None:
-    roi_progressive.translate_volume(
-        source, tmp_path / "out.mha", dicom=tmp_path / "dicom", generator=identity, preparation=to_mr()
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        roi_progressive.translate_volume(
+            source, tmp_path / "out.mha", dicom=tmp_path / "dicom", generator=identity, preparation=to_mr()
+        )
     made, original = series(tmp_path / "dicom"), series(source)
     old = {str(found.SOPInstanceUID) for found in original} | {str(original[0].SeriesInstanceUID)}
     uids = {str(found.SOPInstanceUID) for found in made}
@@ -138,6 +144,23 @@ def test_of_a_scan_in_another_format_it_names_nobody_and_lies_where_the_scan_lie
     np.testing.assert_allclose(again.image.GetOrigin(), upright.GetOrigin(), atol=1e-4)
 
 
+def test_a_tilted_series_lies_where_its_straightened_stack_lies(tmp_path: Path) -> None:
+    positions = scans.ORIGIN + np.arange(12)[:, None] * [0, 0.9, 3]
+    scans.write_series(tmp_path / "tilted", positions=positions)
+    out, folder = tmp_path / "out.mha", tmp_path / "dicom"
+    given = {"generator": identity, "preparation": to_ct(), "direction": "A2B"}
+    report = roi_progressive.translate_volume(tmp_path / "tilted", out, dicom=folder, **given)
+    assert any("are tilted by 16.7 degrees" in note for note in report.notes)
+    straight = read_volume(VolumeRow(0, "", "all", "CT", tmp_path / "tilted", {}))
+    for path in (out, folder):
+        made = read_volume(VolumeRow(0, "", "all", "CT", path, {}, hounsfield=False)).image
+        for part in ("Origin", "Spacing", "Direction", "Size"):
+            expected = getattr(straight.image, f"Get{part}")()
+            np.testing.assert_allclose(getattr(made, f"Get{part}")(), expected, atol=1e-4)
+    rod = straight.array > 120
+    assert (values(out)[rod] > 60).all() and rod.any(), "the rod stands upright in both"
+
+
 def test_a_multi_frame_file_is_named_as_the_source(tmp_path: Path) -> None:
     scan = scans.write_multiframe(tmp_path / "scan.dcm")
     given = {"generator": identity, "preparation": to_mr()}
@@ -150,7 +173,7 @@ def test_a_folder_that_holds_files_is_not_written_into(source: Path, tmp_path: P
     (tmp_path / "dicom").mkdir()
     (tmp_path / "dicom" / "mine.txt").write_text("mine")
     given = {"generator": identity, "preparation": to_mr(), "dicom": tmp_path / "dicom"}
-    with pytest.raises(DataError, match="`dicom` must be a new or empty folder"):
+    with pytest.raises(DataError, match=r"must be a new or empty folder; .*dicom' holds files"):
         roi_progressive.translate_volume(source, tmp_path / "out.mha", **given)
     assert not (tmp_path / "out.mha").exists()
     roi_progressive.translate_volume(source, tmp_path / "out.mha", **given, force=True)

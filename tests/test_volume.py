@@ -133,6 +133,19 @@ def test_what_lies_outside_the_square_holds_the_window_s_low_end_and_is_counted(
     assert any(f"{share:.1%} of the scan's body lies beyond the window of -160 to 240 HU" in n for n in report.notes)
 
 
+def test_a_body_larger_than_the_field_of_view_is_said_to_be_cut(tmp_path: Path) -> None:
+    hu = body_in_air()
+    scan = write_at(tmp_path / "scan.nii.gz", hu)  # 80 mm wide
+    report = same(scan, tmp_path / "out.nii.gz", both_in_hu(size_px=20, field_of_view_mm=40.0))
+    out, body = values(tmp_path / "out.nii.gz"), hu > -300
+    middle = np.clip(hu[:, 10:30, 10:30], -160, 240)
+    assert np.abs(out[:, 10:30, 10:30] - middle).max() <= HALF_A_GREY_LEVEL_HU + 1e-3
+    out[:, 10:30, 10:30] = -160
+    assert (out == -160).all()
+    share = 1 - body[:, 10:30, 10:30].sum() / body.sum()
+    assert f"{share:.1%} of the scan's body lies outside of the square of 40 mm and was not translated" in report.notes
+
+
 # -- the same slices as those of a run ---------------------------------------------------------------------------------
 
 
@@ -378,6 +391,13 @@ def test_an_mr_where_a_ct_is_expected_is_refused_with_the_other_way(tmp_path: Pa
     with pytest.raises(DataError, match="must be in Hounsfield units for modality CT") as caught:
         same(scan, tmp_path / "out.nii.gz", ct_and_mr())
     assert caught.value.__notes__ == ["to translate MR → CT give --direction B2A"]
+
+
+def test_values_like_hu_of_a_run_without_hu_are_said_as_they_were_in_its_preparation(tmp_path: Path) -> None:
+    scan = write_at(tmp_path / "scan.nii.gz", body_in_air())
+    preparation = Preparation(PrepareOptions(size_px=40, domains=("low dose", "full dose")), {"A": False, "B": False})
+    report = same(scan, tmp_path / "out.nii.gz", preparation)
+    assert any("looks like a CT in HU but was scaled by percentiles" in note for note in report.notes)
 
 
 def test_a_crop_of_a_ct_taken_for_an_mr_is_said(tmp_path: Path) -> None:

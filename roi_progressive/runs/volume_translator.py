@@ -26,6 +26,7 @@ from ..data.volumes import Volume, dicom_modality, read_volume
 from ..errors import ConfigError, DataError, ShapeError, add_note
 from ..saving.locks import only_writer, resolved
 from ..saving.names import DIRECTIONS, DOMAINS, ONE_PHASE, REVERSE, source_of, target_of
+from ..saving.whole_files import require_new_or_empty
 from ..saving.written import check_foreign, new_folder, recorded, write_checksums
 from .folder import require_finite
 from .train import Report
@@ -141,8 +142,8 @@ class Translator:
             raise DataError(f"`out` must be another place than the scan and other results; got {job.out} twice")
         for path in (job.out, job.sigma):
             _check_free(path, force)
-        if job.dicom is not None and job.dicom.exists() and not force and any(job.dicom.iterdir()):
-            raise DataError(f"`dicom` must be a new or empty folder; {str(job.dicom)!r} holds files; use --force")
+        if job.dicom is not None:
+            require_new_or_empty(job.dicom, force=force)
 
     def translate(self, job: VolumeJob, *, force: bool = False, report: Report | None = None) -> TranslatedVolume:
         """Translate one scan and write what was asked for; nothing is left of it where it fails.
@@ -154,9 +155,10 @@ class Translator:
         source, target = source_of(direction), target_of(direction)
         volume = self._read(job.scan, direction)
         assert volume.stored is not None
+        about = None if job.dicom is None else self._about(job.scan, direction, volume.series)
         grid, spacing_mm, notes = volume.stored, volume.spacing_mm, list(volume.notes)
         options, standard = self.preparation.options, self.preparation.standard.get(source)
-        lps, series = np.asarray(volume.image.GetDirection()).reshape(3, 3), volume.series
+        lps = np.asarray(volume.image.GetDirection()).reshape(3, 3)
         if "bias" not in options.mr_steps:
             volume = replace(volume, image=None)  # it is the scan once more
         found = intensities_of(volume, self.preparation.in_hounsfield[source], options, standard)
@@ -165,7 +167,7 @@ class Translator:
             raise DataError(f"`scan` must show a body; no slice of {job.scan.name} does; check the file")
         nothing = np.zeros(found.body.shape[1:], dtype=bool)
         square = square_around(np.logical_or.reduce(found.body), nothing, spacing_mm[1:], options.field_of_view_mm)
-        if volume.may_be_hounsfield:
+        if volume.may_be_hounsfield and not volume.looks_like_hounsfield:
             name = self.preparation.domains.name(source)
             notes.append(f"the values of {job.scan.name} could be HU; it was taken for a scan of modality {name}")
         notes += self._spacing_notes(job.scan.name, source, spacing_mm, square, len(found.values))
@@ -182,7 +184,7 @@ class Translator:
                 report(done, len(slices), f"{job.scan.name}, {self.preparation.domains.title(direction)}")
         notes += self._value_notes(found, source, target, result, square, len(slices))
         del found
-        written = self._write(job, result, grid, direction, series, force)
+        written = self._write(job, result, grid, about, force)
         title = self.preparation.domains.title(direction)
         return TranslatedVolume(*written, title, self.preparation.units(target), len(result.values), tuple(notes))
 
@@ -229,9 +231,8 @@ class Translator:
             if "Hounsfield" in str(error) and not in_hu[target_of(direction)]:
                 add_note(error, hint)
             raise
-        if volume.looks_like_hounsfield:
-            way_out = hint if in_hu[target_of(direction)] else "give a scan as those that the networks were trained on"
-            raise DataError(f"`scan` must be of modality {name}; the values of {scan.name} are those of HU; {way_out}")
+        if volume.looks_like_hounsfield and in_hu[target_of(direction)]:  # else the volume's own notes say so
+            raise DataError(f"`scan` must be of modality {name}; the values of {scan.name} are those of HU; {hint}")
         return volume
 
     # -- the generator -------------------------------------------------------------------------------------------------
@@ -287,6 +288,12 @@ class Translator:
                 f"the values are grey levels of the training's normalisation, 0 to 255, not those of a scanner's "
                 f"{self.preparation.domains.name(target)}"
             )
+        cut_off = int(found.body.sum()) - sum(int(square.cut(plane, 0).sum()) for plane in found.body)
+        if cut_off:
+            yield (
+                f"{cut_off / int(found.body.sum()):.1%} of the scan's body lies outside of the square of "
+                f"{self.preparation.options.field_of_view_mm:g} mm and was not translated"
+            )
         outside = result.values.size - slices * square.covers(found.body.shape[1:])
         if outside:
             empty, sigma = len(found.values) - slices, "" if result.sigma is None else ", with a sigma of 0"
@@ -298,10 +305,9 @@ class Translator:
     # -- what is written -----------------------------------------------------------------------------------------------
 
     def _write(
-        self, job: VolumeJob, result: _Result, grid: Grid, direction: str, series: str | None, force: bool
+        self, job: VolumeJob, result: _Result, grid: Grid, about: DerivedSeries | None, force: bool
     ) -> tuple[Path, Path, Path | None, Path | None]:
         files = [path for path in (job.out, job.sigma) if path is not None]
-        about = None if job.dicom is None else self._about(job.scan, direction, series)
         with ExitStack() as stack:
             for path in files:
                 stack.enter_context(only_writer(path))
