@@ -15,7 +15,6 @@ from roi_progressive.config import Config, GGDConfig
 from roi_progressive.data.options import PrepareOptions
 from roi_progressive.data.prepare import prepare
 from roi_progressive.runs.train import TrainOptions, train
-from roi_progressive.saving.written import FOLDER_RECORD
 
 sitk = pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")
 import scans  # noqa: E402
@@ -105,7 +104,7 @@ def test_many_scans_go_into_a_folder_and_one_that_fails_is_named_at_the_end(
         for folder in ("many", "spread"):
             assert geometry(tmp_path / folder / f"{name}.nii.gz") == geometry(place / "new" / f"{name}.nii.gz")
         assert len(list((tmp_path / "dicom" / name).glob("*.dcm"))) == 4
-    assert sorted(path.name for path in (tmp_path / "many").iterdir()) == ["n7.nii.gz", "n8.nii.gz", FOLDER_RECORD]
+    assert sorted(path.name for path in (tmp_path / "many").iterdir()) == ["n7.nii.gz", "n8.nii.gz"]
     assert out.count("CT → MR") == 2
     status, _, err = typed(f"run {given} OUT/many --direction A2B")
     assert status == 2 and "must not exist yet" in err
@@ -201,7 +200,7 @@ def test_an_interrupted_translation_says_what_was_finished(
     monkeypatch.setattr(volume_translator, "read_volume", interrupted)
     status, _, err = typed("plain new OUT/many --direction A2B")
     assert status == 130 and f"interrupted; what was finished lies in {tmp_path / 'many'}" in err
-    assert sorted(path.name for path in (tmp_path / "many").iterdir()) == ["n7.nii.gz", FOLDER_RECORD]
+    assert sorted(path.name for path in (tmp_path / "many").iterdir()) == ["n7.nii.gz"]
     assert np.isfinite(values(tmp_path / "many" / "n7.nii.gz")).all()
     begun.append(None)
     begun[:] = [None]

@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from roi_progressive.data.volume_list import VolumeRow
-from roi_progressive.data.volume_writing import write_volume
+from roi_progressive.data.volume_writing import is_ours, write_volume
 from roi_progressive.data.volumes import Volume, read_volume
 from roi_progressive.errors import DataError
 
@@ -94,6 +94,16 @@ def test_the_same_volume_gives_the_same_bytes(tmp_path: Path) -> None:
     for ending in ENDINGS:
         one, other = written(scan, tmp_path / f"a.{ending}"), written(scan, tmp_path / f"b.{ending}")
         assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_file_of_ours_says_so_and_no_other_does(tmp_path: Path) -> None:
+    for ending in ENDINGS:
+        scan = anywhere(tmp_path / f"scan.{ending}", 2)
+        assert is_ours(written(scan, tmp_path / f"out.{ending}")) and not is_ours(scan)
+    (tmp_path / "half.nii.gz").write_bytes((tmp_path / "out.nii.gz").read_bytes()[:30])
+    (tmp_path / "empty.mha").touch()
+    for name in ("half.nii.gz", "empty.mha", "missing.nrrd"):
+        assert not is_ours(tmp_path / name)
 
 
 def test_a_name_that_chooses_no_format_is_refused_and_nothing_is_left_of_a_failure(tmp_path: Path) -> None:

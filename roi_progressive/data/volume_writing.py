@@ -29,6 +29,7 @@ ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 _LEVEL = 3
 """Of the compression: generated values are hardly smaller at a higher one, which takes three times as long."""
 _PLACES_OF_NRRD = (b"space", b"space directions", b"space origin")
+_HEADER_BYTES = 2048
 _DESCRIPTION = b"synthetic, made by roi-progressive"
 
 
@@ -45,6 +46,18 @@ def check_ending(argument: str, path: Path) -> None:
     """
     if ending_of(path) is None:
         raise DataError(f"`{argument}` must end in {', '.join(ENDINGS)}, which chooses its format; got {path.name!r}")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file says in its header that :func:`write_volume` wrote it."""
+    try:
+        with open(path, "rb") as file:
+            is_packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            start = gzip.GzipFile(fileobj=file).read(_HEADER_BYTES) if is_packed else file.read(_HEADER_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return _DESCRIPTION in start
 
 
 def write_volume(path: Path, array: FloatArray, grid: Grid, scan: Path) -> None:

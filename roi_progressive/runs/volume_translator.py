@@ -21,18 +21,20 @@ from ..data.preparation import Preparation
 from ..data.preprocessing import FloatArray, IntensityMapping
 from ..data.stored_volume import Grid
 from ..data.volume_list import VolumeRow
-from ..data.volume_writing import check_ending, write_volume
+from ..data.volume_writing import check_ending, is_ours, write_volume
 from ..data.volumes import Volume, dicom_modality, read_volume
 from ..errors import ConfigError, DataError, ShapeError, add_note
 from ..saving.locks import only_writer, resolved
 from ..saving.names import DIRECTIONS, DOMAINS, ONE_PHASE, REVERSE, source_of, target_of
 from ..saving.whole_files import require_new_or_empty
-from ..saving.written import check_foreign, new_folder, recorded, write_checksums
+from ..saving.written import new_folder, remove_half_written_of, write_checksums
 from .folder import require_finite
 from .train import Report
 from .translate import network_input
 
-_PIXELS_AT_A_TIME = 4 * 256 * 256
+_PIXELS_AT_A_TIME = 256 * 256
+"""Of a network on the CPU, whose memory is the machine's; others start less often with more."""
+_TIMES_AS_MANY_ELSEWHERE = 8
 _MOST_SLICES_AT_A_TIME = 16
 
 
@@ -174,7 +176,7 @@ class Translator:
         del volume
         result = _Result.empty(found.values.shape, grid, lps, self.preparation.mapping_of_target(target), job)
         done = 0
-        for batch in _batches(slices.tolist(), options.size_px):
+        for batch in _batches(slices.tolist(), options.size_px, self.device.type):
             pictures = np.stack([picture_pixels(found.scaled(index), square, options) for index in batch])
             grey = pictures if pictures.dtype == np.uint8 else (pictures.astype(np.float64) + 1.0) * 127.5
             image, sigma = self._made(direction, network_input(grey)[:, None].to(self.device), job)
@@ -312,7 +314,7 @@ class Translator:
             for path in files:
                 stack.enter_context(only_writer(path))
                 _check_free(path, force)
-                stack.enter_context(recorded(path.parent, path))
+                remove_half_written_of(path)
             if job.dicom is not None and about is not None:
                 stack.enter_context(only_writer(job.dicom))
                 folder = stack.enter_context(new_folder(job.dicom, force=force))
@@ -381,9 +383,10 @@ class _Result:
                 square.put_back(spread * ((high - low) / 2), self.sigma_in_order[index])
 
 
-def _batches(slices: list[int], size_px: int) -> Iterator[list[int]]:
-    """As many slices at a time as four of 256 pixels: what a network needs of memory does not grow with a scan."""
-    count = min(_MOST_SLICES_AT_A_TIME, max(1, _PIXELS_AT_A_TIME // size_px**2))
+def _batches(slices: list[int], size_px: int, device: str) -> Iterator[list[int]]:
+    """A few slices at a time: what a network needs of memory does not grow with a scan."""
+    pixels = _PIXELS_AT_A_TIME * (1 if device == "cpu" else _TIMES_AS_MANY_ELSEWHERE)
+    count = min(_MOST_SLICES_AT_A_TIME, max(1, pixels // size_px**2))
     for first in range(0, len(slices), count):
         yield slices[first : first + count]
 
@@ -393,9 +396,16 @@ def _beyond(values: FloatArray, mapping: IntensityMapping) -> int:
 
 
 def _check_free(path: Path | None, force: bool) -> None:
-    """Check that a file may be written: there is none of its name, or ``force`` replaces one of ours."""
+    """Check that a file may be written: there is none of its name, or ``force`` replaces one of ours.
+
+    Results lie among a user's scans, where no record of names is kept: a volume of ours says so in its own header.
+    """
     if path is None or not path.exists():
         return
     if not force:
         raise DataError(f"`out` must not exist yet; {str(path)!r} does; choose another, or use --force")
-    check_foreign(path.parent, [path])
+    if not is_ours(path):
+        raise DataError(
+            f"`out` must not replace another file; {str(path)!r} is not ours, by its header; move it away, or choose "
+            f"another name"
+        )

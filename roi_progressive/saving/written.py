@@ -98,10 +98,14 @@ def remove_half_written(folder: Path) -> None:
         DataError: The record is damaged.
     """
     for name in (*(written_names(folder) or ()), FOLDER_RECORD):
-        path = folder / name
-        for aside in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            if aside.name.removeprefix(f".{path.name}.").removesuffix(".tmp").isdigit():
-                aside.unlink(missing_ok=True)
+        remove_half_written_of(folder / name)
+
+
+def remove_half_written_of(path: Path) -> None:
+    """Remove what killed processes left beside a file of ours that they were writing."""
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if aside.name.removeprefix(f".{path.name}.").removesuffix(".tmp").isdigit():
+            aside.unlink(missing_ok=True)
 
 
 def _record(folder: Path) -> Mapping[str, Any] | None:
