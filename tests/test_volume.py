@@ -20,6 +20,7 @@ from roi_progressive.data.prepare import prepare
 from roi_progressive.errors import ConfigError, DataError, DivergenceError, ShapeError
 from roi_progressive.runs.train import TrainOptions, train
 from roi_progressive.runs.translate import translate
+from roi_progressive.runs.volume_translator import TranslatedVolume
 from roi_progressive.saving.records import read_json
 
 sitk = pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")
@@ -44,7 +45,7 @@ def ct_and_mr(**changes: Any) -> Preparation:
     return Preparation(PrepareOptions(**{"size_px": 40, **changes}), {"A": True, "B": False})
 
 
-def same(scan: Path, out: Path, preparation: Preparation, **more: Any) -> roi_progressive.runs.volume.TranslatedVolume:
+def same(scan: Path, out: Path, preparation: Preparation, **more: Any) -> TranslatedVolume:
     """What a generator that changes nothing makes of a scan."""
     given = {"direction": "A2B", "generator": identity, **more}
     return roi_progressive.translate_volume(scan, out, preparation=preparation, **given)

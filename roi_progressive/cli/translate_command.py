@@ -14,7 +14,7 @@ from .progress import ProgressBar
 
 if TYPE_CHECKING:
     from ..data.given_scans import GivenScan
-    from ..runs.volume import Translator
+    from ..runs.volume_translator import Translator
 
 
 def add(commands: Any) -> None:
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
 def _opened(options: argparse.Namespace) -> AbstractContextManager[Translator]:
     """The networks, of a run or of a host."""
     from ..runs.host_translator import host_translator
-    from ..runs.volume import translator
+    from ..runs.opened_translator import translator
 
     given = {"direction": options.direction, "epoch": options.epoch, "device": options.device}
     if options.host is None:
@@ -96,7 +96,7 @@ def _opened(options: argparse.Namespace) -> AbstractContextManager[Translator]:
 
 
 def _single(made: Translator, scan: GivenScan, options: argparse.Namespace, bar: ProgressBar) -> str:
-    from ..runs.volume import VolumeJob
+    from ..runs.volume_translator import VolumeJob
 
     job = VolumeJob(scan.path, options.out, options.sigma, options.dicom)
     made.check(job, options.force)

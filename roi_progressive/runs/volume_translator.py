@@ -32,6 +32,8 @@ from .folder import require_finite
 from .train import Report
 from .translate import network_input
 
+Generator = Callable[[Tensor], Any]
+"""From ``[N, 1, size_px, size_px]`` in [-1, 1] to the same, or to an ``Uncertainty``."""
 _PIXELS_AT_A_TIME = 256 * 256
 """Of a network on the CPU, whose memory is the machine's; others start less often with more."""
 _TIMES_AS_MANY_ELSEWHERE = 8
