@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .plugins.patching import Patches
     from .runs.commands import evaluate, figure, prepare, train
     from .runs.export import export
+    from .runs.volume import translate_volume
     from .runtime.rng import RandomState
     from .saving.checkpoint import checkpoint_name
     from .training.session import Session, attach
@@ -85,6 +86,7 @@ __all__ = [
     "hookimpl",
     "prepare",
     "train",
+    "translate_volume",
 ]
 
 _MODULE_OF = {
@@ -129,6 +131,7 @@ _MODULE_OF = {
     "hookimpl": "plugins.hookspecs",
     "prepare": "runs.commands",
     "train": "runs.commands",
+    "translate_volume": "runs.volume",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw a module-level __getattr__ would accept any misspelled name

@@ -34,6 +34,8 @@ def _importable(name: str) -> None:
 
 if importlib.util.find_spec("pydicom") is not None:
     _importable("scans")
+if importlib.util.find_spec("SimpleITK") is not None:
+    _importable("volumes_at")
 
 settings.register_profile("nightly", max_examples=6000, deadline=None)
 if os.environ.get("ROI_PROGRESSIVE_NIGHTLY") == "1":

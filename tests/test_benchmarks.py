@@ -29,7 +29,7 @@ MORE = {
     "ranks": ["--runs", "1"],
     "import_time": ["--runs", "1"],
 }
-SAID = {"import_time": "ratio", "ranks": "efficiency"}
+SAID = {"import_time": "ratio", "ranks": "efficiency", "volume_memory": "peak memory"}
 CHECKS: dict[str, list[Callable[[Any], bool]]] = {
     "step_cost": [
         lambda all: all["unet_256"]["stage 3, tumour 10 px"]["windows_px"] == {"liver": 48, "tumor": 32},
@@ -59,6 +59,7 @@ CHECKS: dict[str, list[Callable[[Any], bool]]] = {
         # Windows of one size: more slices start next to nothing more.
         lambda all: all["unet_256"]["+ stage 3, batch 2"]["added"] <= 1.2 * all["unet_256"]["+ stage 3"]["added"],
     ],
+    "volume_memory": [lambda all: all["imported_gb"] < all["peak_gb"] < 2],
     "head_calibration": [lambda all: all["others"]["exact"]["uce"]["median"] > 0],
 }
 

@@ -88,6 +88,30 @@ def test_the_printed_commands_take_scans_to_a_table(
     assert (tmp_path / "run" / "test" / "figure_B2A.png").is_file()
 
 
+def test_three_commands_translate_a_patient_from_ct_alone_without_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sitk = pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")
+    write_scans(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    lines = [line.split(",") for line in Path("scans.csv").read_text(encoding="utf-8").splitlines()]
+    columns = [lines[0].index(name) for name in ("patient", "modality", "image")]
+    Path("unmasked.csv").write_text("\n".join(",".join(line[at] for at in columns) for line in lines), encoding="utf-8")
+    shutil.copy("p05_ct.nii.gz", "p09_ct.nii.gz")
+    chain = ours("translate.md")
+    assert [command[0] for command in chain] == ["prepare", "train", "translate"]
+    for command in chain:
+        assert main([*command, *SHORTENED.get(command[0], [])]) == 0, capsys.readouterr().err
+    scan, made = (sitk.ReadImage(f"p09_{kind}.nii.gz") for kind in ("ct", "mr"))
+    for part in ("Origin", "Spacing", "Direction", "Size"):
+        assert getattr(scan, f"Get{part}")() == getattr(made, f"Get{part}")()
+    assert sitk.GetArrayFromImage(made).max() > 0
+    (source,) = blocks("translate.md", "python")
+    Path("p09_mr.nii.gz").unlink()
+    exec(source, {"roi_progressive": roi_progressive, "netG_A": torch.nn.Identity()})
+    assert Path("p09_mr.nii.gz").is_file()
+
+
 def test_the_printed_functions_do_what_the_commands_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_data: Path, small_networks: dict[str, Any]
 ) -> None:

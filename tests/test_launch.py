@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from roi_progressive.cli.launch import process_group
-from roi_progressive.runs.folder import best_epoch, history, saved_epoch
+from roi_progressive.runs.folder import PREPARATION_FILE, best_epoch, history, saved_epoch
 from roi_progressive.runs.train import resume
 from roi_progressive.runs.validation import validations
 from roi_progressive.saving.records import read_json, write_json
@@ -108,7 +108,7 @@ def test_the_first_process_alone_writes(folder: Path) -> None:
     names = {path.name for path in (run / "networks").iterdir()}
     of_an_epoch = ("optimizers", "roi_progressive", *(f"net_{name}" for name in ("D_A", "D_B", "G_A", "G_B")))
     kept = {f"{epoch}_{name}.pth" for epoch in (EPOCHS, best_epoch(run)) for name in of_an_epoch}
-    assert names == {*kept, "latest.json", "best.json"}
+    assert names == {*kept, PREPARATION_FILE, "latest.json", "best.json"}
     first, _ = _weights(folder)
     saved = torch.load(run / "networks" / f"{EPOCHS}_net_G_A.pth", weights_only=True)
     assert all(torch.equal(weights, first[f"G_A.{place}"]) for place, weights in enumerate(saved.values()))

@@ -39,6 +39,7 @@ SURFACE = {
     "plugins.mask_reader": ["MaskReader"],
     "plugins.patching": ["Patches"],
     "runs.commands": ["evaluate", "figure", "prepare", "train"],
+    "runs.volume": ["translate_volume"],
     "runtime.rng": ["RandomState"],
     "runs.export": ["export"],
     "saving.checkpoint": ["checkpoint_name"],

@@ -21,7 +21,7 @@ from roi_progressive.host import CycleGANModel, HostOptions, create_dataset, cre
 from roi_progressive.runs import train as run_module
 from roi_progressive.runs.evaluate import evaluate_run
 from roi_progressive.runs.figure import draw_run
-from roi_progressive.runs.folder import Run, history, saved_epoch, write_image
+from roi_progressive.runs.folder import PREPARATION_FILE, Run, history, saved_epoch, write_image
 from roi_progressive.runs.moments import load_optimizers, optimizers_file, save_optimizers
 from roi_progressive.runs.train import TrainOptions, resume, train
 from roi_progressive.runtime.rng import RandomState
@@ -191,7 +191,7 @@ def test_only_the_last_saved_epoch_stays_and_every_save_left_a_picture(straight:
     networks = {path.name for path in (straight["guided"] / "networks").iterdir()}
     ours = {f"6_net_{name}.pth" for name in ("G_A", "G_B", "D_A", "D_B")}
     ours |= {"6_average_G_A.pth", "6_average_G_B.pth"}
-    assert networks == {*ours, "6_roi_progressive.pth", "latest.json"}
+    assert networks == {*ours, "6_roi_progressive.pth", "latest.json", PREPARATION_FILE}
     samples = sorted((straight["guided"] / "samples").iterdir())
     assert [path.name for path in samples] == ["epoch_0002.png", "epoch_0004.png", "epoch_0006.png"]
     pictures = [np.asarray(Image.open(path).convert("RGB")).astype(int) for path in samples]
@@ -259,7 +259,7 @@ def test_force_replaces_a_run_and_nothing_else(
     left = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     networks = {f"networks/1_net_{name}.pth" for name in ("G_A", "G_B", "D_A", "D_B")}
     networks |= {f"networks/1_average_G_{side}.pth" for side in "AB"}
-    networks |= {"networks/latest.json", "networks/1_roi_progressive.pth"}
+    networks |= {"networks/latest.json", "networks/1_roi_progressive.pth", f"networks/{PREPARATION_FILE}"}
     assert left - networks == {"run.json", "written.json", "history.jsonl", "samples/epoch_0001.png", *mine}
     assert {(run / name).read_text() for name in mine} == {"x"}
     assert networks <= left and len(history(run)) == 1

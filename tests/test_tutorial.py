@@ -72,5 +72,7 @@ def test_the_plain_and_the_guided_training_differ_by_script_and_name_alone() -> 
 
 def test_every_file_of_the_examples_has_its_line() -> None:
     named = set(re.findall(r"`(?:EXAMPLES/)?([\w.]+(?:\.py|\.toml|\.ipynb|/))`", TUTORIAL))
-    files = {path.name + "/" * path.is_dir() for path in EXAMPLES.iterdir() if path.suffix in (".py", ".toml", ".ipynb", "")}
+    files = {
+        path.name + "/" * path.is_dir() for path in EXAMPLES.iterdir() if path.suffix in (".py", ".toml", ".ipynb", "")
+    }
     assert files - {"__pycache__/"} <= named

@@ -84,7 +84,7 @@ def values(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize("epoch", ["best", "last"])
 def test_a_validation_finds_what_evaluate_prints(epoch: str, straight: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(straight, tmp_path / "run"))
-    number = chosen_epoch(run, epoch)
+    number = chosen_epoch(run / "networks", epoch)
     [line] = [line for line in validations(run) if line["epoch"] == number]
     printed = evaluate_run(run, split="val", epoch=epoch, references=()).results["model"]
     assert set(line["scores"]) == set(printed) == {"A2B", "B2A"}

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..errors import HostNotSupportedError
+from ..errors import HostNotSupportedError, one_line
 from ..saving.locks import resolved
 
 ENTRY_MODULES = ("options.train_options", "models", "data")
@@ -131,3 +131,19 @@ def _n_batches(model: Any) -> int:
     """How many batches the host's own loop hands to its set-up."""
     set_up = getattr(type(model), "data_dependent_initialize", None)  # the class's own, whatever a session put over it
     return 1 if set_up is None else len(inspect.signature(set_up).parameters) - 1
+
+
+@contextmanager
+def importing(folder: Path) -> Iterator[None]:
+    """Around all that imports a checkout's code.
+
+    Raises:
+        HostNotSupportedError: It cannot be imported here.
+    """
+    try:
+        yield
+    except (ImportError, SyntaxError) as error:
+        remedy = "install what it requires" if isinstance(error, ImportError) else "bring its code up to this Python"
+        raise HostNotSupportedError(
+            f"`host` must be importable here; {str(folder)!r} is not: {one_line(error)}; {remedy}"
+        ) from error

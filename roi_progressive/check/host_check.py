@@ -15,13 +15,13 @@ from typing import Any
 from torch import nn
 
 from ..config import Config
-from ..errors import ConfigError, HostNotSupportedError, RoiProgressiveError, kind_and_line, one_line
+from ..errors import ConfigError, RoiProgressiveError, kind_and_line
 from ..method.stages import StageController
 from ..plugins import masks as mask_files
 from ..plugins.adapter import Adapter
 from ..plugins.manager import Plugins
 from ..training.session import attach
-from .checkout import HostCheckout
+from .checkout import HostCheckout, importing
 from .mask_coverage import Coverage, coverage_of
 from .samples import all_at_once, sample_traps
 from .step_cost import StepCost, measured
@@ -99,7 +99,7 @@ def check_host(
     checkout = HostCheckout(folder)
     if not data.is_dir():
         raise ConfigError(f"`--data` must be the folder the host trains on; {str(data)!r} is no folder")
-    with tempfile.TemporaryDirectory() as scratch, checkout.imported(), _importing(folder):
+    with tempfile.TemporaryDirectory() as scratch, checkout.imported(), importing(folder):
         own = ["--dataroot", str(data), "--checkpoints_dir", scratch, "--name", "check", "--num_threads", "0"]
         with contextlib.redirect_stdout(io.StringIO()):
             begin("the host's options")
@@ -121,17 +121,6 @@ def _announced(report: Callable[[int, int, str], None] | None) -> Callable[[str]
             report(done, N_PARTS, part)
 
     return begin
-
-
-@contextlib.contextmanager
-def _importing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (ImportError, SyntaxError) as error:
-        remedy = "install what it requires" if isinstance(error, ImportError) else "bring its code up to this Python"
-        raise HostNotSupportedError(
-            f"`host` must be importable here; {str(folder)!r} is not: {one_line(error)}; {remedy}"
-        ) from error
 
 
 def _findings(

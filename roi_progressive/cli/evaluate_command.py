@@ -50,6 +50,7 @@ def add(commands: Any) -> None:
     )
     evaluate.add_argument("--wide", action="store_true", help="print each row in one line, however long")
     add_epoch(evaluate)
+    evaluate.add_argument("--data", type=Path, metavar="DIR", help="where the data set of a run lies now, if it moved")
     evaluate.add_argument("--region", help="the region of interest (of a run: tumor, or the data's last)")
     evaluate.add_argument("--split", choices=("test", "val"), help="which slices of a run (test)")
     evaluate.add_argument("--weights", type=Path, metavar="DIR", help="folder with weights of LPIPS, FID and KID")
@@ -162,6 +163,7 @@ def _scored(
         report = bar.part(0.0, SHARE_OF_SCORES)
         given = {"weights_dir": options.weights, "device": options.device, "report": report}
         if options.run is not None:
+            given |= {"data": options.data}
             given |= {"region": options.region, "split": options.split or "test", "uncertainty": options.uncertainty}
             given |= {"epoch": options.epoch, "volumes": (MODEL, *REFERENCES) if options.volumes else (MODEL,)}
             scores = evaluate_run(options.run, **given)
@@ -197,6 +199,8 @@ def _require_run_or_folders(options: argparse.Namespace) -> None:
         raise ConfigError("`--split` must go with RUN; got folders; leave it out")
     if options.run is None and options.epoch is not None:
         raise ConfigError("`--epoch` must go with RUN; got folders; leave it out")
+    if options.run is None and options.data is not None:
+        raise ConfigError("`--data` must go with RUN; got folders; leave it out")
     if options.run is None and options.uncertainty:
         raise ConfigError("`--uncertainty` must go with RUN; got folders; give their maps with --sigma instead")
     volume_evaluation.check_options(options)

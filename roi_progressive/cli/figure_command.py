@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
     )
     figure.add_argument("--region", help="the region to box (tumor, or the data's last)")
     figure.add_argument("--split", choices=("test", "val"), default="test", help="which slices (%(default)s)")
+    figure.add_argument("--data", type=Path, metavar="DIR", help="where the data set of the run lies now, if it moved")
     add_device(figure)
     figure.add_argument("--out", type=Path, metavar="DIR", help="folder for figure_A2B.png, .pdf, ... (RUN/test)")
     figure.add_argument("--force", action="store_true", help="replace figures in --out")
@@ -59,6 +60,7 @@ def run(options: argparse.Namespace) -> None:
             out=options.out,
             force=options.force,
             device=options.device,
+            data=options.data,
             report=bar.step,
         )
     for figure in drawn:

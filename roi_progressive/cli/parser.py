@@ -17,6 +17,7 @@ from . import (
     prepare_command,
     scan_command,
     train_command,
+    translate_command,
     weights_command,
 )
 from .command import Parser
@@ -30,6 +31,7 @@ COMMANDS = {
     "evaluate": evaluate_command,
     "calibrate": calibrate_command,
     "figure": figure_command,
+    "translate": translate_command,
     "export": export_command,
     "check": check_command,
     "weights": weights_command,

@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     several = "torchrun --nproc_per_node N -m roi_progressive.cli train ..."
     epilog = f"Several processes: {several} Then: roi-progressive evaluate RUN"
     train = add_command(commands, "train", text, epilog)
-    train.add_argument("--data", type=Path, help="folder that `prepare` wrote")
+    train.add_argument("--data", type=Path, help="folder that `prepare` wrote; with --resume, if it moved")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run, new or empty")
     train.add_argument(
         "--config", type=Path, metavar="TOML", help="regions, stages, uncertainty (one region); all below as [train]"
@@ -157,7 +157,7 @@ def _train_here(options: argparse.Namespace) -> None:
     if options.resume:
         _refuse_with_resume(options, given)
         device = given.get("device")
-        place = device or Run.open(options.out).options.device
+        place = device or Run.open(options.out, data=options.data).options.device
     else:
         chosen, config, data = _settings(options, given)
         place = chosen.device
@@ -166,7 +166,7 @@ def _train_here(options: argparse.Namespace) -> None:
         with ProgressBar("train", "\n".join([device_line(place), *notes])) as bar:
             report = bar.step if is_main_process() else None
             if options.resume:
-                resume(options.out, device=device, report=report)
+                resume(options.out, device=device, data=options.data, report=report)
             else:
                 train(data, options.out, chosen, config, force=options.force, report=report)
     except KeyboardInterrupt:
@@ -202,7 +202,6 @@ def _notes(chosen: TrainOptions, given: dict[str, object]) -> list[str]:
 
 def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -> None:
     flags = {
-        "--data": options.data is not None,
         "--config": options.config is not None,
         "--set": bool(options.set),
         "--no-regions": options.no_regions,
@@ -213,7 +212,8 @@ def _refuse_with_resume(options: argparse.Namespace, given: dict[str, object]) -
     names = ", ".join(flag for flag, is_given in flags.items() if is_given)
     if names:
         raise ConfigError(
-            f"`--resume` continues a run as it was started; got {names} too; leave out all but --out and --device"
+            f"`--resume` continues a run as it was started; got {names} too; leave out all but --out, --device and "
+            f"--data, where the data set has moved"
         )
 
 

@@ -38,6 +38,22 @@ def is_segmentation(path: Path) -> bool:
     return str(kind) in SEGMENTATIONS
 
 
+def modalities_of(path: Path) -> set[str]:
+    """The modalities of the images in a folder of DICOM files, or of a DICOM file; none where there are none."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    found = set()
+    for file in files:
+        if not file.is_file() or file.name.startswith(".") or not is_dicom(file):
+            continue
+        try:
+            content = pydicom().dcmread(file, specific_tags=["Modality", "Rows"], stop_before_pixels=True)
+        except Exception:  # it is damaged, which is said once it is to be read
+            continue
+        if "Rows" in content and content.get("Modality"):
+            found.add(str(content.Modality))
+    return found
+
+
 def read_dicom(path: Path) -> Any | None:
     """A file as pydicom reads it, also where it lacks the preamble or the meta header; ``None`` of no DICOM file.
 

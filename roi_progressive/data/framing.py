@@ -50,14 +50,37 @@ class Square:
 
     def cut(self, planes: npt.NDArray[_Value], fill: float) -> npt.NDArray[_Value]:
         """Cut ``(..., rows, columns)``; what lies beyond the picture is ``fill``."""
-        rows, columns = planes.shape[-2:]
         result = np.full((*planes.shape[:-2], self.height, self.width), fill, dtype=planes.dtype)
-        top, left = max(0, self.top), max(0, self.left)
-        bottom, right = min(rows, self.top + self.height), min(columns, self.left + self.width)
-        if bottom > top and right > left:
-            inner = planes[..., top:bottom, left:right]
-            result[..., top - self.top : bottom - self.top, left - self.left : right - self.left] = inner
+        of_picture, of_square = self._common(planes.shape[-2:])
+        result[(..., *of_square)] = planes[(..., *of_picture)]
         return result
+
+    def put_back(self, square: npt.NDArray[Any], picture: npt.NDArray[Any]) -> None:
+        """The inverse of :meth:`cut`: write ``(height, width)`` to its place in a picture ``(rows, columns)``.
+
+        What of the square reaches beyond the picture is dropped; what of the picture lies outside it stays.
+        """
+        of_picture, of_square = self._common(picture.shape)
+        picture[of_picture] = square[of_square]
+
+    def seen_of(self, square: npt.NDArray[_Value], shape: tuple[int, ...]) -> npt.NDArray[_Value]:
+        """What of a square ``(height, width)`` lies in a picture of this shape."""
+        return square[self._common(shape)[1]]
+
+    def covers(self, shape: tuple[int, ...]) -> int:
+        """How many pixels of a picture of this shape lie in the square."""
+        rows, columns = self._common(shape)[0]
+        return len(range(shape[0])[rows]) * len(range(shape[1])[columns])
+
+    def _common(self, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Rows and columns that picture and square share, counted in the picture and in the square."""
+        of_picture, of_square = [], []
+        for start, size, length in zip((self.top, self.left), (self.height, self.width), shape, strict=True):
+            first = min(max(0, start), length)
+            last = max(first, min(length, start + size))
+            of_picture.append(slice(first, last))
+            of_square.append(slice(first - start, last - start) if last > first else slice(0, 0))
+        return (of_picture[0], of_picture[1]), (of_square[0], of_square[1])
 
 
 def square_around(
@@ -106,10 +129,14 @@ def _extent(line: BoolArray) -> tuple[int, int]:
 
 def resize_image(plane: FloatArray, size_px: int) -> FloatArray:
     """Resize ``(rows, columns)`` to ``(size_px, size_px)``: linear, smoothed first where it shrinks."""
+    return resize_to(plane, (size_px, size_px))
+
+
+def resize_to(plane: FloatArray, shape: tuple[int, int]) -> FloatArray:
+    """Resize ``(rows, columns)`` to another shape: linear, along each axis smoothed first where it shrinks."""
     from skimage import transform
 
     resize: Any = transform.resize
-    shape = (size_px, size_px)
     resized = resize(plane, shape, order=1, mode="edge", anti_aliasing=True, preserve_range=True)
     return np.asarray(resized, dtype=np.float32)
 

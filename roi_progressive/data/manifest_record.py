@@ -65,7 +65,7 @@ def versions(volumes: VolumeList) -> dict[str, str]:
         packages.append("pydicom")
     if any(is_segmentation(mask.path) for mask in masks):
         packages.append("highdicom")
-    return {package: _version(package) for package in packages}
+    return {package: package_version(package) for package in packages}
 
 
 def _standard_record(standard: Mapping[str, Landmarks]) -> dict[str, Any] | None:
@@ -76,7 +76,8 @@ def _standard_record(standard: Mapping[str, Landmarks]) -> dict[str, Any] | None
     return {"percentiles": list(PERCENTILES), "landmarks": landmarks, "fitted_on": "train"}
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Of an installed package; ``unknown`` where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

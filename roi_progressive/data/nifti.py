@@ -87,6 +87,24 @@ def read_nifti(what: str, path: Path) -> StoredVolume:
     return StoredVolume(_voxels(what, path, header, image_file or content), grid, notes=notes)
 
 
+def header_of(path: Path) -> tuple[int, str, bytes] | None:
+    """The header of a NIfTI file as it stands in it: its version, its byte order and its bytes.
+
+    Returns:
+        ``None`` where the path is no NIfTI file.
+
+    Raises:
+        DataError: It looks like one and cannot be read.
+    """
+    if path.is_dir() or not is_nifti(path):
+        return None
+    content = _content("scan", path)[0]
+    version = _version(content)
+    if version is None or version[0] == 0:
+        return None
+    return version[0], version[1], bytes(content[: 348 if version[0] == 1 else 540])
+
+
 def check_finite(what: str, name: str, array: Any) -> None:
     """Check that no value is NaN or infinite.
 

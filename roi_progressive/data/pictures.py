@@ -22,7 +22,7 @@ from .preprocessing import (
     IntensityMapping,
     ct_mapping,
     foreground_mask,
-    normalise_mr,
+    mr_mapping,
     to_grey,
 )
 from .standardise import Landmarks, landmarks_of, standardise
@@ -100,24 +100,70 @@ def read_scan(
         DataError: The volume or a mask cannot be used.
     """
     volume = read_volume(row)
-    mapping: IntensityMapping
-    landmarks = None
-    if row.in_hounsfield:
-        mapping = ct_mapping(*options.ct_window)
-        scaled = mapping.apply(volume.array)
-        body = foreground_mask(volume.array, CT_BODY_HU, min_piece_fraction=0.1)
-    else:
-        array, body = cleaned_mr(volume, options) if cleaned is None else (cleaned, body_mask(volume.array))
-        if standard is not None:
-            landmarks = landmarks_of(array, body)
-            array = standardise(array, landmarks, standard)
-        percentiles = options.mr_percentiles if "clip" in options.mr_steps else (0.0, 100.0)
-        scaled, mapping = normalise_mr(array, percentiles, body)
-        if "zscore" not in options.mr_steps:
-            mapping = IntensityMapping(mapping.low, mapping.high)
+    found = intensities_of(volume, row.in_hounsfield, options, standard, cleaned)
+    scaled = found.scaled()
     field = np.ones(scaled.shape, dtype=bool)
-    source = None if landmarks is None else tuple(landmarks.tolist())
-    return Scan(row, volume, scaled, volume.masks, body, mapping, field, volume.spacing_mm, source)
+    source = None if found.source_landmarks is None else tuple(found.source_landmarks.tolist())
+    mapping = found.mapping
+    return Scan(row, volume, scaled, volume.masks, found.body, mapping, field, volume.spacing_mm, source)
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """The values of a volume, and how they become those of pictures.
+
+    Args:
+        values: HU, or what the file holds after cleaning and standardising where these are asked for.
+        body: True where there is body.
+        mapping: From ``values`` to [-1, 1].
+        only_body: Whether all but the body becomes background.
+        source_landmarks: Values in the file of the landmarks of ``standardise``, where the MR was standardised.
+    """
+
+    values: FloatArray
+    body: BoolArray
+    mapping: IntensityMapping
+    only_body: bool
+    source_landmarks: Landmarks | None = None
+
+    def scaled(self, which: int | slice = slice(None)) -> FloatArray:
+        """The values in [-1, 1], of the whole volume or of some of its slices."""
+        scaled = self.mapping.apply(self.values[which])
+        return np.where(self.body[which], scaled, np.float32(BACKGROUND)) if self.only_body else scaled
+
+
+def intensities_of(
+    volume: Volume,
+    in_hounsfield: bool,
+    options: PrepareOptions,
+    standard: Landmarks | None = None,
+    cleaned: FloatArray | None = None,
+) -> Intensities:
+    """How the values of a volume become those of pictures, and where its body is.
+
+    Args:
+        volume: Which.
+        in_hounsfield: Whether its values are HU.
+        options: How.
+        standard: What ``fit_standard`` found, to standardise by what is not in HU.
+        cleaned: The voxels of an MR as ``cleaned_mr`` gave them, where it was asked before.
+
+    Raises:
+        DataError: It shows no body, or one of one value.
+    """
+    if in_hounsfield:
+        body = foreground_mask(volume.array, CT_BODY_HU, min_piece_fraction=0.1)
+        return Intensities(volume.array, body, ct_mapping(*options.ct_window), only_body=False)
+    array, body = cleaned_mr(volume, options) if cleaned is None else (cleaned, body_mask(volume.array))
+    landmarks = None
+    if standard is not None:
+        landmarks = landmarks_of(array, body)
+        array = standardise(array, landmarks, standard)
+    percentiles = options.mr_percentiles if "clip" in options.mr_steps else (0.0, 100.0)
+    mapping: IntensityMapping = mr_mapping(array, percentiles, body)
+    if "zscore" not in options.mr_steps:
+        mapping = IntensityMapping(mapping.low, mapping.high)
+    return Intensities(array, body, mapping, only_body=True, source_landmarks=landmarks)
 
 
 def cleaned_mr(volume: Volume, options: PrepareOptions) -> tuple[FloatArray, BoolArray]:
@@ -224,11 +270,22 @@ def cut_pictures(
     empty = np.zeros(first.body.shape[1:], dtype=bool)
     for scan in scans:
         for index in chosen:
-            plane = square.cut(scan.scaled[index], BACKGROUND)
+            pixels = picture_pixels(scan.scaled[index], square, options)
             planes = {name: scan.masks[name][index] if name in scan.masks else empty for name in regions}
             masks = {name: resize_mask(square.cut(mask, 0), options.size_px) for name, mask in planes.items()}
-            resized = np.clip(resize_image(plane, options.size_px), -1.0, 1.0)
-            yield Picture(scan, index, to_grey(resized) if options.dtype == "uint8" else resized, masks, square)
+            yield Picture(scan, index, pixels, masks, square)
+
+
+def picture_pixels(scaled: FloatArray, square: Square, options: PrepareOptions) -> npt.NDArray[Any]:
+    """The pixels of one picture, ``(size_px, size_px)``: 8-bit grey, or float32 in [-1, 1].
+
+    Args:
+        scaled: A slice ``(rows, columns)`` in [-1, 1].
+        square: What is cut out of it; beyond the slice it is background.
+        options: Size and type.
+    """
+    resized = np.clip(resize_image(square.cut(scaled, BACKGROUND), options.size_px), -1.0, 1.0)
+    return to_grey(resized) if options.dtype == "uint8" else resized
 
 
 def _chosen_slices(scan: Scan, regions: Sequence[str], each_side: int, notes: list[str]) -> list[int]:

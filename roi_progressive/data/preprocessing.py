@@ -175,14 +175,31 @@ def normalise_mr(
     """
     values = np.asarray(volume, dtype=np.float32)
     body = foreground_mask(values) if foreground is None else foreground
-    if body.shape != values.shape:
-        raise ShapeError(f"`foreground` must have the volume's shape {values.shape}; got {body.shape}")
-    sample = values[body].astype(np.float64)
+    mapping = mr_mapping(values, percentiles, body)
+    return np.where(body, mapping.apply(values), np.float32(BACKGROUND)), mapping
+
+
+def mr_mapping(volume: FloatArray, percentiles: tuple[float, float], foreground: BoolArray) -> MRMapping:
+    """The mapping of ``normalise_mr``, without the mapped volume.
+
+    Args:
+        volume: ``(slices, rows, columns)``, finite.
+        percentiles: Of the body's values, ``0 <= low < high <= 100``.
+        foreground: The body.
+
+    Raises:
+        ShapeError: The shapes of ``volume`` and ``foreground`` differ.
+        DataError: The body is empty or of one value only.
+    """
+    if foreground.shape != volume.shape:
+        raise ShapeError(f"`foreground` must have the volume's shape {volume.shape}; got {foreground.shape}")
+    sample = volume[foreground].astype(np.float64)
     if sample.size == 0:
         raise DataError("`foreground` must hold at least one voxel; the body was not found; check the image")
-    low, high = (float(value) for value in np.percentile(sample, percentiles))
-    mapping = MRMapping(low, high, float(sample.mean()), float(sample.std()))
-    return np.where(body, mapping.apply(values), np.float32(BACKGROUND)), mapping
+    mean, std = float(sample.mean()), float(sample.std())
+    # Last, since it may then sort the sample itself: a copy of a large scan's body is half a gigabyte.
+    low, high = (float(value) for value in np.percentile(sample, percentiles, overwrite_input=True))
+    return MRMapping(low, high, mean, std)
 
 
 def to_grey(scaled: npt.ArrayLike) -> npt.NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from ..errors import DataError, kind_and_line
 from .contours import contour_mask
 from .dicom_files import SEGMENTATIONS, class_of, is_dicom, read_named
 from .dicom_series import read_series
-from .hounsfield import AIR_HU, checked_hounsfield, looks_like_hounsfield
+from .hounsfield import AIR_HU, checked_hounsfield, looks_like_hounsfield, may_be_hounsfield
 from .mask_values import marked
 from .medical_packages import simpleitk
 from .mr_background import background_value, without_padding
@@ -51,6 +51,9 @@ class Volume:
         series: UID of the DICOM series it was read from.
         frame_of_reference: UID of the coordinate system its DICOM files name.
         notes: What the user should know of it, one line each.
+        stored: The grid of its file, in whatever orientation; of a tilted series that of the straightened stack.
+        looks_like_hounsfield: Whether its values are not said to be HU, and look as if they were.
+        may_be_hounsfield: Whether they are not said to be HU, and could be.
     """
 
     image: Any
@@ -59,6 +62,9 @@ class Volume:
     series: str | None = None
     frame_of_reference: str | None = None
     notes: tuple[str, ...] = ()
+    stored: Grid | None = None
+    looks_like_hounsfield: bool = False
+    may_be_hounsfield: bool = False
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -93,19 +99,22 @@ def _read_volume(row: VolumeRow) -> Volume:
     stored = _read_image(row)
     check_finite("image", row.image.name, stored.array)
     notes = list(stored.notes)
+    suspect = not row.in_hounsfield and looks_like_hounsfield(stored.array)
+    doubtful = not row.in_hounsfield and may_be_hounsfield(stored.array)
     if row.in_hounsfield:
         values, more = checked_hounsfield(row.image.name, row.modality, stored.array, stored.padding)
         notes += more
         fill = AIR_HU
     else:
-        if looks_like_hounsfield(stored.array):
+        if suspect:
             notes.append(
                 f"{row.image.name} looks like a CT in HU but was scaled by percentiles, as {row.modality} is not said "
                 f"to be in HU; if it is, prepare with --in-hu {row.modality}"
             )
         values = without_padding(stored.array, stored.padding)
         fill = background_value(values) if stored.grid.drift_px is not None else 0.0
-    as_stored = stored.grid.image(values) if stored.grid.drift_px is None else _straightened(values, stored.grid, fill)
+    values, grid = straight_stack(values, stored.grid, fill)
+    as_stored = grid.image(values)
     del values
     origin = stored.origin
     del stored
@@ -116,16 +125,21 @@ def _read_volume(row: VolumeRow) -> Volume:
         for region, file in row.masks.items()
     }
     series, frame = (None, None) if origin is None else (origin.series, origin.frame_of_reference)
-    return Volume(image, array, masks, series, frame, tuple(notes))
+    return Volume(image, array, masks, series, frame, tuple(notes), grid, suspect, doubtful)
 
 
-def _straightened(values: Any, grid: Grid, fill: float) -> Any:
-    moved, straight = straight_stack(values, grid, fill)
-    return straight.image(moved)
+def dicom_modality(name: str, in_hounsfield: bool) -> str | None:
+    """What the DICOM files of a modality call themselves; ``None`` where any will do.
+
+    Args:
+        name: As the list has it, e.g. ``FLAIR``.
+        in_hounsfield: Whether its values are HU.
+    """
+    return _DICOM_MODALITY.get(name.upper(), "CT" if in_hounsfield else None)
 
 
 def _read_image(row: VolumeRow) -> StoredVolume:
-    modality = _DICOM_MODALITY.get(row.modality.upper(), "CT" if row.in_hounsfield else None)
+    modality = dicom_modality(row.modality, row.in_hounsfield)
     if row.image.is_dir():
         return read_series(row.image, modality)
     if is_dicom(row.image) or row.image.suffix.lower() == ".dcm":

@@ -61,6 +61,7 @@ def evaluate_run(
     volumes: Sequence[str] = (MODEL,),
     weights_dir: str | Path | None = None,
     device: str = "auto",
+    data: str | Path | None = None,
     plugins: Iterable[Any] = (),
     report: Report | None = None,
 ) -> RunScores:
@@ -80,6 +81,7 @@ def evaluate_run(
         volumes: Of which arms to score whole volumes too, where the slices make any: ``model`` and ``references``.
         weights_dir: The folder of the weights of LPIPS, FID and KID, where they are not in the usual caches.
         device: Where images, LPIPS, FID and KID are computed: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        data: Where the data set of a run lies now that is given by its folder; where it lay, by default.
         plugins: Plugins that add columns (hooks ``roi_metrics`` and ``roi_volume_metrics``), besides those installed.
         report: Called with steps done, steps in all and what is being done: after every image that was read, translated
             or scored.
@@ -90,7 +92,7 @@ def evaluate_run(
         PluginError: A plugin's column has a name that is taken.
         CheckpointError: A network is missing or damaged.
     """
-    opened = run.at_epoch(epoch) if isinstance(run, Run) else Run.open(run, epoch=epoch)
+    opened = run.at_epoch(epoch) if isinstance(run, Run) else Run.open(run, epoch=epoch, data=data)
     root = opened.data
     if uncertainty and opened.config.ggd is None:
         raise DataError(

@@ -62,6 +62,7 @@ def draw_run(
     out: str | Path | None = None,
     force: bool = False,
     device: str = "auto",
+    data: str | Path | None = None,
     report: Report | None = None,
 ) -> list[RunFigure]:
     """Draw real source, generated image and real target of a run, the region boxed and enlarged.
@@ -84,6 +85,7 @@ def draw_run(
             replaced.
         force: Replace figures in ``out`` too.
         device: Where images are made: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        data: Where the data set of a run lies now that is given by its folder; where it lay, by default.
         report: Called with steps done, steps in all and what is being done.
 
     Raises:
@@ -94,7 +96,7 @@ def draw_run(
     """
     if not directions or not set(directions) <= set(DIRECTIONS) or len(set(directions)) != len(directions):
         raise ConfigError(f"`direction` must be A2B, B2A or both, each once; got {', '.join(directions) or 'none'}")
-    opened = run.at_epoch(epoch) if isinstance(run, Run) else Run.open(run, epoch=epoch)
+    opened = run.at_epoch(epoch) if isinstance(run, Run) else Run.open(run, epoch=epoch, data=data)
     root = opened.data
     if sigma and opened.config.ggd is None:
         raise DataError(f"`--sigma` must go with a run that has uncertainty heads; {str(opened.folder)!r} has none")

@@ -1,9 +1,10 @@
 """The folder of a training run: what lies in it, read and written so that a stop at any moment loses nothing.
 
 ``run.json`` (what was asked for), ``networks/`` (the host's checkpoints and ours beside them, of the last saved epoch
-and of the best one; ``latest.json`` and ``best.json`` say which these are), ``history.jsonl`` (one line an epoch),
-``validation.jsonl`` (one line a validation), ``samples/`` and ``curves.png`` (pictures while it trains) and, once
-translated, ``<split>/A2B/``, ``<split>/B2A/`` with the generated images and ``<split>/A2B_sigma/``, ... with
+and of the best one; ``latest.json`` and ``best.json`` say which these are, and ``preparation.json`` how they are built
+and how their data were made, so that this folder alone translates scans on another machine), ``history.jsonl`` (one
+line an epoch), ``validation.jsonl`` (one line a validation), ``samples/`` and ``curves.png`` (pictures while it trains)
+and, once translated, ``<split>/A2B/``, ``<split>/B2A/`` with the generated images and ``<split>/A2B_sigma/``, ... with
 uncertainty maps. Whatever a command reads back carries a checksum, and ``written.json`` in each folder says what in it
 is ours.
 """
@@ -24,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..config import Config
+from ..data.preparation import Preparation
 from ..errors import CheckpointError, ConfigError, DataError, DivergenceError
 from ..host import HostOptions
 from ..runtime.finite import finite
@@ -49,8 +51,14 @@ from ..saving.written import (
     remove_written,
     written_names,
 )
+from .data_place import fingerprint_of, moved_data
 from .options import TrainOptions
 
+LAST = "last"
+"""Whose networks: those of the last epoch that was saved."""
+PREPARATION_FILE = "preparation.json"
+"""Beside the networks: how they are built, and how the slices were made that they were trained on."""
+_POINTER, _BEST_POINTER = "latest.json", "best.json"
 _NETWORKS = re.compile(r"(\d+)_(net_[GD]_[AB]|average_G_[AB]|roi_progressive|optimizers)\.pth")
 
 
@@ -75,29 +83,41 @@ class Run:
     ended: str | None = None
 
     @classmethod
-    def open(cls, folder: str | Path, *, epoch: int | str | None = None, device: str | None = None) -> Run:
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        epoch: int | str | None = None,
+        device: str | None = None,
+        data: str | Path | None = None,
+    ) -> Run:
         """Read what a run's folder says of itself, and check that its data are still there.
 
         Args:
             folder: The run's folder.
             epoch: Whose networks to use, as for :func:`chosen_epoch`.
             device: Where to compute; as the run was told when it began, by default.
+            data: Where its data set lies now; where it lay when the run began, by default.
 
         Raises:
             ConfigError: ``device`` is no name of a device, or ``epoch`` no way to name an epoch.
-            DataError: ``folder`` is no run, its ``run.json`` is damaged, or its data are gone.
+            DataError: ``folder`` is no run, its ``run.json`` is damaged, its data are gone, or ``data`` is another
+                data set.
             CheckpointError: The epoch is not kept, none is saved yet, or the file that names it is damaged.
         """
         place = Path(folder)
-        data, options, config = _read_description(place)
-        options = options if device is None else replace(options, device=device)
-        chosen = chosen_epoch(place, epoch)
-        if not data.is_dir():
+        described = read_description(place)
+        options = described.options if device is None else replace(described.options, device=device)
+        chosen = chosen_epoch(place / "networks", epoch)
+        root = described.data
+        if data is not None:
+            root = moved_data(data, root, described.fingerprint)
+        elif not root.is_dir():
             raise DataError(
-                f"`data` of the run must still be there; {str(data)!r} is not; bring it back, or correct `data` in "
-                f"{str(place / 'run.json')!r} and remove the entry `checksum` there"
+                f"`data` of the run must still be there; {str(root)!r} is not; bring it back, or say where it lies now "
+                f"with --data DIR"
             )
-        return cls(place, data, options, config, chosen, why_ended(place))
+        return cls(place, root, options, described.config, chosen, why_ended(place))
 
     def at_epoch(self, epoch: int | str | None) -> Run:
         """The same run with the networks of another epoch; with those it has where ``epoch`` is ``None``.
@@ -106,7 +126,7 @@ class Run:
             ConfigError: ``epoch`` is no way to name an epoch.
             CheckpointError: The epoch is not kept.
         """
-        return self if epoch is None else replace(self, epoch=chosen_epoch(self.folder, epoch))
+        return self if epoch is None else replace(self, epoch=chosen_epoch(self.networks, epoch))
 
     @property
     def is_finished(self) -> bool:
@@ -140,9 +160,15 @@ class Run:
 
 
 def write_description(
-    folder: Path, data: Path, options: TrainOptions, config: Config, size_px: tuple[int, int], device: str
+    folder: Path,
+    data: Path,
+    options: TrainOptions,
+    config: Config,
+    size_px: tuple[int, int],
+    device: str,
+    preparation: Preparation | None = None,
 ) -> None:
-    """Write ``run.json``.
+    """Write ``run.json``, and beside the networks what they need on another machine.
 
     Args:
         folder: The run's folder.
@@ -151,14 +177,19 @@ def write_description(
         config: How the session guides it.
         size_px: Width and height of the images.
         device: What the run begins on, in words.
+        preparation: How the data set was made, where ``prepare`` made it.
 
     Raises:
         DataError: It cannot be written.
     """
-    described = {"data": str(data), "options": asdict(options), "config": config.to_mapping()}
+    made = None if preparation is None else preparation.to_record()
+    networks = {"options": asdict(options), "config": config.to_mapping(), "preparation": made}
+    described = {"data": str(data), "data_fingerprint": fingerprint_of(data), **networks}
     devices = [{"from_epoch": 1, "device": device}]
-    with recorded(folder, folder / "run.json"):
+    beside = folder / "networks" / PREPARATION_FILE
+    with recorded(folder, folder / "run.json", beside):
         write_json(folder / "run.json", {"format": 1, "size_px": list(size_px), **described, "devices": devices})
+        write_json(beside, {"format": 1, **networks})
 
 
 def add_device(folder: Path, from_epoch: int, device: str) -> None:
@@ -177,25 +208,61 @@ def add_device(folder: Path, from_epoch: int, device: str) -> None:
         if devices != described.get("devices"):
             write_json(path, {**described, "devices": devices})
     except (OSError, ValueError) as error:
-        raise _unusable_description(path, error) from error
+        raise unusable_description(path, error) from error
 
 
-def _read_description(folder: Path) -> tuple[Path, TrainOptions, Config]:
+def set_data(folder: Path, data: Path) -> None:
+    """Write down where the data set of a run lies now; nothing where it is the same.
+
+    Raises:
+        DataError: ``run.json`` cannot be read or written.
+    """
+    path = folder / "run.json"
+    try:
+        described = of_kind(read_json(path), "its content", dict)
+        if described.get("data") != str(data):
+            write_json(path, {**described, "data": str(data)})
+    except (OSError, ValueError) as error:
+        raise unusable_description(path, error) from error
+
+
+@dataclass(frozen=True)
+class _Description:
+    data: Path
+    options: TrainOptions
+    config: Config
+    fingerprint: Mapping[str, Any] | None
+
+
+def read_description(folder: Path) -> _Description:
+    """What ``run.json`` says.
+
+    Raises:
+        DataError: There is none, or it is damaged.
+    """
     path = folder / "run.json"
     if not path.is_file():
         what = "has no run.json" if folder.is_dir() else "is no folder"
         raise DataError(f"`run` must be a folder that `roi-progressive train` wrote; {str(folder)!r} {what}")
     try:
         described = read_json(path)
-        known = {field.name for field in fields(TrainOptions)}
-        chosen = entry(described, "options", dict)
-        options = TrainOptions(**{key: value for key, value in chosen.items() if key in known})
-        return Path(entry(described, "data", str)), options, Config.from_mapping(entry(described, "config", dict))
+        options, config = options_and_config(described)
+        data = Path(entry(described, "data", str))
+        return _Description(data, options, config, described.get("data_fingerprint"))
     except (OSError, ValueError) as error:
-        raise _unusable_description(path, error) from error
+        raise unusable_description(path, error) from error
 
 
-def _unusable_description(path: Path, error: Exception) -> DataError:
+def options_and_config(described: Any) -> tuple[TrainOptions, Config]:
+    """How networks are built and guided; of a newer version what this one does not know is left out."""
+    known = {field.name for field in fields(TrainOptions)}
+    chosen = entry(described, "options", dict)
+    options = TrainOptions(**{key: value for key, value in chosen.items() if key in known})
+    return options, Config.from_mapping(entry(described, "config", dict))
+
+
+def unusable_description(path: Path, error: Exception) -> DataError:
+    """What to tell of a record of a run that cannot be used."""
     return DataError(
         f"`run` must be a folder that `roi-progressive train` wrote; {str(path)!r} cannot be used: "
         f"{fault_of(error)}; take another copy of it"
@@ -210,12 +277,12 @@ LAST, BEST = "last", "best"
 
 def _pointer(folder: Path) -> Path:
     """The file that names the last saved epoch, from which a run goes on."""
-    return folder / "networks" / "latest.json"
+    return folder / "networks" / _POINTER
 
 
 def _best_pointer(folder: Path) -> Path:
     """The file that names the best epoch."""
-    return folder / "networks" / "best.json"
+    return folder / "networks" / _BEST_POINTER
 
 
 def point_at(folder: Path, epoch: int, ended: str | None = None) -> None:
@@ -277,11 +344,11 @@ def why_ended(folder: Path) -> str | None:
     return reason
 
 
-def chosen_epoch(folder: Path, epoch: int | str | None = None) -> int:
+def chosen_epoch(networks: Path, epoch: int | str | None = None) -> int:
     """The one way in which commands find the networks that they are to use.
 
     Args:
-        folder: The run's folder.
+        networks: The folder of a run's networks.
         epoch: ``last`` (also where ``None``), the last saved epoch; ``best``, the one of the best validation; or the
             number of either.
 
@@ -289,20 +356,21 @@ def chosen_epoch(folder: Path, epoch: int | str | None = None) -> int:
         ConfigError: ``epoch`` is none of these.
         CheckpointError: No epoch is saved yet, the epoch is not kept, or the file that names it is damaged.
     """
-    last, best = saved_epoch(folder), best_epoch(folder)
+    last, best = (_pointed(networks / name).get("epoch") for name in (_POINTER, _BEST_POINTER))
+    run = networks.parent if (networks.parent / "run.json").is_file() else networks
     if last is None:
         raise CheckpointError(
-            f"`run` must hold a saved epoch; {str(folder)!r} has none yet; train it from the beginning with --force"
+            f"`run` must hold a saved epoch; {str(run)!r} has none yet; train it from the beginning with --force"
         )
     if epoch is None or epoch == LAST:
-        return last
+        return int(last)
     if epoch == BEST:
         if best is None:
             raise CheckpointError(
-                f"`epoch` must be one that is kept; {str(folder)!r} has no best one: it was not validated; take "
+                f"`epoch` must be one that is kept; {str(run)!r} has no best one: it was not validated; take "
                 f"`last`, or train with --validate-every N"
             )
-        return best
+        return int(best)
     number = int(epoch) if isinstance(epoch, str) and epoch.isascii() and epoch.isdigit() else epoch
     if not isinstance(number, int) or isinstance(number, bool):
         near = difflib.get_close_matches(str(epoch), (LAST, BEST), n=1)
@@ -407,7 +475,7 @@ def check_place(folder: Path) -> None:
         DataError: There is another file of such a name.
     """
     ours = [folder / "run.json", history_file(folder), validation_file(folder), curves_file(folder)]
-    ours += [_pointer(folder), _best_pointer(folder)]
+    ours += [_pointer(folder), _best_pointer(folder), folder / "networks" / PREPARATION_FILE]
     ours += [path for path in folder.glob("networks/*") if _NETWORKS.fullmatch(path.name)]
     check_foreign(folder, [*ours, *folder.glob("samples/epoch_*.png")])
 
@@ -446,7 +514,12 @@ def clear(folder: Path) -> None:
 
 def as_batch(grey: npt.NDArray[Any], device: torch.device) -> Tensor:
     """An image in 0..255, [H, W], as a generator takes it: ``[1, 1, H, W]`` in [-1, 1]."""
-    return (torch.from_numpy(grey) / 127.5 - 1.0).float().to(device)[None, None]
+    return network_input(grey).to(device)[None, None]
+
+
+def network_input(grey: npt.NDArray[Any]) -> Tensor:
+    """Grey levels 0 to 255, any shape, as networks take them: float32 in [-1, 1]."""
+    return (torch.from_numpy(grey) / 127.5 - 1.0).float()
 
 
 def write_image(path: Path, image: Tensor) -> None:

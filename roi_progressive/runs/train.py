@@ -27,6 +27,7 @@ from ..saving.whole_files import make_folder, require_new_or_empty
 from ..saving.written import written_names
 from ..training.session import attach
 from .average import AveragedGenerators
+from .data_place import preparation_of
 from .folder import (
     Run,
     add_device,
@@ -34,6 +35,7 @@ from .folder import (
     clear,
     point_at_best,
     remove_leftovers,
+    set_data,
     truncate_history,
     write_description,
 )
@@ -111,13 +113,15 @@ def _train_anew(
     with attach(model, dataset, settings, plugins=others) as session:
         size_px = read_everything(dataset)
         check_size(size_px, settings.regions)
+        preparation = preparation_of(root)
 
         def begin() -> None:
             if not is_main_process():
                 return
             make_folder(folder)
             clear(folder)
-            write_description(folder, root, options, settings, size_px, describe_device(device))
+            place = describe_device(device)
+            write_description(folder, root, options, settings, size_px, place, preparation)
 
         try:
             TrainingLoop(model, dataset, session, options, root, folder, loggers, report).run(begin)
@@ -129,7 +133,12 @@ def _train_anew(
 
 
 def resume(
-    out: str | Path, *, device: str | None = None, plugins: Iterable[Any] = (), report: Report | None = None
+    out: str | Path,
+    *,
+    device: str | None = None,
+    data: str | Path | None = None,
+    plugins: Iterable[Any] = (),
+    report: Report | None = None,
 ) -> None:
     """Continue a run from its last saved epoch; the result is that of the uninterrupted run.
 
@@ -139,18 +148,19 @@ def resume(
     Args:
         out: The run's folder.
         device: Where to train from here on; as the run was told when it began, by default.
+        data: Where its data set lies now, which the run remembers; where it lay before, by default.
         plugins: Plugins of the session, besides those installed.
         report: Called after every step.
 
     Raises:
         ConfigError: This machine has no such device.
-        DataError: ``out`` is no run, its data are gone, or a record in it is damaged.
+        DataError: ``out`` is no run, its data are gone, ``data`` is another data set, or a record in it is damaged.
         CheckpointError: There is no saved epoch, or a file of it is missing or damaged.
         DivergenceError: A weight or a loss is infinite or NaN at an epoch's end.
     """
-    Run.open(out, device=device)  # a folder that is no run gets no lock
+    Run.open(out, device=device, data=data)  # a folder that is no run gets no lock
     with _alone_in(Path(out)):
-        _go_on(Run.open(out, device=device), plugins, report)
+        _go_on(Run.open(out, device=device, data=data), plugins, report)
 
 
 def _go_on(run: Run, plugins: Iterable[Any], report: Report | None) -> None:
@@ -184,6 +194,7 @@ def _go_on(run: Run, plugins: Iterable[Any], report: Report | None) -> None:
             truncate_validations(run.folder, run.epoch)
             point_at_best(run.folder, best)
             remove_leftovers(run.folder, (run.epoch, best))
+            set_data(run.folder, run.data)
             add_device(run.folder, run.epoch + 1, describe_device(choose_device(run.options.device)))
         training.run()
 

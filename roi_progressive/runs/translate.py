@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..errors import DataError
 from ..evaluation.image_files import list_images, read_grey
 from ..evaluation.pairs import read_domains
-from ..host import CycleGANModel, create_model
 from ..saving.checkpoint import checkpoint_name
 from ..saving.locks import only_writer
 from ..saving.names import DIRECTIONS, SPLITS, source_of
 from ..saving.whole_files import writing
 from ..saving.written import checksum_of, new_folder, write_checksums
-from ..training.session import Session, attach
-from .average import GENERATORS, average_file, use_averages
+from .average import GENERATORS, average_file
 from .folder import Run, as_batch, require_finite, write_image
-from .train import INERT, Report
+from .generators import loaded_generators
+from .train import Report
 
 
 def translate(
@@ -64,28 +61,22 @@ def translate(
     domains = read_domains(opened.data)
     sources = {direction: opened.data / f"{split}{direction[0]}" for direction in DIRECTIONS}
     names = {direction: list_images(folder, "data") for direction, folder in sources.items()}
-    host_options = opened.host_options().for_test(phase=split, epoch=str(chosen), device=device)
-    model = create_model(host_options)
-    model.setup(host_options)
-    if opened.options.average_decay > 0:
-        use_averages(model, opened.networks, chosen)
-    model.eval()
     with_sigma = opened.config.ggd is not None
-    settings = replace(opened.config, resume="networks") if with_sigma else replace(INERT, resume="fresh")
     with ExitStack() as stack:
         stack.enter_context(only_writer(opened.folder))
-        session = stack.enter_context(attach(model, None, settings))
+        loaded = loaded_generators(opened.networks, opened.options, opened.config, chosen, device, split)
+        generators = stack.enter_context(loaded)
         images, maps = ({d: place(split, d) for d in DIRECTIONS} for place in (opened.images, opened.sigma))
         folders = [*images.values(), *(maps.values() if with_sigma else ())]
         made = {folder: stack.enter_context(new_folder(folder, force=True)) for folder in folders}
         done, total = 0, sum(map(len, names.values()))
         for direction in DIRECTIONS:
             for name in names[direction]:
-                source = as_batch(read_grey(sources[direction] / name), model.device)
-                image, sigma = _translated(model, session, direction, source)
-                write_image(made[images[direction]] / name, image)
+                source = as_batch(read_grey(sources[direction] / name), generators.device)
+                image, sigma = generators.translate(direction, source)
+                write_image(made[images[direction]] / name, image[0])
                 if sigma is not None:
-                    _write_sigma(made[maps[direction]], Path(name).stem, sigma)
+                    _write_sigma(made[maps[direction]], Path(name).stem, sigma[0])
                 done += 1
                 if report is not None:
                     report(done, total, f"translating {domains.title(direction)}")
@@ -131,12 +122,3 @@ def _write_sigma(folder: Path, stem: str, sigma: Tensor) -> None:
     require_finite(sigma, exact.name)
     with writing(exact):
         np.save(exact, sigma[0].float().cpu().numpy() * 127.5)
-
-
-def _translated(model: CycleGANModel, session: Session, direction: str, source: Tensor) -> tuple[Tensor, Tensor | None]:
-    if session.config.ggd is not None:
-        result = session.uncertainty(source, direction)
-        return result.image[0], result.sigma[0]
-    generator = model.netG_A if direction == "A2B" else model.netG_B
-    with torch.no_grad():
-        return generator(source)[0], None

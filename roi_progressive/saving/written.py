@@ -110,8 +110,13 @@ def remove_half_written(folder: Path) -> None:
         DataError: The record is damaged.
     """
     for name in (*(written_names(folder) or ()), FOLDER_RECORD):
-        for aside in _half_written(folder / name):
-            aside.unlink(missing_ok=True)
+        remove_half_written_of(folder / name)
+
+
+def remove_half_written_of(path: Path) -> None:
+    """Remove what killed processes left beside a file of ours that they were writing."""
+    for aside in _half_written(path):
+        aside.unlink(missing_ok=True)
 
 
 def _half_written(path: Path) -> list[Path]:

@@ -1,0 +1,93 @@
+"""What translates scans, opened: the networks of a run, or a generator of another code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.preparation import Preparation, read_preparation
+from ..errors import ConfigError, DataError
+from ..plugins.adapter import Uncertainty
+from ..saving.locks import resolved
+from ..saving.names import DIRECTIONS
+from .generators import TrainedNetworks, loaded_generators
+from .volume_translator import Generator, Translator
+
+
+@contextmanager
+def translator(
+    *,
+    run: str | Path | None = None,
+    generator: Generator | None = None,
+    preparation: Preparation | str | Path | None = None,
+    direction: str | None = None,
+    epoch: int | str | None = None,
+    device: str = "auto",
+) -> Iterator[Translator]:
+    """What translates any number of scans, its networks loaded once; arguments as for :func:`translate_volume`.
+
+    Raises:
+        As :func:`translate_volume`.
+    """
+    if (run is None) == (generator is None):
+        raise ConfigError(
+            f"`run` or `generator` must be given; got {'both' if run is not None else 'neither'}; give one"
+        )
+    if direction is not None and direction not in DIRECTIONS:
+        raise ConfigError(f"`direction` must be one of {', '.join(DIRECTIONS)}; got {direction!r}")
+    given = preparation if isinstance(preparation, Preparation) or preparation is None else _read(preparation)
+    if run is None:
+        assert generator is not None
+        if given is None:
+            raise ConfigError(
+                "`preparation` must say how the slices were made that `generator` was trained on; got none; give the "
+                "folder that `roi-progressive prepare` wrote"
+            )
+        with _as_is(generator) as place:
+            yield Translator(given, direction, lambda _, source: _answer(generator(source)), place, None)
+        return
+    trained = TrainedNetworks.open(run, epoch=epoch)
+    known = trained.preparation or given
+    if given is not None and known is not None and given.to_record() != known.to_record():
+        raise DataError(
+            "`data` must be the data set that the run was trained on; its slices were made in another way; leave it out"
+        )
+    if known is None:
+        raise DataError(
+            f"`run` must know how its slices were made; {str(run)!r} is of an older version, or of data that "
+            f"`roi-progressive prepare` did not write; give the data set it was trained on with --data DIR"
+        )
+    loaded = loaded_generators(trained.folder, trained.options, trained.config, trained.epoch, device)
+    with loaded as generators:
+        yield Translator(known, direction, generators.translate, generators.device, generators.have_sigma)
+
+
+def _read(place: str | Path) -> Preparation:
+    return read_preparation(resolved(place, "data"))
+
+
+@contextmanager
+def _as_is(generator: Generator) -> Iterator[torch.device]:
+    """Where a generator computes; in the block it is in evaluation mode and records no gradients."""
+    modules = list(generator.modules()) if isinstance(generator, nn.Module) else []
+    first = next(generator.parameters(), None) if isinstance(generator, nn.Module) else None
+    training = [module.training for module in modules]
+    for module in modules:
+        module.training = False
+    try:
+        with torch.no_grad():
+            yield torch.device("cpu") if first is None else first.device
+    finally:
+        for module, before in zip(modules, training, strict=True):
+            module.training = before
+
+
+def _answer(made: Any) -> tuple[Tensor, Tensor | None]:
+    if isinstance(made, Uncertainty):
+        return made.image, made.sigma
+    return made, None
