@@ -21,6 +21,8 @@ import torch
 
 from roi_progressive.cli.main import main
 from roi_progressive.config import Config, GGDConfig, RegionConfig
+from roi_progressive.data.options import PrepareOptions
+from roi_progressive.data.preparation import Preparation
 from roi_progressive.host import CycleGANModel
 from roi_progressive.runs.folder import Run
 from roi_progressive.runs.moments import optimizers_file, save_optimizers
@@ -28,6 +30,9 @@ from roi_progressive.runs.train import TrainOptions, train
 from roi_progressive.runs.validation import Validator
 from roi_progressive.saving.records import read_json, write_json
 from roi_progressive.saving.written import FOLDER_RECORD
+
+pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")
+from volumes_at import body_in_air, write_at
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -44,6 +49,10 @@ COMPARE = ("evaluate", "RUN", "--compare", "RUN")
 SIGMA = ("evaluate", "RUN", "--uncertainty")
 FIGURE = ("figure", "RUN", "--sigma")
 RESUME = ("train", "--out", "RUN", "--resume")
+TRANSLATE = (
+    *("translate", "RUN/networks", "SCAN", "MADE/mr.nii.gz", "--direction", "A2B", "--data", "PREPARED"),
+    *("--device", "cpu"),
+)
 FOLDERS = (
     *("evaluate", "--real", "DATA/testB", "--fake", "RUN/test/A2B", "--masks", "DATA/testA_tumor"),
     *("--sigma", "RUN/test/A2B_sigma", "--manifest", "DATA/manifest.json", "--out", "OUT"),
@@ -72,6 +81,10 @@ READ: dict[tuple[str, ...], tuple[str, ...]] = {
         f"{NETWORKS}/{BEST}_roi_progressive.pth", "data/valA/*.png", "data/valB_tumor/*.png",
     ),
     EVALUATE_BEST: (f"{NETWORKS}/best.json", f"{NETWORKS}/{BEST}_average_G_A.pth"),
+    TRANSLATE: (
+        f"{NETWORKS}/preparation.json", f"{NETWORKS}/latest.json", f"{NETWORKS}/{EPOCH}_net_G_A.pth",
+        f"{NETWORKS}/{EPOCH}_average_G_A.pth", f"{NETWORKS}/{EPOCH}_roi_progressive.pth", "prepared/manifest.json",
+    ),
     FOLDERS: (
         "run/test/A2B/*.png", f"run/test/A2B/{FOLDER_RECORD}", "run/test/A2B_sigma/*.npy", "data/manifest.json",
         "data/testB/*.png", "data/testA_tumor/*.png",
@@ -104,6 +117,9 @@ def place(small_data: Path, small_networks: dict[str, Any], tmp_path_factory: py
         train(folder / "data", folder / "run", replace(options, save_every_epochs=1), config, report=stop)
     for command in (SIGMA, FIGURE):
         assert main(_typed(command, folder)) == 0
+    write_at(folder / "scan.nii.gz", body_in_air())
+    manifest = {**Preparation(PrepareOptions(size_px=32), {"A": True, "B": False}).to_record(), "mr_standard": None}
+    write_json(folder / "prepared" / "manifest.json", {"kind": "prepared", **manifest, "slices": []})
     return folder
 
 
@@ -117,6 +133,7 @@ def no_weights_in_torchs_cache(tmp_path: Path) -> Iterator[None]:
 
 def _typed(command: tuple[str, ...], folder: Path) -> list[str]:
     places = {"RUN": folder / "run", "DATA": folder / "data", "OUT": folder / "out"}
+    places |= {"SCAN": folder / "scan.nii.gz", "PREPARED": folder / "prepared", "MADE": folder / "made"}
     words = (word.partition("/") for word in command)
     return [f"{places.get(first, first)}{slash}{rest}" for first, slash, rest in words]
 
@@ -294,7 +311,7 @@ def test_what_nobody_changed_is_taken(place: Path, tmp_path: Path, capsys: pytes
     """Else the test above could pass by refusing everything."""
     folder = Path(shutil.copytree(place, tmp_path / "copy"))
     write_json(folder / "run" / "run.json", {**read_json(folder / "run" / "run.json"), "data": str(folder / "data")})
-    for command in (EVALUATE, COMPARE, FIGURE, FOLDERS, RESUME):
+    for command in (EVALUATE, COMPARE, FIGURE, FOLDERS, TRANSLATE, RESUME):
         assert main(_typed(command, folder)) == 0, capsys.readouterr().err
 
 

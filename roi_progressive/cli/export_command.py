@@ -27,7 +27,8 @@ def add(commands: Any) -> None:
     )
     export.add_argument("--direction", choices=DIRECTIONS, nargs="+", default=DIRECTIONS, help="which (both)")
     export.add_argument("--sigma", action="store_true", help="let it return the predicted standard deviation too")
-    export.add_argument("--epoch", type=int, metavar="N", help="whose networks (the last saved ones)")
+    export.add_argument("--epoch", metavar="N", help="whose networks: of this epoch, or last (last)")
+    export.add_argument("--data", type=Path, metavar="DIR", help="where the run's data set lies now, if it has moved")
     export.add_argument("--force", action="store_true", help="replace an earlier export in that folder")
 
 
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
         directions=options.direction,
         sigma=options.sigma,
         epoch=options.epoch,
+        data=options.data,
         force=options.force,
     )
     for note in done.notes:

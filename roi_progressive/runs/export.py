@@ -25,15 +25,14 @@ from torch import Tensor, nn
 
 from .. import setting_checks as check
 from ..errors import ConfigError, DataError, one_line
-from ..host.ranks import unwrapped
 from ..runtime.rng import RandomState
 from ..saving.locks import only_writer
 from ..saving.names import DIRECTIONS
 from ..saving.whole_files import require_new_or_empty, write_text, writing
 from ..saving.written import new_folder, write_names
-from .folder import Run
+from .folder import Run, chosen_epoch
+from .generators import loaded_generators
 from .model_card import CARD, Program, model_card
-from .saved_networks import saved_networks
 
 FORMATS = ("torch", "onnx")
 INPUT, OUTPUTS = "source", ("image", "sigma")
@@ -66,7 +65,8 @@ def export(
     format: str = "torch",
     directions: Sequence[str] = DIRECTIONS,
     sigma: bool = False,
-    epoch: int | None = None,
+    epoch: int | str | None = None,
+    data: str | Path | None = None,
     force: bool = False,
 ) -> Exported:
     """Write a run's generators as programs that need nothing of this package, and ``card.md`` beside them.
@@ -83,6 +83,7 @@ def export(
         directions: Which.
         sigma: Let it return sigma too; the run must have uncertainty heads.
         epoch: Whose networks; those of an opened run, or the last saved ones, by default.
+        data: Where the data set of a run lies now that is given by its folder; where it lay, by default.
         force: Replace an earlier export in ``out``.
 
     Raises:
@@ -96,8 +97,8 @@ def export(
         check.choice("", "direction", direction, DIRECTIONS)
     if not directions or len(set(directions)) != len(directions):
         raise ConfigError(f"`direction` must name each direction once; got {list(directions)!r}")
-    opened = run if isinstance(run, Run) else Run.open(run, epoch=epoch)
-    chosen = opened.epoch if epoch is None else epoch
+    opened = run if isinstance(run, Run) else Run.open(run, epoch=epoch, data=data)
+    chosen = opened.epoch if epoch is None else chosen_epoch(opened.networks, epoch)
     if sigma and opened.config.ggd is None:
         raise DataError(
             f"`sigma` must be asked of a run with [ggd] in its config; {str(opened.folder)!r} has no heads; leave it "
@@ -109,12 +110,13 @@ def export(
     notes: list[str] = []
     with only_writer(Path(out)), new_folder(out, force=force, keep=[opened.folder / "run.json"]) as place:
         programs = []
-        with _seeded(), saved_networks(opened, chosen, device="cpu") as (model, session):
+        loaded = loaded_generators(opened.networks, opened.options, opened.config, chosen, device="cpu")
+        with _seeded(), loaded as generators:
             for direction in directions:
-                network = unwrapped(model.netG_A if direction == "A2B" else model.netG_B)
+                network = generators.network(direction)
                 rules = _rules_of(network, opened)
                 example = torch.rand(1, rules.channels, rules.traced_px, rules.traced_px) * 2 - 1
-                module = session.standalone(example, direction) if sigma else copy.deepcopy(network).eval()
+                module = generators.standalone(direction, example) if sigma else copy.deepcopy(network).eval()
                 path = place / f"{direction}.{_ENDING[format]}"
                 difference = _write(path, module.requires_grad_(False), rules, sigma=sigma, notes=notes)
                 programs.append(Program(direction, path.name, rules.least_px, rules.multiple_px, sigma, difference))

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import Config
 from ..data.preparation import Preparation
 from ..host import CycleGANModel, create_model
+from ..host.ranks import unwrapped
 from ..saving.records import of_kind, read_json
 from ..training.session import Session, attach
 from .average import use_averages
@@ -89,6 +90,14 @@ class Generators:
     def have_sigma(self) -> bool:
         """Whether sigma is predicted beside every image."""
         return self._session.config.ggd is not None
+
+    def network(self, direction: str) -> nn.Module:
+        """The generator of a direction."""
+        return unwrapped(self._model.netG_A if direction == "A2B" else self._model.netG_B)
+
+    def standalone(self, direction: str, example: Tensor) -> nn.Module:
+        """A copy of a generator with its uncertainty head as one module; see ``Session.standalone``."""
+        return self._session.standalone(example, direction)
 
     def translate(self, direction: str, source: Tensor) -> tuple[Tensor, Tensor | None]:
         """Generated images and, where the run has uncertainty heads, sigma, each ``[N, C, H, W]``.
