@@ -10,17 +10,20 @@ import pytest
 
 from roi_progressive.cli.main import main
 from roi_progressive.config import Config, GGDConfig
+from roi_progressive.data.options import PrepareOptions
 from roi_progressive.data.phantom import make_phantom
+from roi_progressive.data.preparation import Preparation
 from roi_progressive.errors import DataError
 from roi_progressive.evaluation.image_files import read_sigma
 from roi_progressive.evaluation.pairs import pairs_from_folders
 from roi_progressive.runs import figure as run_figure
-from roi_progressive.runs.calibrate import FILE, calibrate, read_calibration
+from roi_progressive.runs.calibrate import FILE, SigmaCalibration, calibrate, read_calibration
 from roi_progressive.runs.evaluate import evaluate_run
 from roi_progressive.runs.figure import draw_run
 from roi_progressive.runs.folder import Run
 from roi_progressive.runs.train import TrainOptions, resume, train
 from roi_progressive.runs.translate import translate
+from roi_progressive.runs.volume import translate_volume
 from roi_progressive.saving.records import read_json, write_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,6 +36,11 @@ def run(small_networks: dict[str, Any], tmp_path: Path) -> Path:
     options = TrainOptions(**small_networks, epochs=1, decay_epochs=1, save_every_epochs=1)
     train(tmp_path / "data", tmp_path / "run", options, Config(regions=(), ggd=GGDConfig(weight=1.0)))
     return tmp_path / "run"
+
+
+def _kept(folder: Path) -> SigmaCalibration | None:
+    run = Run.open(folder)
+    return read_calibration(run.networks, run.options, run.config, run.epoch)
 
 
 def test_sigma_has_the_size_of_the_error_on_the_split_it_was_calibrated_on(run: Path) -> None:
@@ -93,9 +101,9 @@ def test_it_is_of_the_networks_it_was_made_of(run: Path, small_networks: dict[st
     with pytest.raises(StopError):
         train(run.parent / "data", tmp_path / "going", options, Config(regions=(), ggd=GGDConfig()), report=stop)
     calibrate(tmp_path / "going")
-    assert read_calibration(Run.open(tmp_path / "going")) is not None
+    assert _kept(tmp_path / "going") is not None
     resume(tmp_path / "going")
-    assert read_calibration(Run.open(tmp_path / "going")) is None
+    assert _kept(tmp_path / "going") is None
     scores = evaluate_run(tmp_path / "going", references=(), uncertainty=True)
     assert "calibration is of other networks" in scores.notes[0]
 
@@ -116,7 +124,7 @@ def test_the_command_prints_every_correction_and_how_few_patients_there_were(
     said = capsys.readouterr().out
     assert "CT → MR, inside tumor: sigma x " in said and "MR → CT, image: sigma x " in said
     assert "% of the errors within " in said and "of a patient left out" in said
-    assert "note: from 3 patients; calibrate on 5 or more" in said and str(run / FILE) in said
+    assert "note: from 3 patients; calibrate on 5 or more" in said and str(run / "networks" / FILE) in said
     assert main(["evaluate", str(run), "--uncertainty"]) == 0
     assert "Sigma is calibrated on the pairs of val" in capsys.readouterr().out
 
@@ -135,18 +143,41 @@ def test_what_cannot_be_calibrated_is_one_line(
         assert main(["calibrate", *arguments]) == 2
         assert told in capsys.readouterr().err
     calibrate(run)
-    record = read_json(run / FILE)
-    write_json(run / FILE, {**record, "directions": {"A2B": record["directions"]["A2B"]}})
+    record = read_json(run / "networks" / FILE)
+    write_json(run / "networks" / FILE, {**record, "directions": {"A2B": record["directions"]["A2B"]}})
     with pytest.raises(DataError, match="has no `B2A`; run `roi-progressive calibrate` again"):
         evaluate_run(run, references=(), uncertainty=True)
-    damaged = (run / FILE).read_bytes()
-    (run / FILE).write_bytes(damaged.replace(b"val", b"vam", 1))
+    damaged = (run / "networks" / FILE).read_bytes()
+    (run / "networks" / FILE).write_bytes(damaged.replace(b"val", b"vam", 1))
     assert main(["evaluate", str(run), "--uncertainty"]) == 2
     assert "checksum does not match" in capsys.readouterr().err
 
 
 def test_files_of_others_are_not_written_over(run: Path) -> None:
-    (run / FILE).write_text("my own notes")
+    (run / "networks" / FILE).write_text("my own notes")
     with pytest.raises(DataError, match="is not ours"):
         calibrate(run)
-    assert (run / FILE).read_text() == "my own notes"
+    assert (run / "networks" / FILE).read_text() == "my own notes"
+
+
+def test_a_new_patients_sigma_is_that_of_the_calibrated_image(run: Path, tmp_path: Path) -> None:
+    sitk = pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")
+    preparation = Preparation(PrepareOptions(size_px=32), {"A": True, "B": False})
+    z, y, x = np.mgrid[0:3, 0:40, 0:40]
+    scan = sitk.GetImageFromArray((np.hypot(y - 20, x - 20) < 15) * 1040.0 - 1000 + 10.0 * z)
+    sitk.WriteImage(scan, str(tmp_path / "ct.nii.gz"))
+
+    def sigma_of(name: str) -> tuple[Any, list[str]]:
+        files = [tmp_path / f"{name}{end}.nii.gz" for end in ("", "_sigma")]
+        done = translate_volume(
+            tmp_path / "ct.nii.gz", files[0], run=run, direction="A2B", preparation=preparation, sigma=files[1]
+        )
+        notes = [note for note in done.notes if note.startswith("sigma is")]
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(files[1]))), notes
+
+    raw, [said] = sigma_of("raw")
+    assert "as the networks give it" in said and "roi-progressive calibrate" in said
+    calibration = calibrate(run)
+    put_right, [said] = sigma_of("put_right")
+    assert "calibrated on 3 patients" in said
+    np.testing.assert_allclose(put_right, calibration.directions["A2B"].image.factor * raw, rtol=1e-4)

@@ -13,7 +13,7 @@ from .progress import ProgressBar
 def add(commands: Any) -> None:
     """Say what can be typed after ``roi-progressive calibrate``."""
     text = "Fit a run's sigma to the errors on a few pairs: a factor and a 90 % interval by direction and region."
-    epilog = "Kept in RUN/calibration.json, and used wherever sigma is shown: evaluate --uncertainty, figure --sigma."
+    epilog = "Kept in RUN/networks/calibration.json; evaluate --uncertainty, figure and translate --sigma use it."
     calibrate = add_command(commands, "calibrate", text, epilog)
     calibrate.add_argument("run", type=Path, metavar="RUN", help="folder that `train` wrote")
     calibrate.add_argument(
@@ -33,4 +33,5 @@ def run(options: argparse.Namespace) -> None:
     with ProgressBar("calibrate", device_line(options.device)) as bar:
         calibration = calibrate(options.run, split=options.split, device=options.device, report=bar.step)
     show(calibration)
-    show(f"kept in {options.run / FILE}")
+    path = options.run / "networks" / FILE
+    show(f"kept in {path}")

@@ -1,4 +1,4 @@
-"""The sigma of a run calibrated on the few pairs there are, kept in the run as ``calibration.json``."""
+"""The sigma of a run calibrated on the few pairs there are, kept beside the networks as ``calibration.json``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DataError
+from ..config import Config
+from ..errors import ConfigError, DataError
 from ..evaluation.conformal import (
     COVERAGE,
     Correction,
@@ -23,6 +24,7 @@ from ..saving.names import DIRECTIONS, SPLITS, Domains
 from ..saving.records import entry, fault_of, read_json, write_json
 from ..saving.written import recorded
 from .folder import Run
+from .options import TrainOptions
 from .train import Report
 from .translate import networks_of, translate
 
@@ -113,9 +115,9 @@ def calibrate(
             if fitted is None:
                 raise DataError(f"`split` must have pairs to calibrate on; {split!r} has none; prepare with --align")
             found[direction] = fitted
-        networks = networks_of(opened, opened.epoch)
+        networks = networks_of(opened.networks, opened.options, opened.config, opened.epoch)
         calibration = SigmaCalibration(split, opened.epoch, networks, found, read_domains(opened.data))
-        path = opened.folder / FILE
+        path = opened.networks / FILE
         with recorded(opened.folder, path):
             write_json(
                 path,
@@ -124,6 +126,7 @@ def calibrate(
                     "split": split,
                     "epoch": calibration.epoch,
                     "networks": dict(networks),
+                    "domains": list(calibration.domains.names),
                     "directions": {direction: to_record(of) for direction, of in found.items()},
                 },
             )
@@ -135,33 +138,39 @@ def _pairs(run: Run, split: str, direction: str, images: Path, region: str | Non
     return with_sigma(pairs, {direction: run.sigma(split, direction)})
 
 
-def read_calibration(run: Run) -> SigmaCalibration | None:
-    """What :func:`calibrate` kept, if it is of the networks that the run holds now; ``None`` otherwise.
+def read_calibration(networks: Path, options: TrainOptions, config: Config, epoch: int) -> SigmaCalibration | None:
+    """What :func:`calibrate` kept, if it is of the networks that are there now; ``None`` otherwise.
+
+    Args:
+        networks: The folder of a run's networks.
+        options: How they are built.
+        config: How they were guided.
+        epoch: Whose they are.
 
     Raises:
         DataError: The record is damaged.
     """
-    path = run.folder / FILE
+    path = networks / FILE
     if not path.is_file():
         return None
     try:
         found = read_json(path)
-        networks = {name: str(checksum) for name, checksum in entry(found, "networks", dict).items()}
+        made_of = {name: str(checksum) for name, checksum in entry(found, "networks", dict).items()}
         by_direction = entry(found, "directions", dict)
         calibration = SigmaCalibration(
             entry(found, "split", str),
             entry(found, "epoch", int),
-            networks,
+            made_of,
             {direction: from_record(entry(by_direction, direction, dict)) for direction in DIRECTIONS},
-            read_domains(run.data),
+            Domains.of(entry(found, "domains", list)),
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ConfigError) as error:
         raise DataError(
             f"`run` must hold what was written; {str(path)!r} cannot be used: {fault_of(error)}; run "
             f"`roi-progressive calibrate` again"
         ) from error
     try:
-        return calibration if networks_of(run, run.epoch) == networks else None
+        return calibration if networks_of(networks, options, config, epoch) == made_of else None
     except OSError:  # a network that is missing is found, and told, where it is loaded
         return None
 
@@ -172,6 +181,6 @@ def calibration_note(run: Run, calibration: SigmaCalibration | None, split: str)
         seen = "these very slices" if split == calibration.split else f"the pairs of {calibration.split}"
         return f"Sigma is calibrated on {seen} ({calibration.n_patients} patients), by direction and region."
     trained = "Sigma is as the networks give it: trained without pairs, it is not the size of the error"
-    stale = (run.folder / FILE).is_file()
+    stale = (run.networks / FILE).is_file()
     why = "the run's calibration is of other networks" if stale else "a few pairs put that right"
     return f"{trained}; {why}: roi-progressive calibrate RUN."

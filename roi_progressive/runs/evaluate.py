@@ -112,7 +112,9 @@ def evaluate_run(
     for _ in steps.after_each(itertools.chain(*sources.values()), "reading"):  # and looked at
         pass
     arms = {name: [_begun(_reference(name, pairs, root, chosen)) for pairs in sources.values()] for name in references}
-    calibration = read_calibration(opened) if uncertainty else None
+    calibration = (
+        read_calibration(opened.networks, opened.options, opened.config, opened.epoch) if uncertainty else None
+    )
     place = str(choose_device(device))
     lpips, inception = load_lpips(weights_dir, place), load_inception(weights_dir, device=place)
     with only_writer(opened.folder):  # until all was scored: nobody else makes the images anew

@@ -140,7 +140,7 @@ def _drawn(
     domains = read_domains(opened.data)
     for folder in (*images.values(), *(opened.sigma(split, direction) for direction in files if sigma)):
         check_files(folder)
-    calibration = read_calibration(opened) if sigma else None
+    calibration = read_calibration(opened.networks, opened.options, opened.config, opened.epoch) if sigma else None
     drawn = []
     for direction in files:
         pairs = pairs_from_folders(opened.data, split, direction, images[direction], region)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,15 @@ from ..errors import ConfigError, DataError
 from ..plugins.adapter import Uncertainty
 from ..saving.locks import resolved
 from ..saving.names import DIRECTIONS
+from .calibrate import SigmaCalibration, read_calibration
 from .generators import TrainedNetworks, loaded_generators
 from .volume_translator import Generator, Translator
+
+UNCALIBRATED = (
+    "sigma is as the networks give it, not the size of the error; `roi-progressive calibrate` puts that right"
+)
+
+Make = Callable[[str, Tensor], tuple[Tensor, Tensor | None]]
 
 
 @contextmanager
@@ -64,7 +71,12 @@ def translator(
         )
     loaded = loaded_generators(trained.folder, trained.options, trained.config, trained.epoch, device)
     with loaded as generators:
-        yield Translator(known, direction, generators.translate, generators.device, generators.have_sigma)
+        calibration = None
+        if generators.have_sigma:
+            calibration = read_calibration(trained.folder, trained.options, trained.config, trained.epoch)
+        make = generators.translate if calibration is None else _calibrated(generators.translate, calibration)
+        note = UNCALIBRATED if calibration is None else f"sigma is calibrated on {calibration.n_patients} patients"
+        yield Translator(known, direction, make, generators.device, generators.have_sigma, note)
 
 
 def _read(place: str | Path) -> Preparation:
@@ -85,6 +97,16 @@ def _as_is(generator: Generator) -> Iterator[torch.device]:
     finally:
         for module, before in zip(modules, training, strict=True):
             module.training = before
+
+
+def _calibrated(make: Make, calibration: SigmaCalibration) -> Make:
+    """The same networks, their sigma corrected as that of a whole image: a new scan has no masks."""
+
+    def made(direction: str, source: Tensor) -> tuple[Tensor, Tensor | None]:
+        image, sigma = make(direction, source)
+        return image, None if sigma is None else calibration.directions[direction].image.factor * sigma
+
+    return made
 
 
 def _answer(made: Any) -> tuple[Tensor, Tensor | None]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..config import Config
 from ..errors import DataError
 from ..evaluation.image_files import list_images, read_grey
 from ..evaluation.pairs import read_domains
@@ -20,6 +21,7 @@ from ..saving.written import checksum_of, new_folder, write_checksums
 from .average import GENERATORS, average_file
 from .folder import Run, as_batch, require_finite, write_image
 from .generators import loaded_generators
+from .options import TrainOptions
 from .train import Report
 
 
@@ -96,23 +98,28 @@ def origin_of(run: Run, split: str, epoch: int) -> dict[str, Any]:
     sources = [folder / name for folder in folders for name in list_images(folder, "data")]
     return {
         "epoch": epoch,
-        "networks": networks_of(run, epoch),
+        "networks": networks_of(run.networks, run.options, run.config, epoch),
         "sources": {file.relative_to(run.data).as_posix(): checksum_of(file) for file in sources},
     }
 
 
-def networks_of(run: Run, epoch: int) -> dict[str, str]:
+def networks_of(networks: Path, options: TrainOptions, config: Config, epoch: int) -> dict[str, str]:
     """The files of the networks that make images and sigma, by name, with their checksums.
+
+    Args:
+        networks: The folder of a run's networks.
+        options: How they are built.
+        config: How they were guided.
+        epoch: Whose they are.
 
     Raises:
         OSError: A file of them is missing.
     """
-    averaged = run.options.average_decay > 0
+    averaged = options.average_decay > 0
     files = [
-        average_file(run.networks, epoch, name) if averaged else run.networks / f"{epoch}_net_{name}.pth"
-        for name in GENERATORS
+        average_file(networks, epoch, name) if averaged else networks / f"{epoch}_net_{name}.pth" for name in GENERATORS
     ]
-    files += [run.networks / checkpoint_name(epoch)] if run.config.ggd is not None else []
+    files += [networks / checkpoint_name(epoch)] if config.ggd is not None else []
     return {file.name: checksum_of(file) for file in files}
 
 

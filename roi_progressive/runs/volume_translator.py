@@ -100,6 +100,7 @@ class Translator:
         make: From a direction and ``[N, 1, size_px, size_px]`` in [-1, 1] to images and, where there are any, sigma.
         device: Where the networks compute.
         has_sigma: Whether there is a sigma; ``None`` where only the first call tells.
+        sigma_note: What to know of it.
     """
 
     preparation: Preparation
@@ -107,6 +108,7 @@ class Translator:
     make: Callable[[str, Tensor], tuple[Tensor, Tensor | None]]
     device: torch.device
     has_sigma: bool | None
+    sigma_note: str | None = None
 
     def check(self, job: VolumeJob, force: bool) -> None:
         """Look at all that can be known before the scan is read.
@@ -186,6 +188,7 @@ class Translator:
             if report is not None:
                 report(done, len(slices), f"{job.scan.name}, {self.preparation.domains.title(direction)}")
         notes += self._value_notes(found, source, target, result, square, len(slices))
+        notes += [self.sigma_note] if job.sigma is not None and self.sigma_note is not None else []
         del found
         written = self._write(job, result, grid, about, force)
         title = self.preparation.domains.title(direction)
