@@ -49,7 +49,7 @@ from roi_progressive.data.phantom import PHANTOM_VERSION
 from roi_progressive.errors import ConfigError, RoiProgressiveError
 from roi_progressive.runs.demo import demo_options
 from roi_progressive.runs.evaluate import REFERENCES, evaluate_run
-from roi_progressive.runs.folder import saved_epoch
+from roi_progressive.runs.kept_epochs import saved_epoch
 from roi_progressive.runs.scores import write_scores
 from roi_progressive.runs.train import TrainOptions, resume, train
 from roi_progressive.runtime.parallel import Report, run_parallel

@@ -30,7 +30,8 @@ import torch
 from roi_progressive.config import Config
 from roi_progressive.data.options import PrepareOptions
 from roi_progressive.data.prepare import prepare
-from roi_progressive.runs.folder import history, saved_epoch
+from roi_progressive.runs.folder import history
+from roi_progressive.runs.kept_epochs import saved_epoch
 from roi_progressive.runs.train import TrainOptions, resume, train
 
 OPENS_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT

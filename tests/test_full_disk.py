@@ -17,7 +17,8 @@ from torch import nn
 from roi_progressive.cli.main import main
 from roi_progressive.config import Config, RegionConfig
 from roi_progressive.errors import CheckpointError, DataError
-from roi_progressive.runs.folder import saved_epoch, write_image
+from roi_progressive.runs.folder import write_image
+from roi_progressive.runs.kept_epochs import saved_epoch
 from roi_progressive.runs.train import TrainOptions, train
 from roi_progressive.saving.checkpoint import load_checkpoint, save_checkpoint, write_network
 from roi_progressive.saving.records import append_json, write_json

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from roi_progressive.cli.launch import process_group
-from roi_progressive.runs.folder import PREPARATION_FILE, best_epoch, history, saved_epoch
+from roi_progressive.runs.folder import PREPARATION_FILE, history
+from roi_progressive.runs.kept_epochs import best_epoch, saved_epoch
 from roi_progressive.runs.train import resume
 from roi_progressive.runs.validation import validations
 from roi_progressive.saving.records import read_json, write_json

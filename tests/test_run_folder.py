@@ -14,7 +14,8 @@ from roi_progressive.config import Config, GGDConfig
 from roi_progressive.errors import CheckpointError, ConfigError, DataError
 from roi_progressive.host import create_model
 from roi_progressive.runs.evaluate import evaluate_run
-from roi_progressive.runs.folder import Run, clear, history, saved_epoch, truncate_history
+from roi_progressive.runs.folder import Run, clear, history, truncate_history
+from roi_progressive.runs.kept_epochs import saved_epoch
 from roi_progressive.runs.train import TrainOptions, train
 from roi_progressive.runs.translate import translate
 from roi_progressive.saving.records import append_json, read_json

@@ -12,7 +12,8 @@ import pytest
 from roi_progressive.cli.main import main
 from roi_progressive.config import Config
 from roi_progressive.errors import ConfigError
-from roi_progressive.runs.folder import Run, best_epoch, history
+from roi_progressive.runs.folder import Run, history
+from roi_progressive.runs.kept_epochs import best_epoch
 from roi_progressive.runs.options import TrainOptions
 from roi_progressive.runs.settings import read_settings
 from roi_progressive.runs.validation import validations

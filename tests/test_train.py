@@ -21,7 +21,8 @@ from roi_progressive.host import CycleGANModel, HostOptions, create_dataset, cre
 from roi_progressive.runs import train as run_module
 from roi_progressive.runs.evaluate import evaluate_run
 from roi_progressive.runs.figure import draw_run
-from roi_progressive.runs.folder import PREPARATION_FILE, Run, history, saved_epoch, write_image
+from roi_progressive.runs.folder import PREPARATION_FILE, Run, history, write_image
+from roi_progressive.runs.kept_epochs import saved_epoch
 from roi_progressive.runs.moments import load_optimizers, optimizers_file, save_optimizers
 from roi_progressive.runs.train import TrainOptions, resume, train
 from roi_progressive.runtime.rng import RandomState

@@ -20,7 +20,8 @@ from roi_progressive.runs import training_loop
 from roi_progressive.runs.best_metric import closeness, metric_to_keep
 from roi_progressive.runs.evaluate import evaluate_run
 from roi_progressive.runs.figure import draw_run
-from roi_progressive.runs.folder import Run, best_epoch, chosen_epoch, history, saved_epoch
+from roi_progressive.runs.folder import Run, history
+from roi_progressive.runs.kept_epochs import best_epoch, chosen_epoch, saved_epoch
 from roi_progressive.runs.train import TrainOptions, resume, train
 from roi_progressive.runs.translate import translate
 from roi_progressive.runs.validation import Validator, best_of, is_out_of_patience, validations

@@ -16,7 +16,8 @@ from roi_progressive.evaluation.pairs import pairs_from_folders
 from roi_progressive.evaluation.similarity import region_psnr
 from roi_progressive.host import create_model
 from roi_progressive.runs.average import average_file
-from roi_progressive.runs.folder import Run, history, saved_epoch
+from roi_progressive.runs.folder import Run, history
+from roi_progressive.runs.kept_epochs import saved_epoch
 from roi_progressive.saving.names import CT_AND_MR, DIRECTIONS
 from roi_progressive.saving.records import read_json, write_json
 

@@ -176,7 +176,8 @@ def _train_here(options: argparse.Namespace) -> None:
 
 
 def _what_now(folder: Path) -> str:
-    from ..runs.folder import Run, best_epoch
+    from ..runs.folder import Run
+    from ..runs.kept_epochs import best_epoch
 
     run, best = Run.open(folder), best_epoch(folder)
     ended = "" if run.ended is None else f" (ended after epoch {run.epoch}: {run.ended})"
@@ -233,7 +234,7 @@ def _settings(options: argparse.Namespace, given: dict[str, object]) -> tuple[Tr
 
 
 def _how_to_go_on(options: argparse.Namespace, bar: ProgressBar) -> str:
-    from ..runs.folder import saved_epoch
+    from ..runs.kept_epochs import saved_epoch
 
     if not bar.started and not options.resume:
         return "nothing was written"

@@ -30,8 +30,9 @@ from ..saving.locks import only_writer
 from ..saving.names import DIRECTIONS
 from ..saving.whole_files import require_new_or_empty, write_text, writing
 from ..saving.written import new_folder, write_names
-from .folder import Run, chosen_epoch
+from .folder import Run
 from .generators import loaded_generators
+from .kept_epochs import chosen_epoch
 from .model_card import CARD, Program, model_card
 
 FORMATS = ("torch", "onnx")

@@ -11,7 +11,6 @@ is ours.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.preparation import Preparation
-from ..errors import CheckpointError, ConfigError, DataError, DivergenceError
+from ..errors import DataError, DivergenceError
 from ..host import HostOptions
 from ..runtime.finite import finite
 from ..saving.names import DIRECTIONS, SPLITS
@@ -52,13 +51,11 @@ from ..saving.written import (
     written_names,
 )
 from .data_place import fingerprint_of, moved_data
+from .kept_epochs import best_pointer, chosen_epoch, pointer, why_ended
 from .options import TrainOptions
 
-LAST = "last"
-"""Whose networks: those of the last epoch that was saved."""
 PREPARATION_FILE = "preparation.json"
 """Beside the networks: how they are built, and how the slices were made that they were trained on."""
-_POINTER, _BEST_POINTER = "latest.json", "best.json"
 _NETWORKS = re.compile(r"(\d+)_(net_[GD]_[AB]|average_G_[AB]|roi_progressive|optimizers)\.pth")
 
 
@@ -269,136 +266,6 @@ def unusable_description(path: Path, error: Exception) -> DataError:
     )
 
 
-# -- the epochs that are kept ------------------------------------------------------------------------------------------
-
-LAST, BEST = "last", "best"
-"""What the epochs whose networks a run keeps are called."""
-
-
-def _pointer(folder: Path) -> Path:
-    """The file that names the last saved epoch, from which a run goes on."""
-    return folder / "networks" / _POINTER
-
-
-def _best_pointer(folder: Path) -> Path:
-    """The file that names the best epoch."""
-    return folder / "networks" / _BEST_POINTER
-
-
-def point_at(folder: Path, epoch: int, ended: str | None = None) -> None:
-    """Write down whose networks a run holds, once all files of that epoch are there.
-
-    Args:
-        folder: The run's folder.
-        epoch: The epoch that was saved.
-        ended: Why the run is finished with it, where it is not its last one.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    with recorded(folder, _pointer(folder)):
-        write_json(_pointer(folder), {"epoch": epoch} | ({} if ended is None else {"ended": ended}))
-
-
-def point_at_best(folder: Path, epoch: int | None) -> None:
-    """Write down which epoch is the best so far, once all its files are there; ``None`` where none is known.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    path = _best_pointer(folder)
-    if epoch is None:
-        remove_written(folder, [path.relative_to(folder).as_posix()])
-    elif not path.is_file() or best_epoch(folder) != epoch:
-        with recorded(folder, path):
-            write_json(path, {"epoch": epoch})
-
-
-def saved_epoch(folder: Path) -> int | None:
-    """The last epoch whose networks a run holds, or ``None`` before the first is saved.
-
-    Raises:
-        CheckpointError: The file that names it is damaged.
-    """
-    pointed: int | None = _pointed(_pointer(folder)).get("epoch")
-    return pointed
-
-
-def best_epoch(folder: Path) -> int | None:
-    """The epoch of the best validation, or ``None`` where none is kept.
-
-    Raises:
-        CheckpointError: The file that names it is damaged.
-    """
-    pointed: int | None = _pointed(_best_pointer(folder)).get("epoch")
-    return pointed
-
-
-def why_ended(folder: Path) -> str | None:
-    """Why a run is finished before its last epoch; ``None`` where it is not.
-
-    Raises:
-        CheckpointError: The file that says so is damaged.
-    """
-    reason: str | None = _pointed(_pointer(folder)).get("ended")
-    return reason
-
-
-def chosen_epoch(networks: Path, epoch: int | str | None = None) -> int:
-    """The one way in which commands find the networks that they are to use.
-
-    Args:
-        networks: The folder of a run's networks.
-        epoch: ``last`` (also where ``None``), the last saved epoch; ``best``, the one of the best validation; or the
-            number of either.
-
-    Raises:
-        ConfigError: ``epoch`` is none of these.
-        CheckpointError: No epoch is saved yet, the epoch is not kept, or the file that names it is damaged.
-    """
-    last, best = (_pointed(networks / name).get("epoch") for name in (_POINTER, _BEST_POINTER))
-    run = networks.parent if (networks.parent / "run.json").is_file() else networks
-    if last is None:
-        raise CheckpointError(
-            f"`run` must hold a saved epoch; {str(run)!r} has none yet; train it from the beginning with --force"
-        )
-    if epoch is None or epoch == LAST:
-        return int(last)
-    if epoch == BEST:
-        if best is None:
-            raise CheckpointError(
-                f"`epoch` must be one that is kept; {str(run)!r} has no best one: it was not validated; take "
-                f"`last`, or train with --validate-every N"
-            )
-        return int(best)
-    number = int(epoch) if isinstance(epoch, str) and epoch.isascii() and epoch.isdigit() else epoch
-    if not isinstance(number, int) or isinstance(number, bool):
-        near = difflib.get_close_matches(str(epoch), (LAST, BEST), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"`epoch` must be best, last or a number; got {epoch!r}{hint}")
-    if number not in (last, best):
-        kept = f"{last} (last)" if best is None else f"{last} (last), {best} (best)"
-        raise CheckpointError(f"`epoch` must be one whose networks are kept: {kept}; got {number}")
-    return number
-
-
-def _pointed(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-        entry(content, "epoch", int)
-        of_kind(content.get("ended"), "`ended`", str, type(None))
-        found: dict[str, Any] = content
-        return found
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"`run` must hold a saved epoch; {str(path)!r}, which names it, is damaged: "
-            f'{fault_of(error)}; take another copy of it, or write {{"epoch": N}} into it, where N is the epoch in '
-            f"the names of the files beside it"
-        ) from error
-
-
 # -- the history -------------------------------------------------------------------------------------------------------
 
 
@@ -475,7 +342,7 @@ def check_place(folder: Path) -> None:
         DataError: There is another file of such a name.
     """
     ours = [folder / "run.json", history_file(folder), validation_file(folder), curves_file(folder)]
-    ours += [_pointer(folder), _best_pointer(folder), folder / "networks" / PREPARATION_FILE]
+    ours += [pointer(folder), best_pointer(folder), folder / "networks" / PREPARATION_FILE]
     ours += [path for path in folder.glob("networks/*") if _NETWORKS.fullmatch(path.name)]
     check_foreign(folder, [*ours, *folder.glob("samples/epoch_*.png")])
 
@@ -498,7 +365,7 @@ def clear(folder: Path) -> None:
         DataError: A record of what we wrote is damaged.
     """
     remove_half_written(folder)  # found by the names in the record, so before any of these goes
-    remove_written(folder, [f(folder).relative_to(folder).as_posix() for f in (_pointer, _best_pointer)])
+    remove_written(folder, [f(folder).relative_to(folder).as_posix() for f in (pointer, best_pointer)])
     for split in SPLITS:
         for direction in DIRECTIONS:
             for name in (direction, f"{direction}_sigma"):

@@ -17,7 +17,8 @@ from ..host.ranks import unwrapped
 from ..saving.records import of_kind, read_json
 from ..training.session import Session, attach
 from .average import use_averages
-from .folder import PREPARATION_FILE, chosen_epoch, options_and_config, read_description, unusable_description
+from .folder import PREPARATION_FILE, options_and_config, read_description, unusable_description
+from .kept_epochs import chosen_epoch
 from .options import TrainOptions
 from .train import INERT
 

@@ -21,7 +21,7 @@ from ..plugins.manager import Plugins
 from ..runtime.devices import choose_device
 from ..saving.locks import resolved
 from ..saving.names import REVERSE
-from .folder import LAST
+from .kept_epochs import LAST
 from .volume_translator import Translator
 
 _LATEST = "latest"

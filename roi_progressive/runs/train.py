@@ -28,17 +28,8 @@ from ..saving.written import written_names
 from ..training.session import attach
 from .average import AveragedGenerators
 from .data_place import preparation_of
-from .folder import (
-    Run,
-    add_device,
-    check_place,
-    clear,
-    point_at_best,
-    remove_leftovers,
-    set_data,
-    truncate_history,
-    write_description,
-)
+from .folder import Run, add_device, check_place, clear, remove_leftovers, set_data, truncate_history, write_description
+from .kept_epochs import point_at_best
 from .moments import load_optimizers, optimizers_file
 from .options import TrainOptions
 from .training_loop import Report, TrainingLoop, repeat_rates

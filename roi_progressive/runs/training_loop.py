@@ -27,17 +27,8 @@ from ..saving.names import DIRECTIONS
 from ..saving.written import record_written, recorded, remove_written
 from ..training.session import Session
 from .average import GENERATORS, AveragedGenerators, average_file, copy_of_generator
-from .folder import (
-    Run,
-    add_to_history,
-    best_epoch,
-    curves_file,
-    history,
-    history_file,
-    point_at,
-    point_at_best,
-    saved_epoch,
-)
+from .folder import Run, add_to_history, curves_file, history, history_file
+from .kept_epochs import best_epoch, point_at, point_at_best, saved_epoch
 from .moments import optimizers_file, save_optimizers
 from .options import TrainOptions
 from .preview import Preview
