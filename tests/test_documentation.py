@@ -71,7 +71,7 @@ def test_the_printed_commands_take_scans_to_a_table(
     write_scans(tmp_path)
     monkeypatch.chdir(tmp_path)
     chain = [*ours("scans.md"), *ours("evaluation.md")]
-    assert [command[0] for command in chain] == [*MEDICAL, "evaluate"]
+    assert [command[0] for command in chain] == [*MEDICAL, "calibrate", "evaluate"]
     for command in chain:
         if "--fake" in command:  # what another trainer made of the same slices
             shutil.copytree("run/test/A2B", "other")
