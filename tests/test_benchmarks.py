@@ -15,11 +15,13 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-# The study trains and reports instead of measuring; it and what reads it have tests of their own below.
+# The study trains and reports instead of measuring; it and what reads it have tests of their own, below and in
+# test_glioma_study.py.
+STUDIES = ("run_study", "study_seen", "study_sigma", "study_patients")
 COMMANDS = sorted(
     file.stem
     for file in FOLDER.glob("*.py")
-    if '__name__ == "__main__"' in file.read_text("utf-8") and file.stem not in ("run_study", "study_seen")
+    if '__name__ == "__main__"' in file.read_text("utf-8") and file.stem not in STUDIES
 )
 
 # What makes a quick run quicker still, and what is known of its figures before they are measured.

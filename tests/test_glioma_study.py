@@ -147,6 +147,35 @@ def test_the_published_tables_are_what_the_published_runs_give(study: Any) -> No
         assert table and [row for row in table if row not in published] == []
 
 
+def test_the_published_gain_by_number_of_patients_is_what_the_published_runs_give(tmp_path: Path) -> None:
+    published = (FOLDER / "EFFECT.md").read_text("utf-8").splitlines()
+    figure = tmp_path / "patients.png"
+    done = _patients("--figure", str(figure), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.splitlines()
+    assert len(table) == 2 + 4 * 2 and [row for row in table if row not in published] == []
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_with_all_patients_counts_as_twenty_a_domain(study: Any) -> None:
+    patients = study("glioma_patients")
+    few = [{**line, "patients_a_domain": 5} for line in _lines(1.0, 0.5)]
+    tuned = [{**line, "tuning": True} for line in _lines(9.0, 0.5)]
+    rows = patients.patients_table([*_lines(2.0, 0.5), *few, *tuned])[2:]
+    assert [row.strip("| ").split(" | ")[0] for row in rows] == ["5", "5", "20", "20"]
+    assert "+1.00 [+1.00, +1.00]" in rows[0] and "+2.00 [+2.00, +2.00]" in rows[2]
+
+
+def test_runs_that_cannot_be_compared_are_one_line(tmp_path: Path) -> None:
+    done = _patients("nothing.jsonl", cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "nothing.jsonl" in done.stderr
+
+
+def _patients(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FOLDER / "study_patients.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8")
+
+
 # The command
 
 
@@ -194,3 +223,24 @@ def test_the_command_keeps_numbers_alone_and_goes_on_where_it_stopped(tmp_path: 
     assert other.returncode == 2 and "a study with other" in other.stderr and len(other.stderr.splitlines()) == 1
     wrong = study("--arms", "nothing")
     assert wrong.returncode == 2 and "`arms` must be any of" in wrong.stderr
+
+
+def test_sigma_is_calibrated_on_the_patients_to_tune_on_and_only_numbers_are_kept(study: Any, tmp_path: Path) -> None:
+    rng, size = np.random.default_rng(0), 32
+    patients = tuple(f"P{number:02d}" for number in range(48))
+    images = {domain: rng.integers(0, 256, (48, size, size), dtype=np.uint8) for domain in "AB"}
+    masks = np.zeros((48, size, size), bool)
+    masks[:, 10:20, 12:22] = True
+    slices = study("glioma_data").Gliomas(images, masks, tuple(f"{name}_NC_000" for name in patients), patients)
+    slices.save(tmp_path / "slices.npz")
+    command = [sys.executable, str(FOLDER / "study_sigma.py"), "sigma.json", "--gliomas", "slices.npz", "--seeds", "1",
+               "--steps", "8"]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"slices.npz", "sigma.json"}
+    for found in json.loads((tmp_path / "sigma.json").read_text("utf-8"))["1"].values():
+        assert len(found["left_out"]) == 3, "a share for each of the patients to tune on"
+        raw, right = found["raw"], found["calibrated"]
+        assert raw["tpsnr"] == right["tpsnr"], "the images stay as they are"
+        assert abs(right["region_coverage"] - 0.9) < abs(raw["region_coverage"] - 0.9)
+        assert {"sigma", "all of them, fitted on the tuning patients"} < set(found["ranks inside the tumour"])

@@ -47,6 +47,7 @@ def guided(**changes: Any) -> Config:
 GLIOMA_ARMS: dict[str, Arm] = {
     "plain": Arm("the CycleGAN alone", None),
     "regions": Arm("the default: patch discriminators with 6 px of context, and a pixel classifier", guided()),
+    "pixel weight 2": Arm("the same with the pixel classifier at weight 2, as before", guided(pixel_weight=2.0)),
     "patches": Arm("patch discriminators alone", guided(pixel_weight=0.0)),
     "patches, context 0": Arm("patch discriminators alone, without context", guided(pixel_weight=0.0, context_px=0)),
     "pixels": Arm("the pixel classifier alone", guided(weight=0.0)),

@@ -88,7 +88,7 @@ def gain_table(found: Found) -> list[str]:
             cells = [arm, title, str(len(tumour))]
             for (_, digits), gain in zip(GAINS.values(), of_metric.values(), strict=True):
                 assert gain is not None
-                cells.append(_with_interval((float(gain.mean()), *interval(gain)), digits))
+                cells.append(with_interval((float(gain.mean()), *interval(gain)), digits))
             rows.append([*cells, ", ".join(f"{mean:+.1f}" for mean in tumour.mean(axis=1))])
     headings = ["arm", "direction", "seeds", *(title for title, _ in GAINS.values()), "tumour PSNR by seed"]
     return markdown(headings, rows, 2) if rows else []
@@ -105,7 +105,8 @@ def score_table(found: Found) -> list[str]:
     return markdown(["arm", "direction", *METRICS], rows, 2) if rows else []
 
 
-def _with_interval(of: tuple[float, float, float], digits: int = 2) -> str:
+def with_interval(of: tuple[float, float, float], digits: int = 2) -> str:
+    """A mean and its interval, as they stand in a table."""
     mean, low, high = of
     return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
@@ -120,7 +121,7 @@ def _is(known: float, met: bool) -> bool | None:
 
 def _gained(found: Found, direction: str, least: float, low: float) -> Answer:
     of = found.mean_gain("regions", direction)
-    return _with_interval(of), _is(of[0], of[0] >= least and of[1] > low)
+    return with_interval(of), _is(of[0], of[0] >= least and of[1] > low)
 
 
 def _share(found: Found, direction: str, least: float) -> Answer:
@@ -131,7 +132,7 @@ def _share(found: Found, direction: str, least: float) -> Answer:
 
 def _placebo(found: Found, direction: str, most: float) -> Answer:
     of, ours = found.mean_gain("placebo", direction), found.mean_gain("regions", direction)[0]
-    return _with_interval(of), _is(of[0] + ours, of[0] <= most and of[0] < ours / 5)
+    return with_interval(of), _is(of[0] + ours, of[0] <= most and of[0] < ours / 5)
 
 
 def _failed(found: Found, direction: str, most: float) -> Answer:
@@ -146,7 +147,7 @@ def _invented(found: Found, direction: str) -> Answer:
 
 def _whole(found: Found, direction: str, least: float) -> Answer:
     of = found.mean_gain("regions", direction, "psnr")
-    return _with_interval(of), _is(of[0], of[0] >= least)
+    return with_interval(of), _is(of[0], of[0] >= least)
 
 
 def _texture(found: Found, direction: str) -> Answer:

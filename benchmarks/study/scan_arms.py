@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from roi_progressive import hookimpl
+from roi_progressive import Config, hookimpl
 from roi_progressive.host.dataset import UnalignedDataset
 from roi_progressive.runs.demo import ShuffledMasks, demo_options
 from roi_progressive.runs.train import TrainOptions
@@ -65,6 +65,7 @@ SCAN_ARMS: dict[str, Arm] = {
     "regions": Arm(f"the tumour at weight {LIGHT_WEIGHT}, and uncertainty, from the third epoch on", TUMOR_PRESET),
     "placebo": Arm("the same, masks shuffled between images", TUMOR_PRESET, plugins=lambda seed: [ShuffledMasks(seed)]),
     "full_weight": Arm("the same at the phantom's weight", TUMOR_ALONE),
+    "studied": Arm("what `train` guides with where no configuration is given, as chosen on gliomas", Config()),
     "ceiling": Arm(
         "the same networks trained on pairs: adversarial and L1 terms as in pix2pix, both ways, without a cycle",
         None,

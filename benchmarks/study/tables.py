@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from roi_progressive.evaluation.metrics import INVENTED, INVERTED, LOST, METRICS, PSNR, TEXTURE, TPSNR, TSSIM
+from roi_progressive.evaluation.metrics import INVENTED, INVERTED, LOST, PSNR, REGION_UCE, TEXTURE, TPSNR, TSSIM, UCE
 from roi_progressive.runs.evaluate import REFERENCES
 from roi_progressive.saving.names import CT_AND_MR, DIRECTIONS
 
+from .calibration import OF_SIGMA
 from .gains import Arms, Lines, Slices, compared, gains, interval, seeds_of, values_by_seed
 
 COLUMNS = {TPSNR.key: (f"{TPSNR.heading} dB", 2), TSSIM.key: (TSSIM.heading, 3), PSNR.key: (f"{PSNR.heading} dB", 2)}
 SCORES = (*COLUMNS, *(metric.key for metric in (TEXTURE, LOST, INVERTED, INVENTED)))
-CALIBRATION = tuple(metric.key for metric in METRICS if metric.needs == "sigma")
+CALIBRATION = tuple(metric.key for metric in (UCE, REGION_UCE, *OF_SIGMA))
 
 
 def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]], labels: int) -> list[str]:

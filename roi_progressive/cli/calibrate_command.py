@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .command import add_command, add_device, device_line, show
+from .command import add_command, add_device, add_epoch, device_line, show
 from .progress import ProgressBar
 
 
@@ -19,6 +19,7 @@ def add(commands: Any) -> None:
     calibrate.add_argument(
         "--split", choices=("val", "test"), default="val", help="whose pairs; test only if never scored (%(default)s)"
     )
+    add_epoch(calibrate)
     add_device(calibrate)
 
 
@@ -31,7 +32,8 @@ def run(options: argparse.Namespace) -> None:
     from ..runs.calibrate import FILE, calibrate
 
     with ProgressBar("calibrate", device_line(options.device)) as bar:
-        calibration = calibrate(options.run, split=options.split, device=options.device, report=bar.step)
+        given = {"split": options.split, "epoch": options.epoch, "device": options.device}
+        calibration = calibrate(options.run, **given, report=bar.step)
     show(calibration)
     path = options.run / "networks" / FILE
     show(f"kept in {path}")

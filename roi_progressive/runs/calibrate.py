@@ -78,7 +78,12 @@ def _words(found: Correction) -> str:
 
 
 def calibrate(
-    run: str | Path | Run, *, split: str = "val", device: str = "auto", report: Report | None = None
+    run: str | Path | Run,
+    *,
+    split: str = "val",
+    epoch: int | str | None = None,
+    device: str = "auto",
+    report: Report | None = None,
 ) -> SigmaCalibration:
     """Fit a run's sigma to the errors on a split's pairs, by direction and region, and keep it in the run.
 
@@ -88,6 +93,7 @@ def calibrate(
     Args:
         run: A run, or its folder.
         split: Whose pairs; ``val``, or ``test`` where there are no others, which then cannot be tested on any more.
+        epoch: Whose networks: ``best``, ``last`` or a number; those of an opened run, or the last, by default.
         device: Where images are made: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         report: Called after every translated image.
 
@@ -100,7 +106,7 @@ def calibrate(
     """
     if split not in SPLITS[1:]:
         raise DataError(f"`split` must be {' or '.join(SPLITS[1:])}, slices that were not trained on; got {split!r}")
-    opened = run if isinstance(run, Run) else Run.open(run)
+    opened = run.at_epoch(epoch) if isinstance(run, Run) else Run.open(run, epoch=epoch)
     if opened.config.ggd is None:
         raise DataError(f"`run` must have uncertainty heads to be calibrated; {str(opened.folder)!r} has none")
     regions: list[str | None] = [*regions_of(opened.data)] or [None]
