@@ -22,7 +22,7 @@ from PIL import Image
 
 from roi_progressive import __version__
 from roi_progressive.cli.main import main
-from roi_progressive.cli.parser import parser
+from roi_progressive.cli.parser import COMMANDS, parser
 from roi_progressive.data.options import PrepareOptions
 from roi_progressive.runs.options import TrainOptions
 from roi_progressive.saving.records import read_json, write_json
@@ -503,10 +503,7 @@ def test_prepare_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert keywords["force"] is True and keywords["processes"] == 2
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["", "demo", "prepare", "train", "evaluate", "figure", "check", "weights", "plugins", "completion"],
-)
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_names_every_argument(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         main([*command.split(), "--help"])

@@ -81,7 +81,7 @@ def _nearest(word: str, known: Iterable[str]) -> str | None:
 
 def add_command(commands: Any, name: str, text: str, epilog: str) -> Parser:
     """A command's parser; ``commands`` is what ``add_subparsers`` returned."""
-    added: Parser = commands.add_parser(name, help=text, description=text, epilog=epilog)
+    added: Parser = commands.add_parser(name, help=text.replace("%", "%%"), description=text, epilog=epilog)
     return added
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
 from ..saving.names import DIRECTIONS
-from .command import add_command, add_device, device_line, show
+from .command import add_command, add_device, add_epoch, device_line, show
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
     translate.add_argument("--direction", choices=DIRECTIONS, help="which way (told by a DICOM header or a list)")
     translate.add_argument("--sigma", type=Path, metavar="FILE", help="write the predicted standard deviation too")
     translate.add_argument("--dicom", type=Path, metavar="DIR", help="write a derived DICOM series too, new or empty")
-    translate.add_argument("--epoch", metavar="N", default="last", help="whose networks, a number or last (last)")
+    add_epoch(translate)
     translate.add_argument(
         "--data",
         type=Path,
@@ -83,7 +83,7 @@ def _opened(options: argparse.Namespace) -> AbstractContextManager[Translator]:
     from ..runs.host_translator import host_translator
     from ..runs.opened_translator import translator
 
-    given = {"direction": options.direction, "epoch": options.epoch, "device": options.device}
+    given = {"direction": options.direction, "epoch": options.epoch or "last", "device": options.device}
     if options.host is None:
         if options.host_options:
             raise ConfigError("`--host-options` must go with --host; got none; give the checkout")
