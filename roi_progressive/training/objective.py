@@ -51,17 +51,17 @@ class Contribution:
         value: The weighted sum of all terms, detached.
         gradients: To inject.
         is_finite: Whether images, masks, losses and gradients are finite, on the images' device. Where they are not,
-            value and gradients are zero; those left on the heads' parameters are as they came.
+            value and gradients are zero; those for the heads' parameters are as they came.
         losses: Each term unweighted, detached, by name.
-        reached: The parameters of the heads that the terms lead to: on every process the same, since uncertainty does
-            not depend on regions.
+        of_heads: The parameters of the heads that the terms lead to, on every process the same, since uncertainty does
+            not depend on regions; each with its gradient.
     """
 
     value: Tensor
     is_finite: Tensor
     gradients: list[Gradient] = field(default_factory=list)
     losses: dict[str, Tensor] = field(default_factory=dict)
-    reached: list[nn.Parameter] = field(default_factory=list)
+    of_heads: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
 
 
 class _Leaves:
@@ -159,7 +159,7 @@ class GeneratorObjective:
     Args:
         config: Weights.
         bank: The region discriminators; their parameters get no gradient here.
-        heads: The uncertainty heads by the direction of their generator; their parameters get theirs.
+        heads: The uncertainty heads by the direction of their generator.
         plugins: Asked for extra terms.
     """
 
@@ -183,7 +183,7 @@ class GeneratorObjective:
             shares: What this process's means weigh among those of all; 1 by default.
 
         Returns:
-            What to inject; nothing at all where no term applies. Gradients of the heads' parameters are left on them.
+            What to inject, and what the heads learn; nothing at all where no term applies.
         """
         shares = shares or Shares()
         images = largest(_images_of(translations))
@@ -208,9 +208,11 @@ class GeneratorObjective:
         inputs = [leaf for _, leaf, _, _ in leaves.pairs]
         found = torch.autograd.grad(total, [*inputs, *head_parameters], allow_unused=True)
         is_finite = _are_finite([images, total, *found], masks_are_finite)
-        for parameter, gradient in zip(head_parameters, found[len(inputs) :], strict=True):
-            parameter.grad = gradient
-        reached = [parameter for parameter in head_parameters if parameter.grad is not None]
+        of_heads = [
+            (parameter, gradient)
+            for parameter, gradient in zip(head_parameters, found[len(inputs) :], strict=True)
+            if gradient is not None
+        ]
         # On the CPU it is read once, elsewhere not at all.
         known = is_finite if is_read_late(is_finite) else bool(is_finite)
         gradients = [
@@ -219,7 +221,7 @@ class GeneratorObjective:
             # A frozen generator's image takes no gradient, and neither do features that are the source itself.
             if gradient is not None and tensor.requires_grad
         ]
-        return Contribution(zero_where_not(known, total.detach()), is_finite, gradients, losses, reached)
+        return Contribution(zero_where_not(known, total.detach()), is_finite, gradients, losses, of_heads)
 
     @property
     def _shown_to_plugins(self) -> bool:
