@@ -28,6 +28,8 @@ from measure import (
     Spread,
     clock_of,
     flops_of,
+    kernels_among,
+    kernels_of,
     name_of,
     parsed,
     parser,
@@ -114,6 +116,7 @@ def measure(variants: dict[str, Variant], rounds: int, device: torch.device) -> 
             step()
     peaks = {name: peak_bytes_of(step, device) for name, step in steps.items()}
     times = times_side_by_side(steps, rounds, warm=True, clock=clock_of(device))
+    kernels = {name: kernels_of(step) for name, step in steps.items()} if device.type == "cuda" else {}
     return {
         name: {
             "flops": flops[name],
@@ -121,6 +124,8 @@ def measure(variants: dict[str, Variant], rounds: int, device: torch.device) -> 
             "peak_bytes": peaks[name],
             "peak_ratio": peaks[name] / peaks["host alone"],
             "wall_seconds": Spread.of(times[name].wall),
+            "cpu_seconds": Spread.of(times[name].cpu),
+            "kernels": kernels.get(name),
             "wall_ratio": ratios(times[name].wall, times["host alone"].wall),
             "cpu_ratio": ratios(times[name].cpu, times["host alone"].cpu),
             "inside_ratio": variant.inside_ratio(times[name].cpu),
@@ -140,7 +145,7 @@ def count_waits(variants: dict[str, Variant], folder: Path, host: str) -> dict[s
         found[name] = {
             "waits": sum(waits_among(events).values()),
             "numbers read late": sum(waits_among(events, LATE_READS).values()),
-            "kernels started": sum(event == "cudaLaunchKernel" for event in events),
+            "kernels started": kernels_among(events),
         }
     return found
 
@@ -151,7 +156,10 @@ def row(host: str, variant: str, figures: dict[str, Any]) -> list[str]:
         host,
         variant,
         f"{100 * (figures['flops_ratio'] - 1):+.2f} %",
+        "" if figures["kernels"] is None else str(figures["kernels"]),
+        figures["wall_seconds"].text(4),
         figures["wall_ratio"].percent(),
+        figures["cpu_seconds"].text(4),
         figures["cpu_ratio"].percent(),
         figures["inside_ratio"].percent(),
         f"{100 * (figures['peak_ratio'] - 1):+.1f} %",
@@ -179,7 +187,8 @@ def main() -> None:
         if chosen.profile is not None:
             waits[name] = count_waits(variants, chosen.profile, name)
     rows = [row(name, variant, of) for name, found in figures.items() for variant, of in found.items()]
-    heading = ["host", "variant", "FLOPs", "wall", "CPU time", "CPU time inside it", "peak memory", "windows, px"]
+    of_time = ["wall, s", "wall", "CPU time, s", "CPU time", "CPU time inside it"]
+    heading = ["host", "variant", "FLOPs", "kernels", *of_time, "peak memory", "windows, px"]
     print(table(heading, rows))
     print(f"device: {name_of(chosen.device)}; torch {torch.__version__}")
     if waits:

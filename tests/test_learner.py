@@ -181,6 +181,43 @@ def test_an_adam_a_network_would_have_made_the_same_steps(tumor_config: Any) -> 
             torch.testing.assert_close(mine["state"][place], moments, rtol=1e-12, atol=0)
 
 
+def test_discriminators_learn_from_the_contributions_pass_what_a_pass_of_their_own_would_teach(
+    tumor_config: Any, copied: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for in_one_pass in (True, False):
+        setup = _Setup(tumor_config(pool_size=1))
+        for net in setup.host.nets.values():
+            net.double()
+        learner = setup.learner([setup.translation(dtype=torch.float64), setup.translation("B2A", dtype=torch.float64)])
+        if not in_one_pass:
+            monkeypatch.setattr(learner.bank, "step_losses", lambda shown: None)
+        for _ in range(3):
+            step = [setup.translation(dtype=torch.float64), setup.translation("B2A", dtype=torch.float64)]
+            learner.contribution(step, {"tumor": 1.0})
+            learner.discriminator_step(step, {"tumor": 1.0})
+        found.append(copied(learner.state_dict()))
+    for name, value in found[0]["bank"].items():
+        torch.testing.assert_close(value, found[1]["bank"][name], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found[0]["pools"], found[1]["pools"])
+
+
+def test_a_step_of_several_forwards_teaches_all_of_them_and_the_next_one_makes_no_pass_in_vain(
+    tumor_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = _Setup(tumor_config())
+    step = [setup.translation(), setup.translation("B2A")]
+    learner = setup.learner(step)
+    passes: list[int] = []
+    own, n_forwards = learner.bank.step_losses, 2
+    monkeypatch.setattr(learner.bank, "step_losses", lambda shown: passes.append(n_forwards) or own(shown))
+    for n_forwards in (2, 2, 1, 1):
+        for _ in range(n_forwards):
+            learner.contribution(step, {"tumor": 1.0})
+        assert set(learner.discriminator_step(step, {"tumor": 1.0}) or {}) == {"D_tumor_A2B", "D_tumor_B2A"}
+    assert passes == [2, 1], "in the first step, and again after one of a single forward"
+
+
 def test_a_head_of_the_hosts_own_keeps_what_the_host_collects_there(tumor_config: Any) -> None:
     setup = _Setup(tumor_config(ggd=GGDConfig(hidden_channels=2)))
     step = [setup.translation()]

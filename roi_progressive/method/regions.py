@@ -9,7 +9,7 @@ painting comes before any resizing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -219,6 +219,25 @@ class WindowGroup:
         """Height and width in pixels."""
         return self.inside.shape[1], self.inside.shape[2]
 
+    def __len__(self) -> int:
+        return len(self.inside)
+
+    @classmethod
+    def of_window(cls, channels: int, inside: Bools) -> WindowGroup:
+        """Of one window that was cut before: ``[channels, S, S]`` from its first number on, to be learnt from.
+
+        Args:
+            channels: With that of the mask, where the region's mode adds it.
+            inside: The region in it, ``[S, S]``.
+        """
+        shape = (1, channels, *inside.shape)
+        yes = np.broadcast_to(np.True_, shape)
+        return cls(inside[None], np.arange(channels * inside.size).reshape(shape), yes, yes, np.zeros(shape))
+
+    def without_gradient(self) -> WindowGroup:
+        """The same windows, from which none goes back to the images."""
+        return replace(self, hides=np.broadcast_to(np.True_, self.index.shape))
+
     def part(self, windows: slice) -> WindowGroup:
         """Some of the windows."""
         return WindowGroup(
@@ -308,23 +327,33 @@ def grow(inside: Bools, by_px: int) -> Bools:
 # -- cutting --------------------------------------------------------------------------------------------------------
 
 
-def cut(images: Sequence[Tensor], groups: Sequence[Sequence[tuple[int, WindowGroup]]]) -> list[Tensor]:
+Groups = Sequence[tuple[int, WindowGroup]]
+"""Window groups of one size, each with the place of its images among several."""
+
+
+def cut(images: Sequence[Tensor], groups: Sequence[Sequence[Groups]]) -> list[Tensor]:
     """Cut windows out of images, all in three operations whatever their number.
 
     Args:
-        images: ``[N, C, H, W]`` each, on one device and of one type.
-        groups: For each result the window groups it is made of, each with the place of its images in ``images``. The
-            channels of several follow one another.
+        images: ``[N, C, H, W]`` each, or windows that were cut before, on one device and of one type.
+        groups: For each result what its networks see, side by side: the channels of one follow those of another. The
+            windows of a network's groups follow one another.
 
     Returns:
         Pixels ``[n, C, S, S]`` for each of ``groups``; differentiable in the images, once.
     """
     offsets = np.cumsum([0, *(image.numel() for image in images)])
-    parts = [[(offsets[place], group) for place, group in together] for together in groups]
-    shapes = [(g[0][1].index.shape[0], sum(group.index.shape[1] for _, group in g), *g[0][1].size) for g in parts]
-    index = _joined([[group.index + offset for offset, group in together] for together in parts])
+    shapes = [
+        (
+            sum(len(group) for _, group in networks[0]),
+            sum(of[0][1].index.shape[1] for of in networks),
+            *networks[0][0][1].size,
+        )
+        for networks in groups
+    ]
+    index = _joined([[[group.index + offsets[place] for place, group in of] for of in networks] for networks in groups])
     shows, hides, paint = (
-        _joined([[getattr(group, name) for _, group in together] for together in parts])
+        _joined([[[getattr(group, name) for _, group in of] for of in networks] for networks in groups])
         for name in ("shows", "hides", "paint")
     )
     if images[0].dtype != torch.float64:
@@ -335,9 +364,14 @@ def cut(images: Sequence[Tensor], groups: Sequence[Sequence[tuple[int, WindowGro
     return [part.view(shape) for part, shape in zip(pixels, shapes, strict=True)]
 
 
-def _joined(arrays: Sequence[Sequence[npt.NDArray[Any]]]) -> npt.NDArray[Any]:
-    """The channels of each sequence beside one another, and all of them in one row of numbers."""
-    return np.concatenate([(a[0] if len(a) == 1 else np.concatenate(a, axis=1)).reshape(-1) for a in arrays])
+def _joined(arrays: Sequence[Sequence[Sequence[npt.NDArray[Any]]]]) -> npt.NDArray[Any]:
+    """Windows below one another, networks beside one another, and all of it in one row of numbers."""
+    stacked = ([_concatenated(of, 0) for of in networks] for networks in arrays)
+    return np.concatenate([_concatenated(networks, 1).reshape(-1) for networks in stacked])
+
+
+def _concatenated(arrays: Sequence[npt.NDArray[Any]], axis: int) -> npt.NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=axis)
 
 
 class _Cut(torch.autograd.Function):
@@ -357,7 +391,8 @@ class _Cut(torch.autograd.Function):
         sizes = [shape.numel() for shape in ctx.shapes]
         # A window holds a pixel once; where windows of two regions overlap, two numbers are added to a zero.
         total = gradient.new_zeros(sum(sizes)).index_add_(0, index, gradient.masked_fill(hides, 0.0))
-        return None, None, None, None, *(g.view(s) for g, s in zip(total.split(sizes), ctx.shapes, strict=True))
+        of_images = zip(total.split(sizes), ctx.shapes, ctx.needs_input_grad[4:], strict=True)
+        return None, None, None, None, *(part.view(shape) if needed else None for part, shape, needed in of_images)
 
 
 @dataclass(frozen=True)
@@ -402,7 +437,7 @@ def extract_windows(image: Tensor, region: RegionMask, config: RegionConfig, bac
     if not groups:
         return []
     image = in_full(image)
-    pixels = cut([image], [[(0, group)] for group in groups])
+    pixels = cut([image], [[[(0, group)]] for group in groups])
     return [Windows(p, mask_tensor(group.inside, image.dtype)) for p, group in zip(pixels, groups, strict=True)]
 
 

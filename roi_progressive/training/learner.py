@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..config import Config, RegionConfig
 from ..errors import CheckpointError, one_line
-from ..method.bank import DiscriminatorBank, Shown
+from ..method.bank import DiscriminatorBank, Shown, TermLosses
 from ..method.discriminators import DiscriminatorFactory, patch_discriminator_for
 from ..method.foreign_networks import ForeignNetwork
 from ..plugins.adapter import Adapter, Translation
@@ -68,6 +68,14 @@ class Learner:
         self._of_heads: list[tuple[nn.Parameter, Tensor]] = []
         """Parameters of the heads, and their gradients, which wait for the step."""
         self._of_heads_is_finite = torch.tensor(True)
+        self._n_forwards = 0
+        """Contributions to the step at hand."""
+        self._has_several_forwards = False
+        """Whether the step before had more than one."""
+        self._learnt: Contribution | None = None
+        """What the discriminators learn from the step's only forward, where it was made with the contribution."""
+        self._learnt_of: set[tuple[str, str]] = set()
+        """The directions and regions that they judged."""
         self._objective = GeneratorObjective(config, self.bank, self._heads, plugins)
         self._shares = Shares()
         self._mixed = False
@@ -77,15 +85,23 @@ class Learner:
         """Our losses and gradients for the generators.
 
         What they have for the heads waits for ``discriminator_step``, which moves everything of ours at once; where a
-        step of the host has several forwards, the heads are moved before the next one.
+        step of the host has several forwards, the heads are moved before the next one. What the discriminators learn is
+        made on the way, but for such steps, whose forwards they learn from together.
         """
         for translation in translations:
             self._build_heads(translation)
         self._move(self._heads_to_move(), [], self._of_heads_is_finite)
         self._mixed = is_mixed(translations[0].fake)
         self.count(translations)
+        self._n_forwards += 1
+        self._learnt = None
+        learn = self._n_forwards == 1 and not self._has_several_forwards
         with self._drawing(), single_precision(translations[0].fake):
-            contribution = self._objective.contribution(translations, weights, self._shares)
+            contribution = self._objective.contribution(translations, weights, self._shares, learn=learn)
+        self._learnt = contribution if contribution.discriminators is not None else None
+        self._learnt_of = {
+            (translation.direction, region) for translation, region in self._active(translations, weights)
+        }
         self._of_heads, self._of_heads_is_finite = contribution.of_heads, contribution.is_finite
         return contribution
 
@@ -94,8 +110,22 @@ class Learner:
         return waiting
 
     def forget(self) -> None:
-        """The step at hand is not made: what the heads would learn from it is lost."""
-        self._of_heads = []
+        """The step at hand is over, or is not made: what it has taught nobody yet is lost."""
+        self._of_heads, self._learnt = [], None
+        self.bank.forget_windows()
+        self._forwards_are_over()
+
+    def _forwards_are_over(self) -> None:
+        if self._n_forwards:
+            self._has_several_forwards = self._n_forwards > 1
+        self._n_forwards = 0
+
+    def _active(
+        self, translations: Sequence[Translation], weights: Mapping[str, float]
+    ) -> list[tuple[Translation, str]]:
+        """What discriminators judge: translations, each with a region."""
+        active = [region.name for region in self._config.regions if region.name in weights and region.weight > 0]
+        return [(translation, region) for translation in translations for region in active]
 
     def count(self, translations: Sequence[Translation]) -> None:
         """Count the windows and pixels that losses are means over, on all processes."""
@@ -146,8 +176,8 @@ class Learner:
         Returns:
             Their losses, detached, by name; ``None`` where nothing of this process was learnt from.
         """
-        active = [region.name for region in self._config.regions if region.name in weights and region.weight > 0]
-        judged = [(translation, region) for translation in translations for region in active]
+        self._forwards_are_over()
+        judged = self._active(translations, weights)
         of_heads = self._heads_to_move()
         moving = [
             parameter
@@ -163,10 +193,7 @@ class Learner:
                 parameter.grad = torch.full_like(parameter, torch.nan)
             of_heads = [(parameter, torch.full_like(parameter, torch.nan)) for parameter, _ in of_heads]
         elif is_finite:
-            with self._drawing(), single_precision(translations[0].fake):
-                found = self.bank.discriminator_losses([self._shown(*pair) for pair in judged]) if judged else None
-                if found is not None:
-                    found.values.sum().backward()
+            found = self._learnt_losses(judged)
         self.were_finite = finite(parameter.grad for parameter in moving if parameter.grad is not None)
         moved = self._move(of_heads, moving, self.were_finite if is_finite else torch.tensor(False))
         if not moved or not is_finite:
@@ -175,6 +202,23 @@ class Learner:
             f"{translation.direction}_{region}": f"D_{region}_{translation.direction}" for translation, region in judged
         }
         return {} if found is None else dict(zip((keys[key] for key in found.keys), found.values.detach(), strict=True))
+
+    def _learnt_losses(self, judged: Sequence[tuple[Translation, str]]) -> TermLosses | None:
+        """The discriminators' losses, whose gradients are left on their parameters."""
+        learnt, self._learnt = self._learnt, None
+        asked = {(translation.direction, region) for translation, region in judged}
+        if learnt is not None and learnt.discriminators is not None and asked == self._learnt_of:
+            for parameter, gradient in learnt.of_bank:
+                parameter.grad = gradient
+            self.bank.keep_windows()
+            return learnt.discriminators
+        if not judged:
+            return None
+        with self._drawing(), single_precision(judged[0][0].fake):
+            found = self.bank.discriminator_losses([self._shown(*pair) for pair in judged])
+            if found is not None:
+                found.values.sum().backward()
+        return found
 
     def _move(
         self, of_heads: Sequence[tuple[nn.Parameter, Tensor]], of_bank: Sequence[nn.Parameter], is_finite: Tensor

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import ConfigError, MaskError
-from ..method.bank import DiscriminatorBank, Shown
+from ..method.bank import DiscriminatorBank, Shown, StepLosses, TermLosses
 from ..method.regions import RegionMask
 from ..plugins.adapter import Translation
 from ..plugins.manager import Plugins
@@ -55,6 +55,8 @@ class Contribution:
         losses: Each term unweighted, detached, by name.
         of_heads: The parameters of the heads that the terms lead to, on every process the same, since uncertainty does
             not depend on regions; each with its gradient.
+        of_bank: Parameters of the discriminators with their own gradients, where those were asked for and could be had.
+        discriminators: The discriminators' own losses then, detached.
     """
 
     value: Tensor
@@ -62,6 +64,8 @@ class Contribution:
     gradients: list[Gradient] = field(default_factory=list)
     losses: dict[str, Tensor] = field(default_factory=dict)
     of_heads: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+    of_bank: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+    discriminators: TermLosses | None = None
 
 
 class _Leaves:
@@ -158,7 +162,7 @@ class GeneratorObjective:
 
     Args:
         config: Weights.
-        bank: The region discriminators; their parameters get no gradient here.
+        bank: The region discriminators; the generators' terms give their parameters no gradient.
         heads: The uncertainty heads by the direction of their generator.
         plugins: Asked for extra terms.
     """
@@ -173,7 +177,12 @@ class GeneratorObjective:
         self._without_target: set[str] = set()
 
     def contribution(
-        self, translations: Sequence[Translation], weights: Mapping[str, float], shares: Shares | None = None
+        self,
+        translations: Sequence[Translation],
+        weights: Mapping[str, float],
+        shares: Shares | None = None,
+        *,
+        learn: bool = False,
     ) -> Contribution:
         """Losses and gradients of one step.
 
@@ -181,6 +190,7 @@ class GeneratorObjective:
             translations: One a direction.
             weights: Stage weight, 0 to 1, of every active term.
             shares: What this process's means weigh among those of all; 1 by default.
+            learn: Have the discriminators' own gradients made in the same pass, where their networks allow it.
 
         Returns:
             What to inject, and what the heads learn; nothing at all where no term applies.
@@ -188,31 +198,31 @@ class GeneratorObjective:
         shares = shares or Shares()
         images = largest(_images_of(translations))
         leaves = _Leaves(images if self._shown_to_plugins else None)
-        terms = [
-            *self._region_terms(translations, weights, leaves, shares),
-            *self._ggd_terms(translations, weights, leaves, shares),
-        ]
+        of_regions, learnt = self._region_terms(translations, weights, leaves, shares, learn=learn)
+        terms = [*of_regions, *self._ggd_terms(translations, weights, leaves, shares)]
         taken = {name for term in terms for name in term.names}
         terms += self._extra_terms(translations, leaves, taken)
         losses = {name: loss for term in terms for name, loss in zip(term.names, term.values.detach(), strict=True)}
         losses = {name: losses[name] for name in sorted(losses, key=_as_shown(translations, self._config))}
         masks_are_finite = all(mask.is_finite for mask in masks_in(translations))
-        if not terms:
+        if not terms and learnt is None:
             return Contribution(translations[0].fake.new_zeros(()), _are_finite([images], masks_are_finite))
-        total = _weighted_sum(terms)
-        if not total.requires_grad:  # a plugin's constant, where the region it speaks of is absent
+        total = _weighted_sum(terms) if terms else translations[0].fake.new_zeros(())
+        # The generators' terms reach images and heads only, the discriminators' own losses nothing but them.
+        root = total if learnt is None else total + learnt.values.sum()
+        if not root.requires_grad:  # a plugin's constant, where the region it speaks of is absent
             is_finite = _are_finite([images, total], masks_are_finite)
             return Contribution(zero_where_not(is_finite, total), is_finite, losses=losses)
         heads = [head.head for head in self._heads.values() if head.head is not None]
         head_parameters = [p for head in heads for p in head.parameters() if p.requires_grad]
-        inputs = [leaf for _, leaf, _, _ in leaves.pairs]
-        found = torch.autograd.grad(total, [*inputs, *head_parameters], allow_unused=True)
-        is_finite = _are_finite([images, total, *found], masks_are_finite)
-        of_heads = [
-            (parameter, gradient)
-            for parameter, gradient in zip(head_parameters, found[len(inputs) :], strict=True)
-            if gradient is not None
+        bank_parameters = [
+            p for key in (() if learnt is None else learnt.keys) for p in self._bank.networks[key].parameters()
         ]
+        bank_parameters = [p for p in bank_parameters if p.requires_grad]
+        inputs = [leaf for _, leaf, _, _ in leaves.pairs]
+        every = torch.autograd.grad(root, [*inputs, *head_parameters, *bank_parameters], allow_unused=True)
+        found, of_bank = every[: len(inputs) + len(head_parameters)], every[len(inputs) + len(head_parameters) :]
+        is_finite = _are_finite([images, total, *found], masks_are_finite)
         # On the CPU it is read once, elsewhere not at all.
         known = is_finite if is_read_late(is_finite) else bool(is_finite)
         gradients = [
@@ -221,7 +231,15 @@ class GeneratorObjective:
             # A frozen generator's image takes no gradient, and neither do features that are the source itself.
             if gradient is not None and tensor.requires_grad
         ]
-        return Contribution(zero_where_not(known, total.detach()), is_finite, gradients, losses, of_heads)
+        return Contribution(
+            zero_where_not(known, total.detach()),
+            is_finite,
+            gradients,
+            losses,
+            _with_gradient(head_parameters, found[len(inputs) :]),
+            _with_gradient(bank_parameters, of_bank),
+            None if learnt is None else TermLosses(learnt.keys, learnt.values.detach()),
+        )
 
     @property
     def _shown_to_plugins(self) -> bool:
@@ -229,9 +247,17 @@ class GeneratorObjective:
         return self._bank.has_foreign_networks or bool(self._plugins.names("roi_generator_losses"))
 
     def _region_terms(
-        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
-    ) -> Iterator[_Terms]:
-        shown, factors = [], {}
+        self,
+        translations: Sequence[Translation],
+        weights: Mapping[str, float],
+        leaves: _Leaves,
+        shares: Shares,
+        *,
+        learn: bool,
+    ) -> tuple[list[_Terms], TermLosses | None]:
+        """The generators' terms, and where ``learn`` is asked for and possible, the discriminators' own losses."""
+        shown: list[Shown] = []
+        factors: dict[str, tuple[str, float]] = {}
         for translation in translations:
             direction = translation.direction
             for region in self._config.regions:
@@ -240,13 +266,18 @@ class GeneratorObjective:
                     continue
                 fake = leaves.of(translation.fake, f"the generated image of {direction}")
                 masks = masks_of(translation.masks, region.name, f"the source images of {direction}")
-                of = Shown(direction, region.name, fake, masks)
+                real_masks = translation.real_masks.get(region.name)
+                learn = learn and real_masks is not None
+                of = Shown(direction, region.name, fake, masks, translation.real, real_masks)
                 shown.append(of)
                 factors[of.key] = (f"G_{region.name}_{direction}", weight * shares.fake(region.name, direction))
-        found = self._bank.generator_losses(shown) if shown else None
-        if found is not None:
-            names, of_each = zip(*(factors[key] for key in found.keys), strict=True)
-            yield _Terms(names, of_each, found.values)
+        found = self._bank.step_losses(shown) if learn and shown else None
+        if found is None:
+            found = StepLosses(self._bank.generator_losses(shown) if shown else None, None)
+        if found.generators is None:
+            return [], found.discriminators
+        names, of_each = zip(*(factors[key] for key in found.generators.keys), strict=True)
+        return [_Terms(names, of_each, found.generators.values)], found.discriminators
 
     def _ggd_terms(
         self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
@@ -352,6 +383,14 @@ def _weighted_sum(terms: Sequence[_Terms]) -> Tensor:
     weights = np.array([weight for term in terms for weight in term.weights])
     (there,) = upload([weights if every.dtype == torch.float64 else weights.astype(np.float32)], every.device)
     return (every * there).sum()
+
+
+def _with_gradient(
+    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
+) -> list[tuple[nn.Parameter, Tensor]]:
+    """The parameters that were reached, each with its gradient."""
+    pairs = zip(parameters, gradients, strict=True)
+    return [(parameter, gradient) for parameter, gradient in pairs if gradient is not None]
 
 
 def _are_finite(tensors: Sequence[Tensor | None], masks_are_finite: bool) -> Tensor:
