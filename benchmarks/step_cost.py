@@ -48,6 +48,8 @@ from roi_progressive import Config, StageConfig
 from roi_progressive.method.regions import RegionMask, window_side
 
 WARM_UP = 10
+OF_TIME = ("wall, s", "wall", "CPU time, s", "CPU time", "CPU time inside it")
+HEADING = ("host", "variant", "FLOPs", "kernels", *OF_TIME, "peak memory", "windows, px")
 STAGE_3 = dataclasses.replace(Config.paper(), stages=StageConfig(fade_fraction=0.0))
 INERT = dataclasses.replace(STAGE_3, ggd=None)
 HOSTS: dict[str, Callable[[int, int], nn.Module]] = {
@@ -184,12 +186,9 @@ def main() -> None:
         build = partial(HOSTS[name], channels, size_px)
         variants = variants_of(build, channels, size_px, chosen.tumors_px, chosen.device)
         figures[name] = measure(variants, chosen.rounds, chosen.device)
+        print(table(HEADING, [row(name, variant, of) for variant, of in figures[name].items()]), flush=True)
         if chosen.profile is not None:
             waits[name] = count_waits(variants, chosen.profile, name)
-    rows = [row(name, variant, of) for name, found in figures.items() for variant, of in found.items()]
-    of_time = ["wall, s", "wall", "CPU time, s", "CPU time", "CPU time inside it"]
-    heading = ["host", "variant", "FLOPs", "kernels", *of_time, "peak memory", "windows, px"]
-    print(table(heading, rows))
     print(f"device: {name_of(chosen.device)}; torch {torch.__version__}")
     if waits:
         kinds = list(next(iter(next(iter(waits.values())).values())))

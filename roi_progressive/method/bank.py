@@ -121,11 +121,11 @@ class _Images:
         self.all: list[Tensor] = []
         self._places: dict[int, int] = {}
 
-    def place_of(self, image: Tensor) -> int:
-        """Of an image among all."""
+    def place_of(self, image: Tensor, *, cut_off: bool = True) -> int:
+        """Of an image among all; those whose gradient is asked for come first."""
         if id(image) not in self._places:
             self._places[id(image)] = len(self.all)
-            self.all.append(image)
+            self.all.append(in_full(image.detach() if cut_off else image))
         return self._places[id(image)]
 
 
@@ -270,16 +270,15 @@ class DiscriminatorBank(nn.Module):
                 windows.setdefault((of.region, of.group.size), {}).setdefault(of.key, []).append(of)
 
         for of in shown:
-            fake = in_full(of.fake if for_generators else of.fake.detach())
-            generated = self._placed(of, "generator", images.place_of(fake), fake, of.fake_masks)
+            place = images.place_of(of.fake, cut_off=not for_generators)
+            generated = self._placed(of, "generator", place, of.fake.shape, of.fake_masks)
             if for_generators:
                 show(generated)
             if for_networks:
                 show(self._exchanged(of, generated, images, kept))
         for of in shown if for_networks else ():
             if of.real is not None and of.real_masks is not None:
-                real = in_full(of.real.detach())
-                show(self._placed(of, "real", images.place_of(real), real, of.real_masks))
+                show(self._placed(of, "real", images.place_of(of.real), of.real.shape, of.real_masks))
         calls = [
             call
             for _, by_key in sorted(windows.items(), key=lambda item: item[0][1])
@@ -295,9 +294,9 @@ class DiscriminatorBank(nn.Module):
         self._waiting = [(of_pool, [of.detach() for of in pixels]) for of_pool, _ in kept]
         return self._losses(list(zip(calls, pixels, strict=False)))
 
-    def _placed(self, of: Shown, kind: str, place: int, image: Tensor, masks: RegionMask) -> list[_Placed]:
-        """Where the windows of one kind lie."""
-        groups = masks.window_groups(image.shape, self._regions[of.region], self.config.background)
+    def _placed(self, of: Shown, kind: str, place: int, shape: torch.Size, masks: RegionMask) -> list[_Placed]:
+        """Where the windows of one kind lie in images of a shape."""
+        groups = masks.window_groups(shape, self._regions[of.region], self.config.background)
         if kind != "generator":
             groups = [group.without_gradient() for group in groups]
         return [_Placed(of.key, of.region, kind, place, group) for group in groups]
