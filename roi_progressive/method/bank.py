@@ -290,7 +290,7 @@ class DiscriminatorBank(nn.Module):
         for of_pool, placed in kept:
             of_pool.places.update(zip(of_pool.masks, range(len(groups), len(groups) + len(placed)), strict=True))
             groups += [[[(of.image, of.group)]] for of in placed]
-        pixels = cut(images.all, groups)
+        pixels = cut(images.all, groups, len(calls))
         self._waiting = [(of_pool, [of.detach() for of in pixels]) for of_pool, _ in kept]
         return self._losses(list(zip(calls, pixels, strict=False)))
 

@@ -331,13 +331,16 @@ Groups = Sequence[tuple[int, WindowGroup]]
 """Window groups of one size, each with the place of its images among several."""
 
 
-def cut(images: Sequence[Tensor], groups: Sequence[Sequence[Groups]]) -> list[Tensor]:
+def cut(
+    images: Sequence[Tensor], groups: Sequence[Sequence[Groups]], n_differentiable: int | None = None
+) -> list[Tensor]:
     """Cut windows out of images, all in three operations whatever their number.
 
     Args:
         images: ``[N, C, H, W]`` each, or windows that were cut before, on one device and of one type.
         groups: For each result what its networks see, side by side: the channels of one follow those of another. The
             windows of a network's groups follow one another.
+        n_differentiable: How many of the results, the first ones, are to be differentiable; by default all.
 
     Returns:
         Pixels ``[n, C, S, S]`` for each of ``groups``; differentiable in the images, once.
@@ -360,7 +363,11 @@ def cut(images: Sequence[Tensor], groups: Sequence[Sequence[Groups]]) -> list[Te
         paint = paint.astype(np.float32)
     arrays = upload([index, paint, shows, hides], images[0].device)
     flat: Tensor = _Cut.apply(*arrays, *images)
-    pixels = flat.split([int(np.prod(shape)) for shape in shapes])
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    # Every part of a split that leads nowhere would be a map of zeros on the way back.
+    first, others = sizes[:n_differentiable], sizes[len(sizes[:n_differentiable]) :]
+    *pixels, rest = flat.split([*first, sum(others)])
+    pixels += rest.detach().split(others) if others else []
     return [part.view(shape) for part, shape in zip(pixels, shapes, strict=True)]
 
 
