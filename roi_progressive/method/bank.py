@@ -111,7 +111,7 @@ class _Kept:
     drawn: Exchange
     masks: dict[int, Bools]
     places: dict[int, int]
-    """Of each window among all results of the cut."""
+    """Of each window among those that were cut for the pools."""
 
 
 class _Images:
@@ -179,7 +179,7 @@ class DiscriminatorBank(nn.Module):
         self._stacks: dict[tuple[str, ...], StackedRegion | None] = {}
         self._in_use: dict[tuple[str, ...], StackedRegion | None] = {}
         self._waiting: list[tuple[_Kept, list[Tensor]]] = []
-        """What the pools are to keep, and the windows that were cut."""
+        """What the pools are to keep, and the windows that were cut for them."""
 
     def generator_loss(self, direction: str, region: str, fake: Tensor, masks: RegionMask) -> Tensor | None:
         """How far the generated regions are from passing for real (paper eq. 4, 6, 8).
@@ -269,8 +269,8 @@ class DiscriminatorBank(nn.Module):
             for of in placed:
                 windows.setdefault((of.region, of.group.size), {}).setdefault(of.key, []).append(of)
 
-        for of in shown:
-            place = images.place_of(of.fake, cut_off=not for_generators)
+        fakes = [images.place_of(of.fake, cut_off=not for_generators) for of in shown]
+        for of, place in zip(shown, fakes, strict=True):
             generated = self._placed(of, "generator", place, of.fake.shape, of.fake_masks)
             if for_generators:
                 show(generated)
@@ -288,15 +288,16 @@ class DiscriminatorBank(nn.Module):
             return StepLosses(None, None)
         groups = [[[(of.image, of.group) for of in placed] for placed in call.values()] for call in calls]
         for of_pool, placed in kept:
-            of_pool.places.update(zip(of_pool.masks, range(len(groups), len(groups) + len(placed)), strict=True))
+            first = len(groups) - len(calls)
+            of_pool.places.update(zip(of_pool.masks, range(first, first + len(placed)), strict=True))
             groups += [[[(of.image, of.group)]] for of in placed]
-        pixels = cut(images.all, groups, len(calls))
-        self._waiting = [(of_pool, [of.detach() for of in pixels]) for of_pool, _ in kept]
+        pixels = cut(images.all, groups, self.config.background, len(calls))
+        self._waiting = [(of_pool, pixels[len(calls) :]) for of_pool, _ in kept]
         return self._losses(list(zip(calls, pixels, strict=False)))
 
     def _placed(self, of: Shown, kind: str, place: int, shape: torch.Size, masks: RegionMask) -> list[_Placed]:
         """Where the windows of one kind lie in images of a shape."""
-        groups = masks.window_groups(shape, self._regions[of.region], self.config.background)
+        groups = masks.window_groups(shape, self._regions[of.region])
         if kind != "generator":
             groups = [group.without_gradient() for group in groups]
         return [_Placed(of.key, of.region, kind, place, group) for group in groups]
@@ -364,16 +365,17 @@ class DiscriminatorBank(nn.Module):
         maps: dict[tuple[str, str], list[JudgedMap]] = {}
         for call, pixels in judged:
             keys = tuple(call)
-            masks = [np.concatenate([of.group.inside for of in placed]) for placed in call.values()]
             region = self._network(keys[0]).region
             per_scale = 1.0 if region.scale_reduction == "sum" else 1.0 / region.scales
             factors = [
                 [(of.kind, len(of), self._weight(of) / n_windows[of.kind, key]) for of in call[key]] for key in keys
             ]
-            for level, logits in enumerate(self._logits(call, pixels, masks)):
+            of_scales = self._logits(call, pixels)
+            for level, (logits, weights) in enumerate(zip(of_scales, self._weights(call, of_scales), strict=True)):
                 means = logits.flatten(2).mean(dim=2, keepdim=True) if region.logits == "mean" else logits
                 n_logits = means.shape[2:].numel()
-                counts = self._counts(keys, level, masks, logits, n_logits) * per_scale
+                counts = np.full((len(keys), len(means), n_logits), 1.0 / n_logits) if weights is None else weights
+                counts = counts.reshape(len(keys), len(means), n_logits) * per_scale
                 places = np.arange(means.numel()).reshape(len(means), len(keys), n_logits)
                 for column, (key, parts) in enumerate(zip(keys, factors, strict=True)):
                     end = 0
@@ -395,24 +397,30 @@ class DiscriminatorBank(nn.Module):
     def _weight(self, of: _Placed) -> float:
         return 1.0 if of.kind == "generator" else 0.5 * self.shares.get(f"{of.kind}_{of.key}", 1.0)
 
-    def _logits(self, call: Mapping[str, _Windows], pixels: Tensor, masks: Sequence[Bools]) -> list[Tensor]:
+    def _logits(self, call: Mapping[str, _Windows], pixels: Tensor) -> list[Tensor]:
         """Logits ``[n, len(call), h, w]``, scale by scale."""
         keys = tuple(call)
         stack = self._stack(keys)
         if stack is not None:
             first_learnt, _ = _n_of_generators(call[keys[0]])
             return stack(pixels, first_learnt)
-        (key,), (mask,) = keys, masks
+        (key,) = keys
+        mask = np.concatenate([of.group.inside for of in call[key]])
         return [logits for logits, _ in self._network(key)(Windows(pixels, mask_tensor(mask, pixels.dtype)))]
 
-    def _counts(self, keys: Sequence[str], level: int, masks: Sequence[Bools], logits: Tensor, n_logits: int) -> Floats:
-        """What each logit of a scale counts in its window, ``[len(keys), n, n_logits]``; a window's are 1 together."""
-        n = len(masks[0])
+    def _weights(self, call: Mapping[str, _Windows], of_scales: Sequence[Tensor]) -> list[Floats | None]:
+        """What each logit of a scale counts in its window, ``[len(call) * n, n_logits]``; a window's are 1 together.
+
+        A mask describes several windows: a generated one of each kind, and a real one in the other direction.
+        """
+        masks = [mask for placed in call.values() for of in placed for mask in of.group.inside]
+        places: dict[int, int] = {}
+        # Two windows at one place in memory are one.
+        of_each = [places.setdefault(mask.__array_interface__["data"][0], len(places)) for mask in masks]
+        distinct = np.stack([masks[of_each.index(place)] for place in range(len(places))])
         # Networks side by side have one geometry.
-        weights = self._network(keys[0]).weights(level, np.concatenate(masks), logits)
-        if weights is None:
-            return np.full((len(keys), n, n_logits), 1.0 / n_logits)
-        return shares(weights).reshape(len(keys), n, n_logits)
+        weights = self._network(next(iter(call))).weights_of_scales(distinct, of_scales)
+        return [None if of is None else shares(of)[of_each] for of in weights]
 
     def _network(self, key: str) -> RegionDiscriminator:
         network = self.networks[key]
