@@ -371,7 +371,7 @@ class DiscriminatorBank(nn.Module):
                 [(of.kind, len(of), self._weight(of) / n_windows[of.kind, key]) for of in call[key]] for key in keys
             ]
             of_scales = self._logits(call, pixels)
-            for level, (logits, weights) in enumerate(zip(of_scales, self._weights(call, of_scales), strict=True)):
+            for logits, weights in zip(of_scales, self._weights(call, of_scales), strict=True):
                 means = logits.flatten(2).mean(dim=2, keepdim=True) if region.logits == "mean" else logits
                 n_logits = means.shape[2:].numel()
                 counts = np.full((len(keys), len(means), n_logits), 1.0 / n_logits) if weights is None else weights

@@ -34,7 +34,7 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.signedinteger[Any]]
 PAINTS = 3
-"""What may be painted lies before the pixels of every image: the background, and a mask's channel outside and inside."""
+"""What may be painted lies before every image's pixels: the background, and a mask's channel outside and inside."""
 
 
 class RegionMask:
@@ -289,7 +289,7 @@ def _group(
     # Channels follow one another in an image, and samples all their channels.
     first = PAINTS + ((samples * channels)[:, None] + np.arange(channels)) * (height * width)
     first += (tops * width + lefts)[:, None]
-    grid = _grid(size, width, _index_type(n_samples * channels * height * width))
+    grid = _grid(size, width).astype(_index_type(n_samples * channels * height * width), copy=False)
     index: Indices = (grid + first.astype(grid.dtype)[:, :, None, None]) * shown
     if config.mode.extra_channels:
         mask = region[:, None]
@@ -299,9 +299,9 @@ def _group(
 
 
 @lru_cache(maxsize=64)
-def _grid(size: tuple[int, int], width: int, dtype: type[np.signedinteger[Any]]) -> Indices:
+def _grid(size: tuple[int, int], width: int) -> Indices:
     """The places of a window's pixels in an image, counted from its first."""
-    rows, columns = np.arange(size[0], dtype=dtype), np.arange(size[1], dtype=dtype)
+    rows, columns = np.arange(size[0], dtype=np.int32), np.arange(size[1], dtype=np.int32)
     return rows[:, None] * width + columns
 
 

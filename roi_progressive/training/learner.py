@@ -72,8 +72,8 @@ class Learner:
         """Contributions to the step at hand."""
         self._has_several_forwards = False
         """Whether the step before had more than one."""
-        self._learnt: Contribution | None = None
-        """What the discriminators learn from the step's only forward, where it was made with the contribution."""
+        self._learnt: tuple[TermLosses, list[tuple[nn.Parameter, Tensor]]] | None = None
+        """The discriminators' losses and gradients of the step's only forward, where made with the contribution."""
         self._learnt_of: set[tuple[str, str]] = set()
         """The directions and regions that they judged."""
         self._objective = GeneratorObjective(config, self.bank, self._heads, plugins)
@@ -98,7 +98,8 @@ class Learner:
         learn = self._n_forwards == 1 and not self._has_several_forwards
         with self._drawing(), single_precision(translations[0].fake):
             contribution = self._objective.contribution(translations, weights, self._shares, learn=learn)
-        self._learnt = contribution if contribution.discriminators is not None else None
+        losses = contribution.discriminators
+        self._learnt = None if losses is None else (losses, contribution.of_bank)
         self._learnt_of = {
             (translation.direction, region) for translation, region in self._active(translations, weights)
         }
@@ -207,11 +208,12 @@ class Learner:
         """The discriminators' losses, whose gradients are left on their parameters."""
         learnt, self._learnt = self._learnt, None
         asked = {(translation.direction, region) for translation, region in judged}
-        if learnt is not None and learnt.discriminators is not None and asked == self._learnt_of:
-            for parameter, gradient in learnt.of_bank:
+        if learnt is not None and asked == self._learnt_of:
+            losses, gradients = learnt
+            for parameter, gradient in gradients:
                 parameter.grad = gradient
             self.bank.keep_windows()
-            return learnt.discriminators
+            return losses
         if not judged:
             return None
         with self._drawing(), single_precision(judged[0][0].fake):

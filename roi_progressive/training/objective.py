@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -175,6 +176,7 @@ class GeneratorObjective:
         self._heads = heads
         self._plugins = plugins
         self._without_target: set[str] = set()
+        self._parameters: WeakKeyDictionary[nn.Module, list[nn.Parameter]] = WeakKeyDictionary()
 
     def contribution(
         self,
@@ -196,8 +198,8 @@ class GeneratorObjective:
             What to inject, and what the heads learn; nothing at all where no term applies.
         """
         shares = shares or Shares()
-        images = largest(_images_of(translations))
-        leaves = _Leaves(images if self._shown_to_plugins else None)
+        images = _images_of(translations)
+        leaves = _Leaves(largest(images) if self._shown_to_plugins else None)
         of_regions, learnt = self._region_terms(translations, weights, leaves, shares, learn=learn)
         terms = [*of_regions, *self._ggd_terms(translations, weights, leaves, shares)]
         taken = {name for term in terms for name in term.names}
@@ -206,23 +208,22 @@ class GeneratorObjective:
         losses = {name: losses[name] for name in sorted(losses, key=_as_shown(translations, self._config))}
         masks_are_finite = all(mask.is_finite for mask in masks_in(translations))
         if not terms and learnt is None:
-            return Contribution(translations[0].fake.new_zeros(()), _are_finite([images], masks_are_finite))
+            return Contribution(translations[0].fake.new_zeros(()), _are_finite(images, masks_are_finite))
         total = _weighted_sum(terms) if terms else translations[0].fake.new_zeros(())
         # The generators' terms reach images and heads only, the discriminators' own losses nothing but them.
         root = total if learnt is None else total + learnt.values.sum()
         if not root.requires_grad:  # a plugin's constant, where the region it speaks of is absent
-            is_finite = _are_finite([images, total], masks_are_finite)
+            is_finite = _are_finite([*images, total], masks_are_finite)
             return Contribution(zero_where_not(is_finite, total), is_finite, losses=losses)
         heads = [head.head for head in self._heads.values() if head.head is not None]
-        head_parameters = [p for head in heads for p in head.parameters() if p.requires_grad]
+        head_parameters = [p for head in heads for p in self._parameters_of(head)]
         bank_parameters = [
-            p for key in (() if learnt is None else learnt.keys) for p in self._bank.networks[key].parameters()
+            p for key in (() if learnt is None else learnt.keys) for p in self._parameters_of(self._bank.networks[key])
         ]
-        bank_parameters = [p for p in bank_parameters if p.requires_grad]
         inputs = [leaf for _, leaf, _, _ in leaves.pairs]
         every = torch.autograd.grad(root, [*inputs, *head_parameters, *bank_parameters], allow_unused=True)
         found, of_bank = every[: len(inputs) + len(head_parameters)], every[len(inputs) + len(head_parameters) :]
-        is_finite = _are_finite([images, total, *found], masks_are_finite)
+        is_finite = _are_finite([*images, total, *found], masks_are_finite)
         # On the CPU it is read once, elsewhere not at all.
         known = is_finite if is_read_late(is_finite) else bool(is_finite)
         gradients = [
@@ -240,6 +241,12 @@ class GeneratorObjective:
             _with_gradient(bank_parameters, of_bank),
             None if learnt is None else TermLosses(learnt.keys, learnt.values.detach()),
         )
+
+    def _parameters_of(self, network: nn.Module) -> list[nn.Parameter]:
+        """Those that learn; a search through its modules takes longer than many an operation, so it is made once."""
+        if network not in self._parameters:
+            self._parameters[network] = list(network.parameters())
+        return [parameter for parameter in self._parameters[network] if parameter.requires_grad]
 
     @property
     def _shown_to_plugins(self) -> bool:
@@ -299,6 +306,9 @@ class GeneratorObjective:
         if not asked:
             return
         found = ggd_terms(asked)
+        outputs = [image for t in translations for image in (t.fake, t.reconstruction, t.identity) if image is not None]
+        for head in self._heads.values():
+            head.let_go(outputs)
         for (output, made_by), term in zip(made, found, strict=True):
             if term.features is not output:
                 leaves.add(term.features, term.leaf, f"the features of generator {made_by}", is_image=False)
