@@ -1,8 +1,10 @@
-"""For ``resume = "exact"``: what a host forgets when it is stopped, its optimizers' moments and its pools."""
+"""For ``resume = "exact"``: what a host forgets when it is stopped, its optimizers' moments, its pools and the scales
+of its gradient scalers."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -62,3 +64,34 @@ def load_pools(model: Any, pools: Mapping[str, Any], device: torch.device) -> No
         if pool.pool_size:
             pool.images = [image.to(device) for image in saved]
             pool.num_imgs = len(saved)
+
+
+GRAD_SCALER: Any = getattr(torch.amp, "GradScaler", None) or torch.cuda.amp.GradScaler  # torch.amp's from torch 2.3 on
+_OF_SCALER = ("scale", "_growth_tracker")
+
+
+def scales_of(scalers: Mapping[str, Any]) -> dict[str, Any]:
+    """The scale of every ``GradScaler``, and for how many steps nothing has overflowed; waits for the device.
+
+    Args:
+        scalers: By name. One that is switched off has nothing to tell.
+    """
+    states = {name: scaler.state_dict() for name, scaler in scalers.items()}
+    return {name: {key: state[key] for key in _OF_SCALER} for name, state in states.items() if state}
+
+
+def load_scales(scalers: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Restore what ``scales_of`` gave, where a scaler of the name is there and at work; its factors stay as they are.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is no state of a scaler.
+    """
+    for state in saved.values():
+        scale, steps = (state[key] for key in _OF_SCALER)
+        if not isinstance(scale, float) or not 0 < scale < math.inf:
+            raise ValueError(f"scale of a gradient scaler is {scale!r}")
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+            raise ValueError(f"_growth_tracker of a gradient scaler is {steps!r}")
+    for name, scaler in scalers.items():
+        if name in saved and scaler.is_enabled():
+            scaler.load_state_dict({**scaler.state_dict(), **{key: saved[name][key] for key in _OF_SCALER}})

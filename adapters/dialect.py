@@ -28,7 +28,7 @@ from roi_progressive import (
 )
 
 from ._host_log import report_errors, report_losses, show_sigma
-from ._host_state import load_moments, load_pools, moments_of, pools_of
+from ._host_state import GRAD_SCALER, load_moments, load_pools, load_scales, moments_of, pools_of, scales_of
 
 MODEL = ("opt", "set_input", "forward", "optimize_parameters")
 """What every model of the dialect has, besides its networks and a method that saves them."""
@@ -316,7 +316,15 @@ class DialectAdapter(Adapter):
         if not self.is_training():
             return {}
         pools = [name for name in self.pools if hasattr(self.model, name)]
-        return {"moments": moments_of(self.model.optimizers), "pools": pools_of(self.model, pools)}
+        return {
+            "moments": moments_of(self.model.optimizers),
+            "pools": pools_of(self.model, pools),
+            "scales": scales_of(self._scalers()),
+        }
+
+    def _scalers(self) -> dict[str, Any]:
+        """The model's gradient scalers, by attribute."""
+        return {name: value for name, value in vars(self.model).items() if isinstance(value, GRAD_SCALER)}
 
     def load_host_state(self, state: Mapping[str, Any]) -> None:
         if not self.is_training() or not state:
@@ -329,6 +337,7 @@ class DialectAdapter(Adapter):
     def _load_host_state(self, state: Mapping[str, Any]) -> None:
         load_moments(self.model.optimizers, state["moments"])
         load_pools(self.model, state["pools"], self.device())
+        load_scales(self._scalers(), state.get("scales", {}))  # files of older versions have none
 
 
 def _samples_of(whole: Tensor | None, part: Tensor | None) -> slice | None:

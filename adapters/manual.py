@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from roi_progressive import (
     hookimpl,
 )
 
-from ._host_state import load_moments, moments_of
+from ._host_state import GRAD_SCALER, load_moments, load_scales, moments_of, scales_of
 
 DIRECTIONS = ("A2B", "B2A")
 
@@ -88,10 +89,33 @@ class ManualAdapter(Adapter):
         return next(group for group in groups if group)
 
     def host_state(self) -> dict[str, Any]:
-        return {"moments": moments_of(self._optimizers)}
+        return {"moments": moments_of(self._optimizers), "scales": scales_of(_scalers())}
 
     def load_host_state(self, state: Mapping[str, Any]) -> None:
         load_moments(self._optimizers, state["moments"])
+        scales, scalers = state.get("scales", {}), _scalers()  # files of older versions have no scales
+        if scales and not scalers:
+            warnings.warn(
+                "the checkpoint holds the scale of a GradScaler, and this process has none: make the script's scaler "
+                "before the checkpoint is loaded",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        load_scales(scalers, scales)
+
+
+def _scalers() -> dict[str, Any]:
+    """The script's gradient scaler, which nothing of what a script gives us leads to: the only one that is at work."""
+    living = (thing for thing in gc.get_objects() if issubclass(type(thing), GRAD_SCALER))
+    scalers = [scaler for scaler in living if scaler.is_enabled()]
+    if len(scalers) > 1:
+        warnings.warn(
+            f"this process has {len(scalers)} GradScalers: whose scale `resume` = 'exact' is to keep is not known, and "
+            f"none is saved or restored; keep one of them alive, or restore them yourself",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return {"scaler": scalers[0]} if len(scalers) == 1 else {}
 
 
 def _optimizers_of(generators: Iterable[nn.Module]) -> list[torch.optim.Optimizer]:

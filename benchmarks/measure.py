@@ -171,6 +171,20 @@ def waits_among(names: Iterable[str], kinds: Sequence[str] = SYNCHRONISATIONS) -
     return Counter(name for name in names if name in kinds)
 
 
+# By which a CUDA kernel is started; the latter ones are the libraries' own.
+LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
+
+
+def kernels_among(names: Iterable[str]) -> int:
+    """How many CUDA kernels were started, by the names of a profile's events."""
+    return sum(name in LAUNCHES for name in names)
+
+
+def kernels_of(step: Step) -> int:
+    """How many CUDA kernels one call starts."""
+    return kernels_among(profiled(step))
+
+
 def profiled(step: Step, trace: Path | None = None) -> list[str]:
     """The names of all events of one call; its trace is written to a file for chrome://tracing where one is named."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]

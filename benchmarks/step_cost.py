@@ -28,6 +28,8 @@ from measure import (
     Spread,
     clock_of,
     flops_of,
+    kernels_among,
+    kernels_of,
     name_of,
     parsed,
     parser,
@@ -46,6 +48,8 @@ from roi_progressive import Config, StageConfig
 from roi_progressive.method.regions import RegionMask, window_side
 
 WARM_UP = 10
+OF_TIME = ("wall, s", "wall", "CPU time, s", "CPU time", "CPU time inside it")
+HEADING = ("host", "variant", "FLOPs", "kernels", *OF_TIME, "peak memory", "windows, px")
 STAGE_3 = dataclasses.replace(Config.paper(), stages=StageConfig(fade_fraction=0.0))
 INERT = dataclasses.replace(STAGE_3, ggd=None)
 HOSTS: dict[str, Callable[[int, int], nn.Module]] = {
@@ -114,6 +118,7 @@ def measure(variants: dict[str, Variant], rounds: int, device: torch.device) -> 
             step()
     peaks = {name: peak_bytes_of(step, device) for name, step in steps.items()}
     times = times_side_by_side(steps, rounds, warm=True, clock=clock_of(device))
+    kernels = {name: kernels_of(step) for name, step in steps.items()} if device.type == "cuda" else {}
     return {
         name: {
             "flops": flops[name],
@@ -121,6 +126,8 @@ def measure(variants: dict[str, Variant], rounds: int, device: torch.device) -> 
             "peak_bytes": peaks[name],
             "peak_ratio": peaks[name] / peaks["host alone"],
             "wall_seconds": Spread.of(times[name].wall),
+            "cpu_seconds": Spread.of(times[name].cpu),
+            "kernels": kernels.get(name),
             "wall_ratio": ratios(times[name].wall, times["host alone"].wall),
             "cpu_ratio": ratios(times[name].cpu, times["host alone"].cpu),
             "inside_ratio": variant.inside_ratio(times[name].cpu),
@@ -140,7 +147,7 @@ def count_waits(variants: dict[str, Variant], folder: Path, host: str) -> dict[s
         found[name] = {
             "waits": sum(waits_among(events).values()),
             "numbers read late": sum(waits_among(events, LATE_READS).values()),
-            "kernels started": sum(event == "cudaLaunchKernel" for event in events),
+            "kernels started": kernels_among(events),
         }
     return found
 
@@ -151,7 +158,10 @@ def row(host: str, variant: str, figures: dict[str, Any]) -> list[str]:
         host,
         variant,
         f"{100 * (figures['flops_ratio'] - 1):+.2f} %",
+        "" if figures["kernels"] is None else str(figures["kernels"]),
+        figures["wall_seconds"].text(4),
         figures["wall_ratio"].percent(),
+        figures["cpu_seconds"].text(4),
         figures["cpu_ratio"].percent(),
         figures["inside_ratio"].percent(),
         f"{100 * (figures['peak_ratio'] - 1):+.1f} %",
@@ -176,11 +186,9 @@ def main() -> None:
         build = partial(HOSTS[name], channels, size_px)
         variants = variants_of(build, channels, size_px, chosen.tumors_px, chosen.device)
         figures[name] = measure(variants, chosen.rounds, chosen.device)
+        print(table(HEADING, [row(name, variant, of) for variant, of in figures[name].items()]), flush=True)
         if chosen.profile is not None:
             waits[name] = count_waits(variants, chosen.profile, name)
-    rows = [row(name, variant, of) for name, found in figures.items() for variant, of in found.items()]
-    heading = ["host", "variant", "FLOPs", "wall", "CPU time", "CPU time inside it", "peak memory", "windows, px"]
-    print(table(heading, rows))
     print(f"device: {name_of(chosen.device)}; torch {torch.__version__}")
     if waits:
         kinds = list(next(iter(next(iter(waits.values())).values())))

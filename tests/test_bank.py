@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from roi_progressive.config import ADVERSARIAL_LOSSES, ROI_MODES, AdversarialLoss, Config, RegionConfig
 from roi_progressive.method.bank import DiscriminatorBank, Shown
-from roi_progressive.method.discriminators import patch_discriminator_for
+from roi_progressive.method.discriminators import PatchDiscriminator, patch_discriminator_for
 from roi_progressive.method.regions import RegionMask
 from roi_progressive.testing import phantom_batch
 
@@ -164,6 +164,7 @@ def check_against_reference(bank: DiscriminatorBank, masks_name: str) -> None:
         if losses:
             expected[key] = torch.stack(losses).mean()
     assert set(found.keys) == set(expected)
+    generators = expected
     close(found.values, torch.stack([expected[key] for key in found.keys]))
     weights = torch.linspace(0.3, 1.7, len(expected), dtype=torch.float64)
     (found.values * weights).sum().backward()
@@ -191,6 +192,27 @@ def check_against_reference(bank: DiscriminatorBank, masks_name: str) -> None:
     close(found.values, torch.stack([expected[key] for key in found.keys]))
     found.values.sum().backward()
     sum(expected.values()).backward()
+    for (name, ours_), theirs_ in zip(bank.named_parameters(), copy_of_bank.parameters(), strict=True):
+        assert (ours_.grad is None) == (theirs_.grad is None), name
+        if theirs_.grad is not None:
+            close(ours_.grad, theirs_.grad)
+
+    # Both in one pass: the generators' gradient reaches images only, the discriminators' own the networks only.
+    bank.zero_grad()
+    of_images = {name: image.grad for name, image in ours.items()}
+    ours = {name: image.clone().requires_grad_() for name, image in images.items()}
+    both = bank.step_losses(shown(bank, ours, masks))
+    if not all(isinstance(scale, PatchDiscriminator) for key in bank.networks for scale in bank.networks[key].scales):
+        assert both is None
+        return
+    assert both is not None and both.generators is not None and both.discriminators is not None
+    close(both.generators.values, torch.stack([generators[key] for key in both.generators.keys]))
+    close(both.discriminators.values, torch.stack([expected[key] for key in both.discriminators.keys]))
+    ((both.generators.values * weights).sum() + both.discriminators.values.sum()).backward()
+    for name, image in ours.items():
+        assert (image.grad is None) == name.startswith("real")
+        if image.grad is not None:
+            close(image.grad, of_images[name])
     for (name, ours_), theirs_ in zip(bank.named_parameters(), copy_of_bank.parameters(), strict=True):
         assert (ours_.grad is None) == (theirs_.grad is None), name
         if theirs_.grad is not None:
@@ -241,9 +263,36 @@ def test_so_they_are_with_somebodys_own_networks() -> None:
 def test_so_they_are_where_one_network_of_a_pair_is_hooked_and_the_hook_is_called() -> None:
     bank = bank_of()
     calls: list[Any] = []
-    bank.networks["A2B_tumor"].scales[1].model[0].register_forward_hook(lambda *call: calls.append(call))
+    handle = bank.networks["A2B_tumor"].scales[1].model[0].register_forward_hook(lambda *call: calls.append(call))
+    images, masks = step_of("alike")
+    assert bank.step_losses(shown(bank, images, masks)) is None, "it may tell one pass from two"
+    for losses in (bank.generator_losses, bank.discriminator_losses):
+        assert losses(shown(bank, images, masks)) is not None and calls
+        calls.clear()
+    handle.remove()
     check_against_reference(bank, "alike")
-    assert calls
+
+
+@pytest.mark.parametrize("masks", MASKS)
+def test_one_pass_shows_the_windows_of_two_and_keeps_the_same_in_the_pools(masks: str, differing: Any) -> None:
+    together, apart = bank_of(pool_size=3), bank_of(pool_size=3)
+    for seed in range(12):
+        images, of_masks = step_of(masks)
+        images = {name: image.roll(seed, dims=-1).requires_grad_() for name, image in images.items()}
+        if seed % 3 == 2:  # a step that is not made
+            assert together.step_losses(shown(together, images, of_masks)) is not None
+            together.forget_windows()
+            assert differing(together.pools_state_dict(), apart.pools_state_dict()) == []
+        both = together.step_losses(shown(together, images, of_masks))
+        assert both is not None
+        together.keep_windows()
+        for found, expected in (
+            (both.generators, apart.generator_losses(shown(apart, images, of_masks, real=False))),
+            (both.discriminators, apart.discriminator_losses(shown(apart, images, of_masks))),
+        ):
+            assert found is not None and expected is not None and found.keys == expected.keys
+            torch.testing.assert_close(found.values, expected.values, rtol=1e-12, atol=1e-14)
+        assert differing(together.pools_state_dict(), apart.pools_state_dict()) == []
 
 
 def test_a_stack_follows_its_networks_wherever_they_go() -> None:

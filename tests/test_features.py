@@ -234,3 +234,24 @@ def test_a_failed_forward_does_not_mix_its_features_into_the_next() -> None:
     features = capture.features_of(output)
     assert features is not None
     assert torch.equal(features, generator[0](x))
+
+
+@pytest.mark.parametrize("make", [make for make, _, _ in GENERATORS.values()], ids=list(GENERATORS))
+def test_features_that_were_read_live_no_longer_than_the_hosts_graph(make: Callable[[], nn.Module]) -> None:
+    generator = make()
+    capture = FeatureCapture(generator)
+    capture.recording = True
+    output, other = generator(torch.rand(1, 1, 8, 8)), generator(torch.rand(1, 1, 8, 8))
+    kept = capture.features_of(output)
+    assert kept is not None
+    values = kept.detach().clone()
+    capture.let_go(output)
+    del kept
+    gc.collect()
+    found = capture.features_of(output)  # a second term of the same step finds them
+    assert found is not None and torch.equal(found, values)
+    del found
+    output.sum().backward()
+    gc.collect()
+    assert capture.features_of(output) is None
+    assert capture.features_of(other) is not None

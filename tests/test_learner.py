@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from roi_progressive import Adapter, CheckpointError, Config, GGDConfig, Translation
 from roi_progressive.method.regions import RegionMask
@@ -63,11 +65,16 @@ class _Setup:
         return Learner(self.config, self.host, Plugins(), self.heads, self.stream, first)
 
     def translation(
-        self, direction: str = "A2B", cycle: bool = True, filled: bool = True, **changes: Any
+        self,
+        direction: str = "A2B",
+        cycle: bool = True,
+        filled: bool = True,
+        dtype: torch.dtype = torch.float32,
+        **changes: Any,
     ) -> Translation:
         other = "B2A" if direction == "A2B" else "A2B"
         sizes = [(2, self.channels.get(d, 1), 32, 32) for d in (other, direction)]
-        source, real = (torch.rand(size) * 2 - 1 for size in sizes)
+        source, real = (torch.rand(size, dtype=dtype) * 2 - 1 for size in sizes)
         fake = self.host.nets[direction](source)
         rec = self.host.nets[other](fake) if cycle else None
         masks = _masks(filled)
@@ -107,13 +114,123 @@ def test_a_step_moves_what_is_active_and_nothing_else(tumor_config: Any) -> None
     learner.contribution(step, {"tumor": 1.0})
     assert not any(_moved(m, b) for m, b in zip([learner.bank, *heads], before, strict=True) if m is not None)
     learner.contribution(step, {"ggd": 1.0})
-    assert all(_moved(m, b) for m, b in zip(heads, before[1:], strict=True) if m is not None)
     assert learner.discriminator_step(step, {}) == {}
+    assert all(_moved(m, b) for m, b in zip(heads, before[1:], strict=True) if m is not None)
     assert not _moved(learner.bank, before[0])
     losses = learner.discriminator_step(step, {"tumor": 1.0})
     assert set(losses) == {"D_tumor_A2B", "D_tumor_B2A"} and not any(x.requires_grad for x in losses.values())
     assert _moved(learner.bank, before[0])
     assert all(p.grad is None for p in learner.bank.parameters()), "no gradient stays behind"
+
+
+def test_everything_of_ours_moves_in_one_step_of_one_optimizer(tumor_config: Any) -> None:
+    setup = _Setup(tumor_config(ggd=GGDConfig(hidden_channels=2)))
+    step = [setup.translation(), setup.translation("B2A")]
+    learner = setup.learner(step)
+    moved: list[int] = []
+    handle = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: moved.append(sum(p.grad is not None for g in optimizer.param_groups for p in g["params"]))
+    )
+    try:
+        for _ in range(2):
+            learner.contribution(step, {"tumor": 1.0, "ggd": 1.0})
+            learner.discriminator_step(step, {"tumor": 1.0})
+    finally:
+        handle.remove()
+    heads = [head.head for head in setup.heads.values() if head.head is not None]
+    assert moved == [sum(len(list(net.parameters())) for net in (learner.bank, *heads))] * 2
+
+
+def test_an_adam_a_network_would_have_made_the_same_steps(tumor_config: Any) -> None:
+    """The oracle is torch's own Adam over each network alone, on the gradients that were used."""
+    setup = _Setup(tumor_config(ggd=GGDConfig(hidden_channels=2)))
+    for net in setup.host.nets.values():
+        net.double()
+    step = [setup.translation(dtype=torch.float64), setup.translation("B2A", dtype=torch.float64)]
+    learner = setup.learner(step)
+    learner.contribution(step, {})
+    networks = [learner.bank, *(head.head for head in setup.heads.values() if head.head is not None)]
+    assert len(networks) == 3
+    copies = [copy.deepcopy(net) for net in networks]
+    alone = [
+        torch.optim.Adam(net.parameters(), lr=rate, betas=(0.4, 0.99))
+        for net, rate in zip(copies, (0.02, 0.01, 0.01), strict=True)
+    ]
+    used: list[list[Tensor | None]] = []
+    handle = register_optimizer_step_pre_hook(
+        lambda *_: used.append([p.grad for net in networks for p in net.parameters()])
+    )
+    try:
+        for weights in ({"tumor": 1.0, "ggd": 1.0}, {"ggd": 1.0}, {"tumor": 1.0}):
+            learner.contribution(step, weights)
+            learner.discriminator_step(step, weights)
+    finally:
+        handle.remove()
+    for gradients in used:
+        for parameter, gradient in zip((p for net in copies for p in net.parameters()), gradients, strict=True):
+            parameter.grad = gradient
+        for optimizer in alone:
+            optimizer.step()
+    state = learner.state_dict()
+    saved = [state["bank_optimizer"], *state["head_optimizers"].values()]
+    for ours, theirs, mine, expected in zip(networks, copies, saved, alone, strict=True):
+        torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()), rtol=1e-12, atol=0)
+        wanted = expected.state_dict()
+        assert mine["state"].keys() == wanted["state"].keys()
+        assert mine["param_groups"][0]["params"] == wanted["param_groups"][0]["params"]
+        for place, moments in wanted["state"].items():
+            torch.testing.assert_close(mine["state"][place], moments, rtol=1e-12, atol=0)
+
+
+def test_discriminators_learn_from_the_contributions_pass_what_a_pass_of_their_own_would_teach(
+    tumor_config: Any, copied: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for in_one_pass in (True, False):
+        setup = _Setup(tumor_config(pool_size=1))
+        for net in setup.host.nets.values():
+            net.double()
+        learner = setup.learner([setup.translation(dtype=torch.float64), setup.translation("B2A", dtype=torch.float64)])
+        if not in_one_pass:
+            monkeypatch.setattr(learner.bank, "step_losses", lambda shown: None)
+        for _ in range(3):
+            step = [setup.translation(dtype=torch.float64), setup.translation("B2A", dtype=torch.float64)]
+            learner.contribution(step, {"tumor": 1.0})
+            learner.discriminator_step(step, {"tumor": 1.0})
+        found.append(copied(learner.state_dict()))
+    for name, value in found[0]["bank"].items():
+        torch.testing.assert_close(value, found[1]["bank"][name], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found[0]["pools"], found[1]["pools"])
+
+
+def test_a_step_of_several_forwards_teaches_all_of_them_and_the_next_one_makes_no_pass_in_vain(
+    tumor_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = _Setup(tumor_config())
+    step = [setup.translation(), setup.translation("B2A")]
+    learner = setup.learner(step)
+    passes: list[int] = []
+    own, n_forwards = learner.bank.step_losses, 2
+    monkeypatch.setattr(learner.bank, "step_losses", lambda shown: passes.append(n_forwards) or own(shown))
+    for n_forwards in (2, 2, 1, 1):
+        for _ in range(n_forwards):
+            learner.contribution(step, {"tumor": 1.0})
+        assert set(learner.discriminator_step(step, {"tumor": 1.0}) or {}) == {"D_tumor_A2B", "D_tumor_B2A"}
+    assert passes == [2, 1], "in the first step, and again after one of a single forward"
+
+
+def test_a_head_of_the_hosts_own_keeps_what_the_host_collects_there(tumor_config: Any) -> None:
+    setup = _Setup(tumor_config(ggd=GGDConfig(hidden_channels=2)))
+    step = [setup.translation()]
+    learner = setup.learner(step)
+    learner.contribution(step, {"ggd": 1.0})
+    head = setup.heads["B2A"].head
+    assert head is not None
+    for parameter in head.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    learner.discriminator_step(step, {})
+    assert all((parameter.grad == 7).all() for parameter in head.parameters() if parameter.grad is not None)
+    assert all(parameter.grad is not None for parameter in head.parameters())
 
 
 def test_an_empty_region_moves_neither_weights_nor_moments(tumor_config: Any, copied: Any, differing: Any) -> None:
@@ -137,6 +254,13 @@ def test_the_head_that_closes_the_cycle_learns_where_one_direction_is_trained(tu
     assert head is not None
     before = _clone(head)
     learner.contribution([setup.translation()], {"ggd": 1.0})
+    assert _moved(head, before), "by the first forward, before the second one"
+    before = _clone(head)
+    learner.forget()
+    learner.discriminator_step(step, {})
+    assert not _moved(head, before), "a step that is forgotten teaches nothing"
+    learner.contribution([setup.translation()], {"ggd": 1.0})
+    learner.discriminator_step(step, {})
     assert _moved(head, before)
     assert set(learner.state_dict()["head_optimizers"]) == {"A2B", "B2A"}
 

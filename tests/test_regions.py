@@ -22,6 +22,7 @@ from roi_progressive.method.regions import (
     extract_windows,
     grow,
     logit_weights,
+    logit_weights_of_scales,
     mask_boxes,
     pyramid,
     window_side,
@@ -463,3 +464,11 @@ def test_batches_of_masks_are_joined_and_parted() -> None:
     assert joined.of_samples(slice(1, 2)).boxes == ((1, 2, 3, 4),)
     first[0, 0, 0, 0] = torch.nan
     assert not RegionMask.joined([RegionMask.from_tensor(first)]).is_finite
+
+
+def test_the_weights_of_several_scales_are_those_of_each() -> None:
+    mask = np.random.default_rng(0).random((3, 48, 40))
+    scales = [(patch_geometry(3), 0), (patch_geometry(2), 1), (patch_geometry(1), 2), (patch_geometry(3), 0)]
+    together = logit_weights_of_scales(mask, scales)
+    for found, (geometry, level) in zip(together, scales, strict=True):
+        np.testing.assert_allclose(found, logit_weights(mask, geometry, level), rtol=1e-12, atol=1e-15)

@@ -20,7 +20,7 @@ from roi_progressive.loggers import CSVLogger, Logger
 from roi_progressive.method.regions import RegionMask
 from roi_progressive.plugins.manager import Plugins
 from roi_progressive.runtime import finite, uploads
-from roi_progressive.training import learner, objective
+from roi_progressive.training import objective, optimizer
 from roi_progressive.training.guidance import Guidance
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -86,7 +86,7 @@ def device_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device
     with monkeypatch.context() as patched:
         for name in METHODS:
             patched.setattr(torch.Tensor, name, refusing(name, getattr(torch.Tensor, name)))
-        for module in (finite, learner, objective):
+        for module in (finite, optimizer, objective):
             patched.setattr(module, "is_read_late", lambda flag: True)
         patched.setattr(uploads, "lies_here", lambda device: False)
         patched.setattr(finite.LateNumber, "__float__", fetched)

@@ -6,7 +6,7 @@ Pixel classifiers, which judge the regions that ask for one besides, are kept wi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ..config import ADVERSARIAL_LOSSES, Config
 from ..saving.names import DIRECTIONS
-from .adversarial import Elementwise, JudgedMap, shares, term_losses
+from .adversarial import JudgedMap, shares, term_losses
 from .discriminators import DiscriminatorFactory, PatchDiscriminator, RegionDiscriminator, patch_discriminator_for
 from .pixels import PixelClassifiers
-from .pools import PooledWindow, WindowPool
+from .pools import Exchange, PooledWindow, WindowPool
 from .regions import Bools, Floats, RegionMask, WindowGroup, Windows, cut, in_full, mask_tensor
 from .stacked import StackedRegion
 
@@ -64,13 +64,27 @@ class TermLosses:
 
 
 @dataclass(frozen=True)
+class StepLosses:
+    """What one pass over the windows of a step gives.
+
+    Args:
+        generators: As ``generator_losses`` gives them.
+        discriminators: As ``discriminator_losses`` gives them.
+    """
+
+    generators: TermLosses | None
+    discriminators: TermLosses | None
+
+
+@dataclass(frozen=True)
 class _Placed:
     """Windows of one size that are still to be cut.
 
     Args:
         key: Of the network that judges them.
         region: The region's name.
-        kind: ``fake`` or ``real``.
+        kind: ``generator``: generated ones, whose gradient goes back to the images; ``fake`` or ``real``: those that
+            the network learns from.
         image: The place of their images among all.
         group: Where they lie.
     """
@@ -82,30 +96,41 @@ class _Placed:
     group: WindowGroup
 
     def __len__(self) -> int:
-        return len(self.group.inside)
+        return len(self.group)
 
     def part(self, windows: slice) -> _Placed:
         """Some of the windows."""
         return replace(self, group=self.group.part(windows))
 
 
+_Windows = list[_Placed]
+"""What one network judges in one call, windows of one size: those of kind ``generator`` first."""
+
+
 @dataclass(frozen=True)
-class _Judged:
-    """Windows of one size that the networks of one region judge in one call, each its own channels.
+class _Kept:
+    """What a pool is to keep, once the step is made."""
 
-    Args:
-        keys: Of the networks.
-        masks: For each network the region in its windows, ``[n, S, S]``.
-        n_fake: For each network how many of its windows, the first ones, are generated; the others are real.
-    """
+    pool: WindowPool
+    drawn: Exchange
+    masks: dict[int, Bools]
+    places: dict[int, int]
+    """Of each window among those that were cut for the pools."""
 
-    keys: tuple[str, ...]
-    masks: list[Bools]
-    n_fake: list[int]
 
-    def of_kind(self, kind: str, place: int) -> slice:
-        """The windows of one kind that a network judges."""
-        return slice(self.n_fake[place]) if kind == "fake" else slice(self.n_fake[place], len(self.masks[place]))
+class _Images:
+    """All images and older windows that windows of a pass are cut out of, each once."""
+
+    def __init__(self) -> None:
+        self.all: list[Tensor] = []
+        self._places: dict[int, int] = {}
+
+    def place_of(self, image: Tensor, *, cut_off: bool = True) -> int:
+        """Of an image among all; those whose gradient is asked for come first."""
+        if id(image) not in self._places:
+            self._places[id(image)] = len(self.all)
+            self.all.append(in_full(image.detach() if cut_off else image))
+        return self._places[id(image)]
 
 
 class DiscriminatorBank(nn.Module):
@@ -159,6 +184,8 @@ class DiscriminatorBank(nn.Module):
         self._regions = {region.name: region for region in config.regions}
         self._stacks: dict[tuple[str, ...], StackedRegion | None] = {}
         self._in_use: dict[tuple[str, ...], StackedRegion | None] = {}
+        self._waiting: list[tuple[_Kept, list[Tensor]]] = []
+        """What the pools are to keep, and the windows that were cut for them."""
 
     def generator_loss(self, direction: str, region: str, fake: Tensor, masks: RegionMask) -> Tensor | None:
         """How far the generated regions are from passing for real (paper eq. 4, 6, 8).
@@ -180,16 +207,7 @@ class DiscriminatorBank(nn.Module):
 
         Windows of one size are judged together, those of both directions in one call.
         """
-        images, placed = self._placed([(of.key, of.region, "fake", of.fake, of.fake_masks) for of in shown])
-        if not placed:
-            return None
-        judged, groups = [], []
-        for keys, parts in self._side_by_side(placed):
-            groups.append([(place.image, place.group) for place in parts])
-            masks = [place.group.inside for place in parts]
-            judged.append(_Judged(keys, masks, [len(mask) for mask in masks]))
-        with_pixels = zip(judged, cut(images, groups), strict=True)
-        return self._losses(list(with_pixels), {"fake": self.loss.generator}, lambda kind, key: 1.0, learn=False)
+        return self._judged(shown, for_generators=True, for_networks=False).generators
 
     def discriminator_loss(
         self, direction: str, region: str, fake: Tensor, fake_masks: RegionMask, real: Tensor, real_masks: RegionMask
@@ -215,42 +233,36 @@ class DiscriminatorBank(nn.Module):
 
         Generated and real windows of one size are judged together, those of both directions in one call.
         """
-        wanted = [(of.key, of.region, "fake", of.fake.detach(), of.fake_masks) for of in shown]
-        wanted += [
-            (of.key, of.region, "real", of.real.detach(), of.real_masks)
-            for of in shown
-            if of.real is not None and of.real_masks is not None
-        ]
-        images, placed = self._placed(wanted)
-        if not placed:
+        found = self._judged(shown, for_generators=False, for_networks=True).discriminators
+        self.keep_windows()
+        return found
+
+    def step_losses(self, shown: Sequence[Shown]) -> StepLosses | None:
+        """``generator_losses`` and ``discriminator_losses`` in one pass over the windows.
+
+        A gradient of both at once is right for each: that of the generators' losses reaches images only, that of the
+        discriminators' own the networks only. The pools keep nothing before ``keep_windows``.
+
+        Returns:
+            ``None`` where a network is not ours, or is hooked: it may tell one pass from two.
+        """
+        self._in_use.clear()
+        if any(self._stack((of.key,)) is None for of in shown):
             return None
-        pixels = cut(images, [[(place.image, place.group)] for place in placed])
-        by_size: dict[tuple[str, tuple[int, int]], dict[str, list[tuple[PooledWindow, str]]]] = {}
+        return self._judged(shown, for_generators=True, for_networks=True)
 
-        def show(region: str, key: str, window: PooledWindow, kind: str) -> None:
-            sizes = by_size.setdefault((region, window.size), {})
-            sizes.setdefault(key, []).append((window, kind))
+    def keep_windows(self) -> None:
+        """The step is made: generated windows that were shown take their places in the pools."""
+        waiting, self._waiting = self._waiting, []
+        for of, pixels in waiting:
+            fresh = {number: PooledWindow(pixels[place][0], of.masks[number]) for number, place in of.places.items()}
+            of.pool.keep(of.drawn, fresh)
 
-        for of in shown:
-            fresh = [
-                PooledWindow(*window)
-                for place, seen in zip(placed, pixels, strict=True)
-                if place.key == of.key and place.kind == "fake"
-                for window in zip(seen, place.group.inside, strict=True)
-            ]
-            for window in self.pools[of.key].exchange(fresh):
-                show(of.region, of.key, window, "fake")
-        for place, seen in zip(placed, pixels, strict=True):
-            if place.kind == "real":
-                for pair in zip(seen, place.group.inside, strict=True):
-                    show(place.region, place.key, PooledWindow(*pair), "real")
-        judged = [
-            (_judged(keys, windows), _stacked_pixels([[w for w, _ in of] for of in windows]))
-            for _, sizes in sorted(by_size.items(), key=lambda item: item[0][1])
-            for keys, windows in self._pairs(sizes)
-        ]
-        losses = {"fake": self.loss.fake, "real": self.loss.real}
-        return self._losses(judged, losses, lambda kind, key: 0.5 * self.shares.get(f"{kind}_{key}", 1.0), learn=True)
+    def forget_windows(self) -> None:
+        """The step is not made: the pools stay as they were."""
+        waiting, self._waiting = self._waiting, []
+        for of, _ in waiting:
+            of.pool.undo(of.drawn)
 
     def pixel_generator_losses(self, shown: Sequence[Shown]) -> TermLosses | None:
         """How far generated pixels are from being named as the masks of their sources say.
@@ -275,43 +287,89 @@ class DiscriminatorBank(nn.Module):
             }
         )
 
-    def _placed(self, wanted: Sequence[tuple[str, str, str, Tensor, RegionMask]]) -> tuple[list[Tensor], list[_Placed]]:
-        """The images that hold a region, each once, and where its windows lie in them."""
+    def _judged(self, shown: Sequence[Shown], *, for_generators: bool, for_networks: bool) -> StepLosses:
+        self.forget_windows()
         self._in_use.clear()  # a pass begins
-        images: dict[int, tuple[int, Tensor]] = {}
-        placed = []
-        for key, region, kind, image, masks in wanted:
-            groups = masks.window_groups(image.shape, self._regions[region], self.config.background)
-            for group in groups:
-                place, _ = images.setdefault(id(image), (len(images), image))
-                placed.append(_Placed(key, region, kind, place, group))
-        return [in_full(image) for _, image in images.values()], placed
+        images = _Images()
+        windows: dict[tuple[str, tuple[int, int]], dict[str, _Windows]] = {}
+        kept: list[tuple[_Kept, list[_Placed]]] = []
 
-    def _side_by_side(self, placed: Sequence[_Placed]) -> Iterator[tuple[tuple[str, ...], list[_Placed]]]:
-        """Windows of one region and size of several directions side by side, as many as all of them have."""
-        by_size: dict[tuple[str, tuple[int, int]], list[_Placed]] = {}
-        for place in placed:
-            by_size.setdefault((place.region, place.group.size), []).append(place)
-        for places in by_size.values():
-            keys = tuple(place.key for place in places)
-            if len(keys) > 1 and self._stack(keys) is not None:
-                least = min(len(place) for place in places)
-                yield keys, [place.part(slice(least)) for place in places]
-                places = [place.part(slice(least, None)) for place in places if len(place) > least]
-            for place in places:
-                yield (place.key,), [place]
+        def show(placed: Sequence[_Placed]) -> None:
+            for of in placed:
+                windows.setdefault((of.region, of.group.size), {}).setdefault(of.key, []).append(of)
 
-    def _pairs(
-        self, windows: Mapping[str, list[tuple[PooledWindow, str]]]
-    ) -> Iterator[tuple[tuple[str, ...], list[list[tuple[PooledWindow, str]]]]]:
-        """The same for windows that were cut already."""
+        fakes = [images.place_of(of.fake, cut_off=not for_generators) for of in shown]
+        for of, place in zip(shown, fakes, strict=True):
+            generated = self._placed(of, "generator", place, of.fake.shape, of.fake_masks)
+            if for_generators:
+                show(generated)
+            if for_networks:
+                show(self._exchanged(of, generated, images, kept))
+        for of in shown if for_networks else ():
+            if of.real is not None and of.real_masks is not None:
+                show(self._placed(of, "real", images.place_of(of.real), of.real.shape, of.real_masks))
+        calls = [
+            call
+            for _, by_key in sorted(windows.items(), key=lambda item: item[0][1])
+            for call in self._side_by_side(by_key)
+        ]
+        if not calls:
+            return StepLosses(None, None)
+        groups = [[[(of.image, of.group) for of in placed] for placed in call.values()] for call in calls]
+        for of_pool, placed in kept:
+            first = len(groups) - len(calls)
+            of_pool.places.update(zip(of_pool.masks, range(first, first + len(placed)), strict=True))
+            groups += [[[(of.image, of.group)]] for of in placed]
+        pixels = cut(images.all, groups, self.config.background, len(calls))
+        self._waiting = [(of_pool, pixels[len(calls) :]) for of_pool, _ in kept]
+        return self._losses(list(zip(calls, pixels, strict=False)))
+
+    def _placed(self, of: Shown, kind: str, place: int, shape: torch.Size, masks: RegionMask) -> list[_Placed]:
+        """Where the windows of one kind lie in images of a shape."""
+        groups = masks.window_groups(shape, self._regions[of.region])
+        if kind != "generator":
+            groups = [group.without_gradient() for group in groups]
+        return [_Placed(of.key, of.region, kind, place, group) for group in groups]
+
+    def _exchanged(
+        self, of: Shown, generated: Sequence[_Placed], images: _Images, kept: list[tuple[_Kept, list[_Placed]]]
+    ) -> list[_Placed]:
+        """What the pool shows in place of generated windows."""
+        pool = self.pools[of.key]
+        fresh = [
+            replace(placed, kind="fake", group=placed.group.without_gradient().part(slice(n, n + 1)))
+            for placed in generated
+            for n in range(len(placed))
+        ]
+        drawn = pool.draw(len(fresh))
+        numbers = sorted(set(drawn.kept.values()))
+        masks = {number: fresh[number].group.inside[0] for number in numbers}
+        kept.append((_Kept(pool, drawn, masks, {}), [fresh[number] for number in numbers]))
+        return [
+            fresh[window]
+            if isinstance(window, int)
+            else _Placed(
+                of.key,
+                of.region,
+                "fake",
+                images.place_of(window.pixels),
+                WindowGroup.of_window(len(window.pixels), window.mask),
+            )
+            for window in drawn.shown
+        ]
+
+    def _side_by_side(self, windows: Mapping[str, _Windows]) -> Iterator[dict[str, _Windows]]:
+        """Windows of one region and size of several networks side by side, as many as all of them have."""
         keys, rest = tuple(windows), dict(windows)
         if len(keys) > 1 and self._stack(keys) is not None:
-            least = min(len(of) for of in windows.values())
-            yield keys, [of[:least] for of in windows.values()]
-            rest = {key: of[least:] for key, of in windows.items() if len(of) > least}
+            numbers = [_n_of_generators(of) for of in windows.values()]
+            least = min(generated for generated, _ in numbers), min(learnt for _, learnt in numbers)
+            split = {key: _split(of, *least) for key, of in windows.items()}
+            if sum(least):
+                yield {key: together for key, (together, _) in split.items()}
+            rest = {key: alone for key, (_, alone) in split.items() if alone}
         for key, of in rest.items():
-            yield (key,), [of]
+            yield {key: of}
 
     def _stack(self, keys: tuple[str, ...]) -> StackedRegion | None:
         """The networks of one region in several directions, side by side.
@@ -326,56 +384,72 @@ class DiscriminatorBank(nn.Module):
             self._in_use[keys] = None if stack is None or stack.is_hooked() else stack
         return self._in_use[keys]
 
-    def _losses(
-        self,
-        judged: Sequence[tuple[_Judged, Tensor]],
-        losses: Mapping[str, Elementwise],
-        weight: Callable[[str, str], float],
-        *,
-        learn: bool,
-    ) -> TermLosses:
-        """Means over the windows of each kind and network, weighted and summed over the kinds."""
+    def _losses(self, judged: Sequence[tuple[dict[str, _Windows], Tensor]]) -> StepLosses:
+        """Means over the windows of each kind and network, weighted and summed over the kinds that networks learn."""
         n_windows: Counter[tuple[str, str]] = Counter()
-        parts: list[list[tuple[int, str, str, slice]]] = []
-        for of, _ in judged:
-            named = [
-                (place, key, kind, of.of_kind(kind, place)) for place, key in enumerate(of.keys) for kind in losses
-            ]
-            parts.append([part for part in named if part[3].start != part[3].stop and part[3].stop != 0])
-            n_windows.update({(kind, key): part.stop - (part.start or 0) for _, key, kind, part in parts[-1]})
+        for call, _ in judged:
+            for key, placed in call.items():
+                for of in placed:
+                    n_windows[of.kind, key] += len(of)
         maps: dict[tuple[str, str], list[JudgedMap]] = {}
-        for (of, pixels), of_kinds in zip(judged, parts, strict=True):
-            region = self._network(of.keys[0]).region
+        for call, pixels in judged:
+            keys = tuple(call)
+            region = self._network(keys[0]).region
             per_scale = 1.0 if region.scale_reduction == "sum" else 1.0 / region.scales
-            for level, logits in enumerate(self._logits(of, pixels, learn=learn)):
+            factors = [
+                [(of.kind, len(of), self._weight(of) / n_windows[of.kind, key]) for of in call[key]] for key in keys
+            ]
+            of_scales = self._logits(call, pixels)
+            for logits, weights in zip(of_scales, self._weights(call, of_scales), strict=True):
                 means = logits.flatten(2).mean(dim=2, keepdim=True) if region.logits == "mean" else logits
                 n_logits = means.shape[2:].numel()
-                counts = self._counts(of, level, logits, n_logits) * per_scale
-                places = np.arange(means.numel()).reshape(len(means), len(of.keys), n_logits)
-                for place, key, kind, part in of_kinds:
-                    factor = weight(kind, key) / n_windows[kind, key]
-                    found = JudgedMap(means, places[part, place], counts[place, part] * factor)
-                    maps.setdefault((kind, key), []).append(found)
-        keys = tuple(key for key in self.networks if any((kind, key) in maps for kind in losses))
-        values = term_losses([(loss, maps.get((kind, key), [])) for kind, loss in losses.items() for key in keys])
-        return TermLosses(keys, values if len(losses) == 1 else values.view(len(losses), len(keys)).sum(dim=0))
+                counts = np.full((len(keys), len(means), n_logits), 1.0 / n_logits) if weights is None else weights
+                counts = counts.reshape(len(keys), len(means), n_logits) * per_scale
+                places = np.arange(means.numel()).reshape(len(means), len(keys), n_logits)
+                for column, (key, parts) in enumerate(zip(keys, factors, strict=True)):
+                    end = 0
+                    for kind, n, factor in parts:
+                        part, end = slice(end, end + n), end + n
+                        found = JudgedMap(means, places[part, column], counts[column, part] * factor)
+                        maps.setdefault((kind, key), []).append(found)
+        of_generators = tuple(key for key in self.networks if ("generator", key) in maps)
+        learnt = tuple(key for key in self.networks if ("fake", key) in maps or ("real", key) in maps)
+        terms = [(self.loss.generator, maps["generator", key]) for key in of_generators]
+        terms += [(self.loss.fake, maps.get(("fake", key), [])) for key in learnt]
+        terms += [(self.loss.real, maps.get(("real", key), [])) for key in learnt]
+        generated, halves = term_losses(terms).split([len(of_generators), 2 * len(learnt)])
+        return StepLosses(
+            TermLosses(of_generators, generated) if of_generators else None,
+            TermLosses(learnt, halves.view(2, len(learnt)).sum(dim=0)) if learnt else None,
+        )
 
-    def _logits(self, of: _Judged, pixels: Tensor, *, learn: bool) -> list[Tensor]:
-        """Logits ``[n, len(keys), h, w]``, scale by scale."""
-        stack = self._stack(of.keys)
+    def _weight(self, of: _Placed) -> float:
+        return 1.0 if of.kind == "generator" else 0.5 * self.shares.get(f"{of.kind}_{of.key}", 1.0)
+
+    def _logits(self, call: Mapping[str, _Windows], pixels: Tensor) -> list[Tensor]:
+        """Logits ``[n, len(call), h, w]``, scale by scale."""
+        keys = tuple(call)
+        stack = self._stack(keys)
         if stack is not None:
-            return stack(pixels, learn=learn)
-        (key,) = of.keys
-        return [logits for logits, _ in self._network(key)(Windows(pixels, mask_tensor(of.masks[0], pixels.dtype)))]
+            first_learnt, _ = _n_of_generators(call[keys[0]])
+            return stack(pixels, first_learnt)
+        (key,) = keys
+        mask = np.concatenate([of.group.inside for of in call[key]])
+        return [logits for logits, _ in self._network(key)(Windows(pixels, mask_tensor(mask, pixels.dtype)))]
 
-    def _counts(self, of: _Judged, level: int, logits: Tensor, n_logits: int) -> Floats:
-        """What each logit of a scale counts in its window, ``[len(keys), n, n_logits]``; a window's are 1 together."""
-        n = len(of.masks[0])
+    def _weights(self, call: Mapping[str, _Windows], of_scales: Sequence[Tensor]) -> list[Floats | None]:
+        """What each logit of a scale counts in its window, ``[len(call) * n, n_logits]``; a window's are 1 together.
+
+        A mask describes several windows: a generated one of each kind, and a real one in the other direction.
+        """
+        masks = [mask for placed in call.values() for of in placed for mask in of.group.inside]
+        places: dict[int, int] = {}
+        # Two windows at one place in memory are one.
+        of_each = [places.setdefault(mask.__array_interface__["data"][0], len(places)) for mask in masks]
+        distinct = np.stack([masks[of_each.index(place)] for place in range(len(places))])
         # Networks side by side have one geometry.
-        weights = self._network(of.keys[0]).weights(level, np.concatenate(of.masks), logits)
-        if weights is None:
-            return np.full((len(of.keys), n, n_logits), 1.0 / n_logits)
-        return shares(weights).reshape(len(of.keys), n, n_logits)
+        weights = self._network(next(iter(call))).weights_of_scales(distinct, of_scales)
+        return [None if of is None else shares(of)[of_each] for of in weights]
 
     def _network(self, key: str) -> RegionDiscriminator:
         network = self.networks[key]
@@ -398,13 +472,20 @@ def _together(losses: Mapping[str, Tensor | None]) -> TermLosses | None:
     return TermLosses(tuple(found), torch.stack(list(found.values()))) if found else None
 
 
-def _judged(keys: tuple[str, ...], windows: Sequence[Sequence[tuple[PooledWindow, str]]]) -> _Judged:
-    masks = [np.stack([w.mask for w, _ in of]) for of in windows]
-    return _Judged(keys, masks, [sum(kind == "fake" for _, kind in of) for of in windows])
+def _n_of_generators(windows: _Windows) -> tuple[int, int]:
+    """How many windows hand a gradient to the images, and from how many the network learns."""
+    generated = sum(len(of) for of in windows if of.kind == "generator")
+    return generated, sum(map(len, windows)) - generated
 
 
-def _stacked_pixels(windows: Sequence[Sequence[PooledWindow]]) -> Tensor:
-    """``[n, C, S, S]`` from as many windows of each network, whose channels follow one another."""
-    every = [of[row].pixels for row in range(len(windows[0])) for of in windows]
-    channels, *size = every[0].shape
-    return torch.stack(every).view(len(windows[0]), len(windows) * channels, *size)
+def _split(windows: _Windows, n_generated: int, n_learnt: int) -> tuple[_Windows, _Windows]:
+    """The first windows of both sorts, and the others."""
+    first: _Windows = []
+    others: _Windows = []
+    left = {True: n_generated, False: n_learnt}
+    for of in windows:
+        n = min(len(of), left[of.kind == "generator"])
+        left[of.kind == "generator"] -= n
+        first += [] if n == 0 else [of if n == len(of) else of.part(slice(n))]
+        others += [] if n == len(of) else [of.part(slice(n, None))]
+    return first, others

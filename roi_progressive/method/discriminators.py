@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from ..config import RegionConfig
 from ..errors import ConfigError, PluginError, ShapeError
 from .adversarial import Elementwise, reduce_logits
 from .foreign_networks import ForeignNetwork, checked_logits, naming_the_builder, weights_by_geometry
-from .regions import Bools, Floats, Windows, pyramid
+from .regions import Bools, Floats, Windows, logit_weights_of_scales, pyramid
 
 DiscriminatorFactory = Callable[[RegionConfig, int, int], nn.Module | ForeignNetwork]
 """From a region, the number of input channels and the smallest input side in pixels to a network; what a plugin built
@@ -172,26 +172,35 @@ class RegionDiscriminator(nn.Module):
 
     def forward(self, windows: Windows) -> list[tuple[Tensor, Tensor | None]]:
         """Logits ``[n, 1, h, w]`` and their weights on the CPU (or ``None``), one pair a scale."""
-        maps: list[tuple[Tensor, Tensor | None]] = []
+        of_scales = []
         levels = pyramid(windows.pixels, self.region.scales)
-        for number, (network, plugin, level) in enumerate(zip(self.scales, self._plugins, levels, strict=True)):
+        for network, plugin, level in zip(self.scales, self._plugins, levels, strict=True):
             with naming_the_builder(network, plugin):
                 answer = network(level)
-            logits = checked_logits(network, answer, len(level), plugin)
-            weights = self.weights(number, windows.mask[:, 0].numpy(), logits)
-            maps.append((logits, None if weights is None else torch.from_numpy(weights[:, None])))
-        return maps
+            of_scales.append(checked_logits(network, answer, len(level), plugin))
+        weights = self.weights_of_scales(windows.mask[:, 0].numpy(), of_scales)
+        return [
+            (logits, None if of is None else torch.from_numpy(of[:, None].copy()))
+            for logits, of in zip(of_scales, weights, strict=True)
+        ]
 
-    def weights(self, level: int, mask: Floats | Bools, logits: Tensor) -> Floats | None:
-        """What each logit of a scale weighs, ``[n, h, w]``; ``None`` where all count alike.
+    def weights_of_scales(self, mask: Floats | Bools, of_scales: Sequence[Tensor]) -> list[Floats | None]:
+        """What each logit weighs, ``[n, h, w]`` a scale; ``None`` where all count alike.
 
         Args:
-            level: The scale, from 0.
             mask: The region in the windows, ``[n, S, S]``.
-            logits: ``[..., h, w]``, of which only the shape is looked at.
+            of_scales: Logits ``[..., h, w]`` of every scale, of which only the shape is looked at.
         """
         if self.region.logits != "weighted":
-            return None
+            return [None] * len(of_scales)
+        ours = [network for network in self.scales if type(network) is PatchDiscriminator]
+        if len(ours) == len(self.scales) and not any(self._plugins):
+            found = logit_weights_of_scales(mask, [(network.geometry, level) for level, network in enumerate(ours)])
+            if all(of.shape[1:] == logits.shape[-2:] for of, logits in zip(found, of_scales, strict=True)):
+                return list(found)
+        return [self._weights_of(level, mask, logits) for level, logits in enumerate(of_scales)]
+
+    def _weights_of(self, level: int, mask: Floats | Bools, logits: Tensor) -> Floats:
         network = self.scales[level]
         numbers = mask.astype(np.float64)
         if getattr(network, "geometry", None) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,20 @@ class PooledWindow(NamedTuple):
         return self.mask.shape[0], self.mask.shape[1]
 
 
+class Exchange(NamedTuple):
+    """What a pool answers to fresh windows; nothing of it is kept yet.
+
+    Attributes:
+        shown: In place of each fresh window: the number of a fresh one, or an old one.
+        kept: Which fresh window is to be kept at which place of the pool.
+        before: Where the pool's random stream stood; ``None`` where nothing was drawn.
+    """
+
+    shown: list[int | PooledWindow]
+    kept: dict[int, int]
+    before: tuple[Any, ...] | None
+
+
 class WindowPool:
     """Keeps up to ``size`` generated windows, each with the very mask it was made under.
 
@@ -55,35 +69,50 @@ class WindowPool:
         Returns:
             As many windows, each with its own mask.
         """
-        if self.size == 0:
-            return list(fresh)
-        places: dict[int, PooledWindow] = {}
-        chosen = [self._exchanged(window, places) for window in fresh]
-        self._keep(places)
-        return chosen
+        drawn = self.draw(len(fresh))
+        self.keep(drawn, {number: fresh[number] for number in drawn.kept.values()})
+        return [fresh[window] if isinstance(window, int) else window for window in drawn.shown]
 
-    def _exchanged(self, fresh: PooledWindow, places: dict[int, PooledWindow]) -> PooledWindow:
-        """What is shown in place of a fresh window; where that is to be kept is noted in ``places``."""
-        if len(self._stored) < self.size:
-            places[len(self._stored)] = fresh
-            self._stored.append(fresh)
-            return fresh
-        if self._random.random() < 0.5:
-            return fresh
-        place = self._random.randrange(self.size)
-        old, self._stored[place] = self._stored[place], fresh
-        places[place] = fresh
-        return old
+    def draw(self, n_fresh: int) -> Exchange:
+        """Draw what is shown in place of fresh windows, before any is there; ``keep`` or ``undo`` it afterwards."""
+        before = self._random.getstate() if 0 < self.size < len(self) + n_fresh else None
+        shown: list[int | PooledWindow] = []
+        kept: dict[int, int] = {}
+        n_stored = len(self)
+        for number in range(n_fresh):
+            if n_stored < self.size:
+                kept[n_stored] = number
+                n_stored += 1
+            elif self.size and self._random.random() >= 0.5:
+                place = self._random.randrange(self.size)
+                shown.append(kept[place] if place in kept else self._stored[place])
+                kept[place] = number
+                continue
+            shown.append(number)
+        return Exchange(shown, kept, before)
 
-    def _keep(self, places: dict[int, PooledWindow]) -> None:
-        """Copy the windows that stay: a view would keep all images of a step in memory. Those of a size in one call."""
+    def keep(self, drawn: Exchange, fresh: Mapping[int, PooledWindow]) -> None:
+        """Store the fresh windows that stay.
+
+        They are copied, those of a size in one call: a view would keep all images of a step in memory.
+
+        Args:
+            drawn: The last answer of ``draw``.
+            fresh: By number, those among ``drawn.kept``.
+        """
         by_shape: dict[torch.Size, list[int]] = {}
-        for place, window in places.items():
-            by_shape.setdefault(window.pixels.shape, []).append(place)
+        for place, number in sorted(drawn.kept.items()):
+            by_shape.setdefault(fresh[number].pixels.shape, []).append(place)
+            self._stored[place : place + 1] = [fresh[number]]
         for of_shape in by_shape.values():
-            copies = torch.stack([places[place].pixels for place in of_shape])
+            copies = torch.stack([self._stored[place].pixels for place in of_shape])
             for place, pixels in zip(of_shape, copies, strict=True):
-                self._stored[place] = PooledWindow(pixels, places[place].mask.copy())
+                self._stored[place] = PooledWindow(pixels, self._stored[place].mask.copy())
+
+    def undo(self, drawn: Exchange) -> None:
+        """The step is not made: the random stream goes back to where it stood before ``draw``."""
+        if drawn.before is not None:
+            self._random.setstate(drawn.before)
 
     def state_dict(self) -> dict[str, Any]:
         """Windows, masks and the random stream; plain values only."""

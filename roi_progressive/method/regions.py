@@ -8,6 +8,7 @@ painting comes before any resizing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -31,7 +32,9 @@ Geometry = Sequence[tuple[int, int, int]]
 """Kernel, stride and padding of each convolution, in order."""
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.signedinteger[Any]]
+PAINTS = 3
+"""What may be painted lies before every image's pixels: the background, and a mask's channel outside and inside."""
 
 
 class RegionMask:
@@ -106,7 +109,7 @@ class RegionMask:
     @cached_property
     def is_finite(self) -> bool:
         """Whether the mask was given in finite numbers."""
-        return self._numbers.dtype.kind != "f" or bool(np.isfinite(self._numbers).all())
+        return self._numbers.dtype.kind != "f" or _range_of(self._numbers) is not None
 
     def of_samples(self, samples: slice) -> RegionMask:
         """The masks of some images of the batch."""
@@ -131,13 +134,12 @@ class RegionMask:
         """The masks of the images mirrored left to right."""
         return RegionMask(torch.from_numpy(self._numbers[:, None, :, ::-1].copy()), self._device)
 
-    def window_groups(self, shape: Sequence[int], config: RegionConfig, background: float = -1.0) -> list[WindowGroup]:
+    def window_groups(self, shape: Sequence[int], config: RegionConfig) -> list[WindowGroup]:
         """Where the region's windows lie in images of a shape, and what is painted; made once a batch.
 
         Args:
             shape: The images' ``[N, C, H, W]``.
             config: Mode, window ladder, margin and context.
-            background: Grey value painted outside the mask.
 
         Returns:
             One group a window size, by size; together they hold every image with the region once, and none without.
@@ -151,9 +153,9 @@ class RegionMask:
                 f"`image` and its mask must agree in batch, height and width; got image {list(shape)} and "
                 f"mask {list(self._given.shape)}; give the masks of these very images"
             )
-        key = (shape[1], config, background)
+        key = (shape[1], config)
         if key not in self._plans:
-            self._plans[key] = list(_groups(self, shape[1], config, background))
+            self._plans[key] = _groups(self, shape[1], config)
         return self._plans[key]
 
 
@@ -173,10 +175,22 @@ def inside_of(mask: npt.NDArray[Any]) -> Bools:
         return mask.astype(np.bool_)
     if mask.dtype.kind != "f":
         return np.asarray(mask > (127 if mask.max() > 127 else 0))
-    known = np.nan_to_num(mask, nan=0.0, posinf=1.0, neginf=0.0)
-    if known.max() > 127:
+    known, found = mask, _range_of(mask)
+    if found is None:
+        known = np.nan_to_num(mask, nan=0.0, posinf=1.0, neginf=0.0)
+        found = float(known.min()), float(known.max())
+    low, high = found
+    if high > 127:
         return np.asarray(known > 127.5)
-    return np.asarray(known > 0 if known.min() < -0.5 else known >= 0.5)
+    return np.asarray(known > 0 if low < -0.5 else known >= 0.5)
+
+
+def _range_of(numbers: npt.NDArray[Any]) -> tuple[float, float] | None:
+    """The least and the largest; ``None`` where one is infinite or NaN, which both of them show."""
+    if not numbers.size:
+        return 0.0, 0.0
+    low, high = float(numbers.min()), float(numbers.max())
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
 def mask_boxes(inside: Bools) -> tuple[Box | None, ...]:
@@ -202,31 +216,47 @@ class WindowGroup:
 
     Args:
         inside: The region in each window, ``[n, S, S]``.
-        index: The place of each pixel in the images, flattened.
-        shows: Whether the image is seen there; elsewhere ``paint`` is.
-        hides: Whether no gradient goes back from there.
-        paint: Background, or the mask's channel.
+        index: The place of each pixel in the images, flattened, with ``PAINTS`` numbers before them; where the image
+            is not seen, the place of what is painted.
+        visible: Whether the gradient goes back from there.
+        gives_gradient: Whether any does; windows to learn from hand none back.
     """
 
     inside: Bools
     index: Indices
-    shows: Bools
-    hides: Bools
-    paint: Floats
+    visible: Bools
+    gives_gradient: bool = True
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.inside.shape[1], self.inside.shape[2]
 
+    def __len__(self) -> int:
+        return len(self.inside)
+
+    @classmethod
+    def of_window(cls, channels: int, inside: Bools) -> WindowGroup:
+        """Of one window that was cut before: ``[channels, S, S]`` from its first number on, to be learnt from.
+
+        Args:
+            channels: With that of the mask, where the region's mode adds it.
+            inside: The region in it, ``[S, S]``.
+        """
+        shape = (1, channels, *inside.shape)
+        index = np.arange(PAINTS, PAINTS + channels * inside.size, dtype=np.int32).reshape(shape)
+        return cls(inside[None], index, np.broadcast_to(np.False_, shape), gives_gradient=False)
+
+    def without_gradient(self) -> WindowGroup:
+        """The same windows, from which none goes back to the images."""
+        return WindowGroup(self.inside, self.index, self.visible, gives_gradient=False)
+
     def part(self, windows: slice) -> WindowGroup:
         """Some of the windows."""
-        return WindowGroup(
-            self.inside[windows], self.index[windows], self.shows[windows], self.hides[windows], self.paint[windows]
-        )
+        return WindowGroup(self.inside[windows], self.index[windows], self.visible[windows], self.gives_gradient)
 
 
-def _groups(masks: RegionMask, channels: int, config: RegionConfig, background: float) -> Sequence[WindowGroup]:
+def _groups(masks: RegionMask, channels: int, config: RegionConfig) -> list[WindowGroup]:
     held = [(sample, box) for sample, box in enumerate(masks.boxes) if box is not None]
     height, width = masks.inside.shape[1:]
     by_size: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
@@ -236,9 +266,7 @@ def _groups(masks: RegionMask, channels: int, config: RegionConfig, background: 
         else:
             side = window_side(box, config)
             by_size.setdefault((side, side), []).append((sample, *_corner(box, side, height, width)))
-    return [
-        _group(masks.inside, size, places, channels, config, background) for size, places in sorted(by_size.items())
-    ]
+    return [_group(masks.inside, size, places, channels, config) for size, places in sorted(by_size.items())]
 
 
 def _group(
@@ -247,30 +275,39 @@ def _group(
     places: Sequence[tuple[int, int, int]],
     channels: int,
     config: RegionConfig,
-    background: float,
 ) -> WindowGroup:
-    height, width = inside.shape[1:]
+    n_samples, height, width = inside.shape
+    region = np.zeros((len(places), *size), dtype=np.bool_)
+    in_image = np.zeros_like(region)
+    for window, (sample, top, left) in enumerate(places):  # a slice ends where the image does
+        seen = inside[sample, top : top + size[0], left : left + size[1]]
+        region[window, : seen.shape[0], : seen.shape[1]] = seen
+        in_image[window, : seen.shape[0], : seen.shape[1]] = True
+    visible = (grow(region, config.context_px) & in_image)[:, None]
+    shown = in_image[:, None] if config.mode.shows_outside else visible
     samples, tops, lefts = np.array(places).T
-    rows = (tops[:, None] + np.arange(size[0]))[:, :, None]
-    columns = (lefts[:, None] + np.arange(size[1]))[:, None, :]
-    in_image = (rows < height) & (columns < width)
-    places_in_mask = np.where(in_image, (samples[:, None, None] * height + rows) * width + columns, 0)
-    region = inside.reshape(-1)[places_in_mask] & in_image
-    visible = grow(region, config.context_px) & in_image
-    # [n, C, S, S]: channels follow one another in an image, and samples all their channels.
-    by_channel = np.arange(channels)[:, None, None] * (height * width)
-    by_sample = (samples * (channels - 1) * height * width)[:, None, None, None]
-    index = np.where(in_image[:, None], places_in_mask[:, None] + by_sample + by_channel, 0)
-    shows = np.broadcast_to((in_image if config.mode.shows_outside else visible)[:, None], index.shape)
-    hides = np.broadcast_to(~visible[:, None], index.shape)
-    paint = np.full(index.shape, background)
+    # Channels follow one another in an image, and samples all their channels.
+    first = PAINTS + ((samples * channels)[:, None] + np.arange(channels)) * (height * width)
+    first += (tops * width + lefts)[:, None]
+    grid = _grid(size, width).astype(_index_type(n_samples * channels * height * width), copy=False)
+    index: Indices = (grid + first.astype(grid.dtype)[:, :, None, None]) * shown
     if config.mode.extra_channels:
         mask = region[:, None]
-        index = np.concatenate([index, np.zeros_like(index[:, :1])], axis=1)
-        shows = np.concatenate([shows, np.zeros_like(mask)], axis=1)
-        hides = np.concatenate([hides, np.ones_like(mask)], axis=1)
-        paint = np.concatenate([paint, mask], axis=1)
-    return WindowGroup(region, index, shows, hides, paint)
+        index = np.concatenate([index, (1 + mask).astype(index.dtype)], axis=1)
+        visible = np.concatenate([np.broadcast_to(visible, (len(mask), channels, *size)), np.zeros_like(mask)], axis=1)
+    return WindowGroup(region, index, np.broadcast_to(visible, index.shape))
+
+
+@lru_cache(maxsize=64)
+def _grid(size: tuple[int, int], width: int) -> Indices:
+    """The places of a window's pixels in an image, counted from its first."""
+    rows, columns = np.arange(size[0], dtype=np.int32), np.arange(size[1], dtype=np.int32)
+    return rows[:, None] * width + columns
+
+
+def _index_type(n_numbers: int) -> type[np.signedinteger[Any]]:
+    """The narrowest type of places among so many numbers: half as much goes to the device."""
+    return np.int32 if n_numbers < 2**31 - 2**16 else np.int64
 
 
 def window_side(box: Box, config: RegionConfig) -> int:
@@ -308,56 +345,127 @@ def grow(inside: Bools, by_px: int) -> Bools:
 # -- cutting --------------------------------------------------------------------------------------------------------
 
 
-def cut(images: Sequence[Tensor], groups: Sequence[Sequence[tuple[int, WindowGroup]]]) -> list[Tensor]:
-    """Cut windows out of images, all in three operations whatever their number.
+Groups = Sequence[tuple[int, WindowGroup]]
+"""Window groups of one size, each with the place of its images among several."""
+
+
+def cut(
+    images: Sequence[Tensor],
+    groups: Sequence[Sequence[Groups]],
+    background: float = -1.0,
+    n_differentiable: int | None = None,
+) -> list[Tensor]:
+    """Cut windows out of images, all in two operations whatever their number.
 
     Args:
-        images: ``[N, C, H, W]`` each, on one device and of one type.
-        groups: For each result the window groups it is made of, each with the place of its images in ``images``. The
-            channels of several follow one another.
+        images: ``[N, C, H, W]`` each, or windows that were cut before, on one device and of one type.
+        groups: For each result what its networks see, side by side: the channels of one follow those of another. The
+            windows of a network's groups follow one another.
+        background: Grey value painted outside the mask.
+        n_differentiable: How many of the results, the first ones, are to be differentiable; by default all.
 
     Returns:
         Pixels ``[n, C, S, S]`` for each of ``groups``; differentiable in the images, once.
     """
-    offsets = np.cumsum([0, *(image.numel() for image in images)])
-    parts = [[(offsets[place], group) for place, group in together] for together in groups]
-    shapes = [(g[0][1].index.shape[0], sum(group.index.shape[1] for _, group in g), *g[0][1].size) for g in parts]
-    index = _joined([[group.index + offset for offset, group in together] for together in parts])
-    shows, hides, paint = (
-        _joined([[getattr(group, name) for _, group in together] for together in parts])
-        for name in ("shows", "hides", "paint")
+    device, n_numbers = images[0].device, [PAINTS + image.numel() for image in images]
+    offsets = np.cumsum([0, *n_numbers])
+    dtype = _index_type(offsets[-1])
+    shapes = [
+        (
+            sum(len(group) for _, group in networks[0]),
+            sum(of[0][1].index.shape[1] for of in networks),
+            *networks[0][0][1].size,
+        )
+        for networks in groups
+    ]
+    index = _joined(
+        [[[group.index + dtype(offsets[place]) for place, group in of] for of in networks] for networks in groups]
     )
-    if images[0].dtype != torch.float64:
-        paint = paint.astype(np.float32)
-    arrays = upload([index, paint, shows, hides], images[0].device)
-    flat: Tensor = _Cut.apply(*arrays, *images)
-    pixels = flat.split([int(np.prod(shape)) for shape in shapes])
-    return [part.view(shape) for part, shape in zip(pixels, shapes, strict=True)]
+    first = len(groups) if n_differentiable is None else n_differentiable
+    goes_back = _joined(
+        [
+            [[group.visible if group.gives_gradient else np.zeros_like(group.visible) for _, group in of] for of in net]
+            for net in groups[:first]
+        ]
+    )
+    back = np.flatnonzero(goes_back).astype(dtype)
+    arrays = upload([index, index[back], back], device)
+    paints = _paints(background, images[0].dtype, device)
+    return list(_Cut.apply(*arrays, paints, shapes, first, *images))
 
 
-def _joined(arrays: Sequence[Sequence[npt.NDArray[Any]]]) -> npt.NDArray[Any]:
-    """The channels of each sequence beside one another, and all of them in one row of numbers."""
-    return np.concatenate([(a[0] if len(a) == 1 else np.concatenate(a, axis=1)).reshape(-1) for a in arrays])
+@lru_cache(maxsize=16)
+def _paints(background: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What lies before every image's pixels."""
+    with torch.inference_mode(False):
+        return torch.tensor([background, 0.0, 1.0], dtype=dtype, device=device)
+
+
+def _joined(arrays: Sequence[Sequence[Sequence[npt.NDArray[Any]]]]) -> npt.NDArray[Any]:
+    """Windows below one another, networks beside one another, and all of it in one row of numbers."""
+    stacked = ([_concatenated(of, 0) for of in networks] for networks in arrays)
+    return _concatenated([_concatenated(networks, 1).reshape(-1) for networks in stacked], 0)
+
+
+def _concatenated(arrays: Sequence[npt.NDArray[Any]], axis: int) -> npt.NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=axis)
 
 
 class _Cut(torch.autograd.Function):
-    """Reads pixels by their places, and paints what is not shown; hidden pixels give no gradient back."""
+    """Reads pixels and paint by their places; what goes back is added to the pixels that it came from.
+
+    Args of ``forward``:
+        index: Places of all results, among all images with ``PAINTS`` numbers before each.
+        to: Places of the pixels that get a gradient.
+        back: Where it comes from, among the numbers of the differentiable results.
+        paints: The numbers before each image.
+        shapes: Of the results.
+        n_differentiable: How many of them, the first ones, are.
+    """
 
     @staticmethod
-    def forward(ctx: Any, index: Tensor, paint: Tensor, shows: Tensor, hides: Tensor, *images: Tensor) -> Tensor:
-        ctx.save_for_backward(index, hides)
+    def forward(
+        ctx: Any,
+        index: Tensor,
+        to: Tensor,
+        back: Tensor,
+        paints: Tensor,
+        shapes: Sequence[Sequence[int]],
+        n_differentiable: int,
+        *images: Tensor,
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(to, back)
         ctx.shapes = [image.shape for image in images]
-        flat = images[0].reshape(-1) if len(images) == 1 else torch.cat([image.reshape(-1) for image in images])
-        return torch.where(shows, flat.index_select(0, index), paint)
+        ctx.set_materialize_grads(False)
+        flat = torch.cat([part for image in images for part in (paints, image.reshape(-1))])
+        parts = flat.index_select(0, index).split([math.prod(shape) for shape in shapes])
+        results = tuple(part.view(shape) for part, shape in zip(parts, shapes, strict=True))
+        ctx.of_results = [part.shape for part in results[:n_differentiable]]
+        ctx.mark_non_differentiable(*results[n_differentiable:])
+        return results
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        index, hides = ctx.saved_tensors
-        sizes = [shape.numel() for shape in ctx.shapes]
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        to, back = ctx.saved_tensors
+        needed = ctx.needs_input_grad[6:]
+        n_images = max((place + 1 for place, wanted in enumerate(needed) if wanted), default=0)
+        given = next((gradient for gradient in gradients if gradient is not None), None)
+        if given is None or not n_images:
+            return (None,) * (6 + len(needed))
+        parts = [
+            (given.new_zeros(shape) if gradient is None else gradient).reshape(-1)
+            for gradient, shape in zip(gradients, ctx.of_results, strict=False)
+        ]
+        gradient = parts[0] if len(parts) == 1 else torch.cat(parts)
+        sizes = [size for shape in ctx.shapes[:n_images] for size in (PAINTS, shape.numel())]
         # A window holds a pixel once; where windows of two regions overlap, two numbers are added to a zero.
-        total = gradient.new_zeros(sum(sizes)).index_add_(0, index, gradient.masked_fill(hides, 0.0))
-        return None, None, None, None, *(g.view(s) for g, s in zip(total.split(sizes), ctx.shapes, strict=True))
+        total = given.new_zeros(sum(sizes)).index_add_(0, to, gradient.index_select(0, back))
+        of_images = [
+            part.view(shape) if wanted else None
+            for part, shape, wanted in zip(total.split(sizes)[1::2], ctx.shapes, needed, strict=False)
+        ]
+        return (*[None] * 6, *of_images, *[None] * (len(needed) - n_images))
 
 
 @dataclass(frozen=True)
@@ -398,11 +506,11 @@ def extract_windows(image: Tensor, region: RegionMask, config: RegionConfig, bac
     Raises:
         ShapeError: Image and mask differ in batch size, height or width.
     """
-    groups = region.window_groups(image.shape, config, background)
+    groups = region.window_groups(image.shape, config)
     if not groups:
         return []
     image = in_full(image)
-    pixels = cut([image], [[(0, group)] for group in groups])
+    pixels = cut([image], [[[(0, group)]] for group in groups], background)
     return [Windows(p, mask_tensor(group.inside, image.dtype)) for p, group in zip(pixels, groups, strict=True)]
 
 
@@ -447,10 +555,39 @@ def logit_weights(mask: Floats, geometry: Geometry, level: int = 0) -> Floats:
     Raises:
         ValueError: A kernel is larger than what it is laid on, or the geometry is none.
     """
-    plain = tuple([(int(kernel), int(stride), int(padding)) for kernel, stride, padding in geometry])
-    rows = _means(mask.shape[1], level, plain)
-    columns = rows if mask.shape[1] == mask.shape[2] else _means(mask.shape[2], level, plain)
-    return _product(rows, _product(mask.astype(np.float64), columns.T))
+    (weights,) = logit_weights_of_scales(mask, [(geometry, level)])
+    return weights
+
+
+def logit_weights_of_scales(mask: Floats | Bools, scales: Sequence[tuple[Geometry, int]]) -> list[Floats]:
+    """``logit_weights`` of several discriminators that see the same windows, in two products.
+
+    Args:
+        mask: In [0, 1], ``[n, H, W]``.
+        scales: The geometry of each, and how often the mask is halved before.
+
+    Raises:
+        ValueError: As ``logit_weights``.
+    """
+    plain = tuple(
+        [(tuple([(int(kernel), int(stride), int(pad)) for kernel, stride, pad in of]), level) for of, level in scales]
+    )
+    height, width = mask.shape[1:]
+    rows, of_rows = _means_of_scales(height, plain)
+    columns, of_columns = _means_of_scales(width, plain)
+    every = _product(rows, _product(mask.astype(np.float64), columns.T))
+    # What one scale's rows make of another's columns is of no use, and costs less than products of their own.
+    return [every[:, of, across] for of, across in zip(of_rows, of_columns, strict=True)]
+
+
+@lru_cache(maxsize=256)
+def _means_of_scales(
+    side: int, scales: tuple[tuple[Geometry, int], ...]
+) -> tuple[npt.NDArray[np.float64], tuple[slice, ...]]:
+    """``_means`` of every scale below one another, and which rows are whose."""
+    means = [_means(side, level, geometry) for geometry, level in scales]
+    ends = np.cumsum([len(of) for of in means]).tolist()
+    return np.concatenate(means), tuple(slice(end - len(of), end) for of, end in zip(means, ends, strict=True))
 
 
 _ONE_THREAD = 2**18

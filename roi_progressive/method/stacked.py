@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from .regions import pyramid
 
 EPSILON = 1e-5
 """InstanceNorm2d's own."""
+SLOPE = 0.2
+"""Of a PatchGAN's LeakyReLU."""
 _PARTS = (nn.Conv2d, nn.InstanceNorm2d, nn.LeakyReLU)
 
 
@@ -31,15 +34,19 @@ class StackedPatchGAN:
     """
 
     def __init__(self, networks: Sequence[PatchDiscriminator], *, compiled: bool = False) -> None:
-        self._layers = torch.compile(self._forward, dynamic=False) if compiled else self._forward
+        self.forward = torch.compile(self._forward, dynamic=False) if compiled else self._forward
+        self.backward = torch.compile(self._backward, dynamic=False) if compiled else self._backward
         self._networks = list(networks)
         self._geometry = networks[0].geometry
         convolutions = [[m for m in network.model if isinstance(m, nn.Conv2d)] for network in networks]
         layers = list(zip(*convolutions, strict=True))
-        self._weights = [[layer.weight for layer in same] for same in layers]
-        self._biases = [[layer.bias for layer in same if layer.bias is not None] for same in layers]
-        self._parameters = [same for same in (*self._weights, *self._biases) if same]
-        self._stacked: list[Tensor] = []
+        self._has_bias = [layer.bias is not None for layer in convolutions[0]]
+        weights = [[layer.weight for layer in same] for same in layers]
+        biases = [[layer.bias for layer in same if layer.bias is not None] for same in layers]
+        self._parameters = [same for same in (*weights, *biases) if same]
+        self._every = [parameter for same in self._parameters for parameter in same]
+        self.stacked: list[Tensor] = []
+        """Weights of all layers, then their biases, those of all networks following one another."""
         self._places: list[tuple[nn.Parameter, int]] = []
         self._dtype = torch.float32
 
@@ -57,12 +64,13 @@ class StackedPatchGAN:
         }
         return cls(ours, compiled=compiled) if len(builds) == 1 else None
 
-    def __call__(self, pixels: Tensor, *, learn: bool) -> Tensor:
+    def __call__(self, pixels: Tensor, first_learnt: int) -> Tensor:
         """Judge windows.
 
         Args:
             pixels: ``[n, C, H, W]``, C the channels of all networks one after another.
-            learn: Whether the networks' parameters get a gradient.
+            first_learnt: The networks' parameters get a gradient from this window on; those before it only hand theirs
+                on to the pixels.
 
         Returns:
             Logits ``[n, len(networks), h, w]``.
@@ -73,37 +81,92 @@ class StackedPatchGAN:
         self._networks[0].check_input(pixels, len(self._networks))
         if not self._is_stacked():
             self._stack()
-        stacked: Sequence[Tensor] = self._stacked
-        if learn and torch.is_grad_enabled():
-            stacked = _SideBySide.apply(self._stacked, *(parameter for same in self._parameters for parameter in same))
-        logits: Tensor = self._layers(pixels, stacked)
+        parameters = self._every if first_learnt < len(pixels) else ()
+        logits: Tensor = _Layers.apply(self, first_learnt, pixels, *parameters)
         return logits
 
-    def _forward(self, x: Tensor, stacked: Sequence[Tensor]) -> Tensor:
-        n_networks, last = len(self._networks), len(self._geometry) - 1
-        biases = iter(stacked[len(self._weights) :])
+    def _forward(self, pixels: Tensor, stacked: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Logits, and of every layer what ``_backward`` needs: what it read, what came out of the convolution, and the
+        norm's mean and inverse deviation."""
+        x, kept, last = pixels, [], len(self._geometry) - 1
+        biases = iter(stacked[last + 1 :])
         for place, (_, stride, padding) in enumerate(self._geometry):
-            bias = next(biases) if self._biases[place] else None
-            x = F.conv2d(x, stacked[place], bias, stride, padding, groups=n_networks)
+            kept.append(x)
+            bias = next(biases) if self._has_bias[place] else None
+            x = F.conv2d(x, stacked[place], bias, stride, padding, groups=len(self._networks))
             if place == last:
                 break
             if place == 0:
-                x = F.leaky_relu_(x, 0.2)
-            else:  # InstanceNorm is a norm over a batch of one; what it returns is no view, and may be changed in place
+                x = F.leaky_relu_(x, SLOPE)
+            else:  # InstanceNorm is a norm over a batch of one
                 shape = x.shape
-                x = torch.batch_norm(
-                    x.reshape(1, -1, *shape[2:]),
-                    None,
-                    None,
-                    None,
-                    None,
-                    True,
-                    0.0,
-                    EPSILON,
-                    torch.backends.cudnn.enabled,
+                normed, *statistics = torch.native_batch_norm(
+                    x.reshape(1, -1, *shape[2:]), None, None, None, None, True, 0.0, EPSILON
                 )
-                x = F.leaky_relu_(x, 0.2).view(shape)
-        return x
+                kept += [x, *statistics]
+                x = F.leaky_relu_(normed, SLOPE).view(shape)
+        return x, kept
+
+    def _backward(
+        self, gradient: Tensor, stacked: Sequence[Tensor], kept: Sequence[Tensor], first_learnt: int, to_pixels: bool
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """Gradients of the pixels, where asked for, and of ``stacked``, where any window is learnt from."""
+        last, learnt = len(self._geometry) - 1, slice(first_learnt, None)
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        place, rest, learns = last, list(kept), first_learnt < len(gradient)
+        while True:
+            read, weight, has_bias = rest.pop(), stacked[place], self._has_bias[place]
+            of_layer = functools.partial(self._convolution_backward, place, weight)
+            handed_on: Tensor | None = None
+            if learns and first_learnt == 0:
+                handed_on, of_weight, of_bias = of_layer(gradient, read, (place > 0 or to_pixels, True, has_bias))
+            elif learns:
+                _, of_weight, of_bias = of_layer(gradient[learnt], read[learnt], (False, True, has_bias))
+            if learns:
+                weights.append(of_weight)
+                biases += [of_bias] if has_bias else []
+            if handed_on is None and (place > 0 or to_pixels):
+                handed_on, _, _ = of_layer(gradient, read, (True, False, False))
+            if place == 0:
+                return handed_on, [*weights[::-1], *biases[::-1]]
+            gradient = torch.ops.aten.leaky_relu_backward(handed_on, read, SLOPE, True)
+            if place > 1:
+                inverse_deviation, mean, came_out = rest.pop(), rest.pop(), rest.pop()
+                as_one = (1, -1, *gradient.shape[2:])
+                gradient = torch.ops.aten.native_batch_norm_backward(
+                    gradient.reshape(as_one),
+                    came_out.reshape(as_one),
+                    None,
+                    None,
+                    None,
+                    mean,
+                    inverse_deviation,
+                    True,
+                    EPSILON,
+                    [True, False, False],
+                )[0].view(gradient.shape)
+            place -= 1
+
+    def _convolution_backward(
+        self, place: int, weight: Tensor, gradient: Tensor, read: Tensor, wanted: tuple[bool, bool, bool]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of what a convolution read, of its weight and of its bias."""
+        _, stride, padding = self._geometry[place]
+        found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+            gradient,
+            read,
+            weight,
+            [len(weight)] if wanted[2] else None,
+            [stride, stride],
+            [padding, padding],
+            [1, 1],
+            False,
+            [0, 0],
+            len(self._networks),
+            wanted,
+        )
+        return found
 
     def _is_stacked(self) -> bool:
         """Whether the networks' parameters still lie where they were put: a move to a device takes them elsewhere."""
@@ -114,26 +177,39 @@ class StackedPatchGAN:
     @torch.no_grad()
     def _stack(self) -> None:
         """Lay the parameters of all networks side by side, and let each parameter be its part of that."""
-        self._stacked = [torch.cat([parameter.data for parameter in same]) for same in self._parameters]
-        for stacked, same in zip(self._stacked, self._parameters, strict=True):
+        self.stacked = [torch.cat([parameter.data for parameter in same]) for same in self._parameters]
+        for stacked, same in zip(self.stacked, self._parameters, strict=True):
             for parameter, part in zip(same, stacked.chunk(len(same)), strict=True):
                 parameter.data = part
-        self._places = [(parameter, parameter.data_ptr()) for same in self._parameters for parameter in same]
-        self._dtype = self._stacked[0].dtype
+        self._places = [(parameter, parameter.data_ptr()) for parameter in self._every]
+        self._dtype = self.stacked[0].dtype
 
 
-class _SideBySide(torch.autograd.Function):
-    """The stacked parameters as a function of the networks' own, which get their part of the gradient back."""
+class _Layers(torch.autograd.Function):
+    """All layers of a ``StackedPatchGAN``, whose networks learn from some of the windows only.
+
+    So one pass over the windows, there and back, serves the generators' loss and the discriminators' own.
+    """
 
     @staticmethod
-    def forward(ctx: Any, stacked: Sequence[Tensor], *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.n_networks = len(parameters) // len(stacked)
-        return tuple(tensor.detach() for tensor in stacked)
+    def forward(ctx: Any, of: StackedPatchGAN, first_learnt: int, pixels: Tensor, *parameters: Tensor) -> Tensor:
+        logits, kept = of.forward(pixels, of.stacked)
+        ctx.of, ctx.first_learnt = of, first_learnt
+        ctx.save_for_backward(*kept)
+        ctx.stacked = of.stacked
+        return logits
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *(part for gradient in gradients for part in gradient.chunk(ctx.n_networks))
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        to_pixels, to_networks = ctx.needs_input_grad[2], any(ctx.needs_input_grad[3:])
+        first_learnt = ctx.first_learnt if to_networks else len(gradient)
+        of_pixels, of_stacked = ctx.of.backward(gradient, ctx.stacked, ctx.saved_tensors, first_learnt, to_pixels)
+        n_parameters = len(ctx.needs_input_grad) - 3
+        if not to_networks:
+            return None, None, of_pixels, *[None] * n_parameters
+        n_networks = n_parameters // len(of_stacked)
+        return None, None, of_pixels, *(part for stacked in of_stacked for part in stacked.chunk(n_networks))
 
 
 class StackedRegion:
@@ -147,6 +223,16 @@ class StackedRegion:
     def __init__(self, networks: Sequence[RegionDiscriminator], stacks: Sequence[StackedPatchGAN]) -> None:
         self._stacks = list(stacks)
         self._parts = [part for network in networks for part in network.modules()]
+        self._hooks = [
+            hooks
+            for part in self._parts
+            for hooks in (
+                part._forward_hooks,
+                part._forward_pre_hooks,
+                part._backward_hooks,
+                part._backward_pre_hooks,
+            )
+        ]
 
     @classmethod
     def of(cls, networks: Sequence[RegionDiscriminator], *, compiled: bool = False) -> StackedRegion | None:
@@ -158,16 +244,9 @@ class StackedRegion:
 
     def is_hooked(self) -> bool:
         """Whether somebody listens to a call of a network or of a part of one, or has compiled it."""
-        return any(
-            part._forward_hooks
-            or part._forward_pre_hooks
-            or part._backward_hooks
-            or part._backward_pre_hooks
-            or part._compiled_call_impl is not None
-            for part in self._parts
-        )
+        return any(self._hooks) or any(part._compiled_call_impl is not None for part in self._parts)
 
-    def __call__(self, pixels: Tensor, *, learn: bool) -> list[Tensor]:
+    def __call__(self, pixels: Tensor, first_learnt: int) -> list[Tensor]:
         """Logits ``[n, len(networks), h, w]``, scale by scale; see ``StackedPatchGAN``."""
         levels = pyramid(pixels, len(self._stacks))
-        return [stack(level, learn=learn) for stack, level in zip(self._stacks, levels, strict=True)]
+        return [stack(level, first_learnt) for stack, level in zip(self._stacks, levels, strict=True)]

@@ -22,9 +22,12 @@ def upload(arrays: Sequence[npt.NDArray[Any]], device: torch.device) -> list[Ten
     plain = [np.ascontiguousarray(array) for array in arrays]
     if lies_here(device):
         return [torch.from_numpy(array) for array in plain]
-    packed = torch.from_numpy(np.concatenate([array.reshape(-1).view(np.uint8) for array in plain]))
-    there = (packed.pin_memory() if device.type == "cuda" else packed).to(device, non_blocking=True)
-    parts = there.split([array.nbytes for array in plain])
+    sizes = [array.nbytes for array in plain]
+    packed = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    # NumPy copies on this thread. Torch would wake all of its own, which go on spinning long after so small a copy.
+    np.concatenate([array.reshape(-1).view(np.uint8) for array in plain], out=packed.numpy())
+    there = packed.to(device, non_blocking=True)
+    parts = there.split(sizes)
     return [
         part.view(torch.from_numpy(array).dtype).view(array.shape) for part, array in zip(parts, plain, strict=True)
     ]

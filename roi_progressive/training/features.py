@@ -6,13 +6,14 @@ import functools
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import TensorWeakRef
 
 
 class _Hook:
@@ -62,7 +63,7 @@ class FeatureCapture:
         self.layer: nn.Module | None = None
         self.recording = False
         self.only_with_gradients = True
-        self._calls: list[tuple[weakref.ref[Tensor], Tensor]] = []
+        self._calls: list[tuple[weakref.ref[Tensor], Callable[[], Tensor | None]]] = []
         self._convolutions: list[_ConvolutionCall] = []
         self._handles = [generator.register_forward_hook(_Hook(self, "_generator_returned"))]
         if wrapper is not None and wrapper is not generator:
@@ -81,7 +82,16 @@ class FeatureCapture:
     def features_of(self, output: Tensor) -> Tensor | None:
         """The features ``[N, C, h, w]`` behind a recorded output, or behind the whole of which it is some samples;
         ``None`` where the output is not of this generator or no convolution was found."""
-        return next((features for made, features in reversed(self._calls) if _is_of(output, made())), None)
+        return next((features() for made, features in reversed(self._calls) if _is_of(output, made())), None)
+
+    def let_go(self, output: Tensor) -> None:
+        """The features behind an output were read: keep them no longer than the host's own graph does, which frees them
+        in its backward."""
+        self._calls = [
+            (made, _weakly(features()) if _is_of(output, made()) else features)
+            for made, features in self._calls
+            if made() is not None
+        ]
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -126,7 +136,7 @@ class FeatureCapture:
         # A script that never ends its step must not pile up the graphs of all earlier ones.
         self._calls = [call for call in self._calls if call[0]() is not None]
         if calls:
-            self._calls.append((weakref.ref(output), calls[-1].features))
+            self._calls.append((weakref.ref(output), functools.partial(_itself, calls[-1].features)))
 
     def _wrapper_returned(self, wrapper: nn.Module, inputs: Any, output: Any) -> None:
         output = image_of(output)
@@ -138,6 +148,17 @@ class FeatureCapture:
         for handle in self._candidates:
             handle.remove()
         self._candidates = [layer.register_forward_hook(_Hook(self, "_convolution_returned"))]
+
+
+def _itself(features: Tensor) -> Tensor:
+    return features
+
+
+def _weakly(features: Tensor | None) -> Callable[[], Tensor | None]:
+    if features is None:
+        return lambda: None
+    reference: Callable[[], Tensor | None] = TensorWeakRef(features)
+    return reference
 
 
 def image_of(output: Any) -> Any:

@@ -194,6 +194,8 @@ class Guidance:
         self._lift()
         self._translations = []
         self._contributions_were_finite = []
+        if self._learner is not None:
+            self._learner.forget()
         for head in (self._heads or {}).values():
             head.stop_recording()
 

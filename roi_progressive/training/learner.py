@@ -1,8 +1,7 @@
-"""Everything of ours that learns: the discriminator bank, the uncertainty heads, and their optimizers."""
+"""Everything of ours that learns: the discriminator bank and the uncertainty heads, moved by one optimizer."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,25 +11,26 @@ from torch import Tensor, nn
 
 from ..config import Config, RegionConfig
 from ..errors import CheckpointError, one_line
-from ..method.bank import DiscriminatorBank, Shown
+from ..method.bank import DiscriminatorBank, Shown, TermLosses
 from ..method.discriminators import DiscriminatorFactory, patch_discriminator_for
 from ..method.foreign_networks import ForeignNetwork
 from ..plugins.adapter import Adapter, Translation
 from ..plugins.manager import Plugins
 from ..runtime.distributed import average_gradients, n_processes
-from ..runtime.finite import drop_where_not, finite, is_mixed, is_read_late, single_precision
+from ..runtime.finite import drop_where_not, finite, is_mixed, single_precision
 from ..runtime.rng import ForkedStream
 from ..saving.names import REVERSE
 from .objective import Contribution, GeneratorObjective, Shares, masks_of
+from .optimizer import SharedAdam
 from .tap import leaf
 from .uncertainty import GGDWrapper
 
-HOW = ("fused", "foreach", "capturable")
-"""Settings of an optimizer that say how a step is made, and not which."""
+BANK = "bank"
+"""Its name in the optimizer; a head has its direction's."""
 
 
 class Learner:
-    """Our networks and their optimizers; the optimizers' rates are the host's, copied at every step.
+    """Our networks and their optimizer; its rates are the host's, copied at every step.
 
     Args:
         config: The session's.
@@ -66,31 +66,77 @@ class Learner:
             kind: {key: list(network.parameters()) for key, network in networks.items()}
             for kind, networks in (("D", self.bank.networks), ("D_pixels", self.bank.pixels.networks))
         }
-        self._bank_optimizer = self._adam(self.bank)
-        # One a head: a direction that joins later brings its head, and its optimizer, then.
-        self._head_optimizers: dict[str, torch.optim.Adam] = {}
+        self._optimizer = SharedAdam(adapter.betas())
+        self._optimizer.add(BANK, self.bank.parameters())
+        self._of_heads: list[tuple[nn.Parameter, Tensor]] = []
+        """Parameters of the heads, and their gradients, which wait for the step."""
+        self._of_heads_is_finite = torch.tensor(True)
+        self._n_forwards = 0
+        """Contributions to the step at hand."""
+        self._has_several_forwards = False
+        """Whether the step before had more than one."""
+        self._learnt: tuple[TermLosses, list[tuple[nn.Parameter, Tensor]]] | None = None
+        """The discriminators' losses and gradients of the step's only forward, where made with the contribution."""
+        self._learnt_of: set[tuple[str, str]] = set()
+        """The directions and regions that they judged."""
         self._objective = GeneratorObjective(config, self.bank, self._heads, plugins)
         self._shares = Shares()
         self._mixed = False
         self.were_finite = torch.tensor(True)
 
     def contribution(self, translations: Sequence[Translation], weights: Mapping[str, float]) -> Contribution:
-        """Our losses and gradients for the generators; the heads are moved one step on the way."""
+        """Our losses and gradients for the generators.
+
+        What they have for the heads waits for ``discriminator_step``, which moves everything of ours at once; where a
+        step of the host has several forwards, the heads are moved before the next one. What the discriminators learn is
+        made on the way, but for such steps, whose forwards they learn from together.
+        """
         for translation in translations:
             self._build_heads(translation)
+        self._move(self._heads_to_move(), [], self._of_heads_is_finite)
         self._mixed = is_mixed(translations[0].fake)
         self.count(translations)
+        self._n_forwards += 1
+        self._learnt = None
+        learn = self._n_forwards == 1 and not self._has_several_forwards
         with self._drawing(), single_precision(translations[0].fake):
-            contribution = self._objective.contribution(translations, weights, self._shares)
-        if self._config.ggd is not None and self._head_optimizers:
-            _step(
-                list(self._head_optimizers.values()),
-                contribution.reached,
-                self._config.ggd.learning_rate_factor * self._adapter.learning_rates()["generator"],
-                contribution.is_finite,
-                mixed=self._mixed,
-            )
+            contribution = self._objective.contribution(translations, weights, self._shares, learn=learn)
+        losses = contribution.discriminators
+        self._learnt = None if losses is None else (losses, contribution.of_bank)
+        self._learnt_of = {
+            (translation.direction, region) for translation, region in self._active(translations, weights)
+        }
+        self._of_heads, self._of_heads_is_finite = contribution.of_heads, contribution.is_finite
         return contribution
+
+    def _heads_to_move(self) -> list[tuple[nn.Parameter, Tensor]]:
+        waiting, self._of_heads = self._of_heads, []
+        return waiting
+
+    def forget(self) -> None:
+        """The step at hand is over, or is not made: what it has taught nobody yet is lost."""
+        self._of_heads, self._learnt = [], None
+        self.bank.forget_windows()
+        self._forwards_are_over()
+
+    def _forwards_are_over(self) -> None:
+        if self._n_forwards:
+            self._has_several_forwards = self._n_forwards > 1
+        self._n_forwards = 0
+
+    def _active(
+        self, translations: Sequence[Translation], weights: Mapping[str, float]
+    ) -> list[tuple[Translation, str]]:
+        """What discriminators judge: translations, each with a region."""
+        active = [region.name for region in self._config.regions if region.name in weights and region.weight > 0]
+        return [(translation, region) for translation in translations for region in active]
+
+    def _named(
+        self, translations: Sequence[Translation], weights: Mapping[str, float]
+    ) -> list[tuple[Translation, str]]:
+        """What pixel classifiers name the pixels of: translations, each with a region."""
+        active = [region.name for region in self._config.regions if region.name in weights and region.pixel_weight > 0]
+        return [(translation, region) for translation in translations for region in active]
 
     def count(self, translations: Sequence[Translation]) -> None:
         """Count the windows and pixels that losses are means over, on all processes."""
@@ -116,13 +162,8 @@ class Learner:
 
     def _optimize_head(self, direction: str) -> None:
         head = self._heads[direction].head
-        optimizer = None if head is None or direction in self._head_optimizers else self._adam(head)
-        if optimizer is not None:
-            self._head_optimizers[direction] = optimizer
-
-    def _adam(self, network: nn.Module) -> torch.optim.Adam | None:
-        parameters = list(network.parameters())
-        return _adam(parameters, self._adapter.betas()) if parameters else None
+        if head is not None and direction not in self._optimizer:
+            self._optimizer.add(direction, head.parameters())
 
     def discriminator_step(
         self,
@@ -132,8 +173,8 @@ class Learner:
         overflowed: bool = False,
         is_finite: bool = True,
     ) -> dict[str, Tensor] | None:
-        """Move the region discriminators one step; those whose region no image holds stay as they are ("No region, no
-        change").
+        """Move the region discriminators and the heads one step; discriminators whose region no image holds stay as
+        they are ("No region, no change").
 
         Args:
             translations: One a direction.
@@ -146,14 +187,12 @@ class Learner:
         Returns:
             Their losses, detached, by name; ``None`` where nothing of this process was learnt from.
         """
-        active = [region for region in self._config.regions if region.name in weights]
-        learning = {
-            "D": [(t, region.name) for t in translations for region in active if region.weight > 0],
-            "D_pixels": [(t, region.name) for t in translations for region in active if region.pixel_weight > 0],
-        }
+        self._forwards_are_over()
+        judged, named = self._active(translations, weights), self._named(translations, weights)
+        of_heads = self._heads_to_move()
         moving = [
             parameter
-            for kind, pairs in learning.items()
+            for kind, pairs in (("D", judged), ("D_pixels", named))
             for translation, region in pairs
             if self._shares.held_anywhere(region, translation.direction)
             for parameter in self._parameters[kind][f"{translation.direction}_{region}"]
@@ -164,36 +203,83 @@ class Learner:
                 return None
             for parameter in moving:  # tells the other processes
                 parameter.grad = torch.full_like(parameter, torch.nan)
+            of_heads = [(parameter, torch.full_like(parameter, torch.nan)) for parameter, _ in of_heads]
         elif is_finite:
-            with self._drawing(), single_precision(translations[0].fake):
-                found = self._learn(learning)
+            found = _by_name("D", judged, self._learnt_losses(judged))
+            found |= _by_name("D_pixels", named, self._pixel_losses(named))
         self.were_finite = finite(parameter.grad for parameter in moving if parameter.grad is not None)
-        optimizers = [] if self._bank_optimizer is None else [self._bank_optimizer]
-        rate = self._adapter.learning_rates()["discriminator"]
-        moved = _step(optimizers, moving, rate, self.were_finite, mixed=self._mixed)
+        moved = self._move(of_heads, moving, self.were_finite if is_finite else torch.tensor(False))
         if not moved or not is_finite:
             return None
         return found
 
-    def _learn(self, learning: Mapping[str, Sequence[tuple[Translation, str]]]) -> dict[str, Tensor]:
-        """The losses of discriminators and pixel classifiers by name, detached; their gradients are left on them.
+    def _learnt_losses(self, judged: Sequence[tuple[Translation, str]]) -> TermLosses | None:
+        """The discriminators' losses, whose gradients are left on their parameters."""
+        learnt, self._learnt = self._learnt, None
+        asked = {(translation.direction, region) for translation, region in judged}
+        if learnt is not None and asked == self._learnt_of:
+            losses, gradients = learnt
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+            self.bank.keep_windows()
+            return losses
+        if not judged:
+            return None
+        with self._drawing(), single_precision(judged[0][0].fake):
+            found = self.bank.discriminator_losses([self._shown(*pair) for pair in judged])
+            if found is not None:
+                found.values.sum().backward()
+        return found
+
+    def _pixel_losses(self, named: Sequence[tuple[Translation, str]]) -> TermLosses | None:
+        """The pixel classifiers' losses, whose gradients are left on their parameters."""
+        if not named:
+            return None
+        with self._drawing(), single_precision(named[0][0].fake):
+            found = self.bank.pixel_learning_losses([self._shown(*pair) for pair in named])
+            if found is not None:
+                found.values.sum().backward()
+        return found
+
+    def _move(
+        self, of_heads: Sequence[tuple[nn.Parameter, Tensor]], of_bank: Sequence[nn.Parameter], is_finite: Tensor
+    ) -> bool:
+        """One step at the host's rates; what is not named, and its moments, stay untouched.
 
         Args:
-            learning: Directions and regions by the kind of network, ``D`` or ``D_pixels``.
+            of_heads: Parameters of the heads, with their gradients.
+            of_bank: Parameters of the bank that have a gradient on some process.
+            is_finite: Whether this process's gradients are, on the parameters' device. Where not, this process gives
+                none; where no process gives any, the step is left out. In mixed precision it is left out on all
+                processes alike where the gradient of one is not finite: that is how a GradScaler finds its scale.
+
+        Returns:
+            Whether the step was made, as far as can be told without waiting for a device.
         """
-        asked = {"D": self.bank.discriminator_losses, "D_pixels": self.bank.pixel_learning_losses}
-        losses: dict[str, Tensor] = {}
-        sums = []
-        for kind, pairs in learning.items():
-            shown = [self._shown(*pair) for pair in pairs]
-            found = asked[kind](shown) if shown else None
-            if found is not None:
-                names = {of.key: f"{kind}_{of.region}_{of.direction}" for of in shown}
-                losses |= dict(zip((names[key] for key in found.keys), found.values.detach(), strict=True))
-                sums.append(found.values.sum())
-        if sums:
-            (sums[0] if len(sums) == 1 else sums[0] + sums[1]).backward()
-        return losses
+        given = dict(of_heads)
+        moving = [*given, *of_bank]
+        if not moving:
+            return True
+        # A generator's own head is a part of the host, which may be collecting gradients there.
+        of_host = [(parameter, parameter.grad) for parameter in self._optimizer.parameters(but=BANK)]
+        for parameter, _ in of_host:
+            parameter.grad = given.get(parameter)
+        if n_processes() > 1:
+            if not self._mixed:
+                drop_where_not(is_finite, moving)
+            average_gradients(moving)
+            is_finite = finite(parameter.grad for parameter in moving if parameter.grad is not None)
+        made = self._optimizer.step(self._rates(), is_finite)
+        for parameter in of_bank:
+            parameter.grad = None
+        for parameter, gradient in of_host:
+            parameter.grad = gradient
+        return made or not self._mixed
+
+    def _rates(self) -> dict[str, float]:
+        of_host = self._adapter.learning_rates()
+        factor = 1.0 if self._config.ggd is None else self._config.ggd.learning_rate_factor
+        return {**dict.fromkeys(self._heads, factor * of_host["generator"]), BANK: of_host["discriminator"]}
 
     def _shown(self, translation: Translation, region: str) -> Shown:
         direction = translation.direction
@@ -211,8 +297,8 @@ class Learner:
         return {
             "bank": self.bank.state_dict(),
             "heads": {d: h.head.state_dict() for d, h in self._heads.items() if h.owns_head and h.head is not None},
-            "bank_optimizer": None if self._bank_optimizer is None else self._bank_optimizer.state_dict(),
-            "head_optimizers": {d: optimizer.state_dict() for d, optimizer in self._head_optimizers.items()},
+            "bank_optimizer": self._optimizer.state_of(BANK),
+            "head_optimizers": {d: self._optimizer.state_of(d) for d in self._optimizer.names if d != BANK},
             "pools": self.bank.pools_state_dict(),
         }
 
@@ -224,8 +310,8 @@ class Learner:
         """
         try:
             self.bank.load_state_dict(state["bank"])
-            if self._bank_optimizer is not None:
-                _restore(self._bank_optimizer, state["bank_optimizer"])
+            if BANK in self._optimizer:
+                self._optimizer.load(BANK, state["bank_optimizer"])
             if self._config.ggd is not None:  # switched off, a saved head is left behind
                 self._load_heads(state["heads"], state["head_optimizers"])
             self.bank.load_pools_state_dict(state["pools"])
@@ -241,21 +327,17 @@ class Learner:
             self._heads[direction].load_head(head)
         for direction, saved in optimizers.items():
             self._optimize_head(direction)
-            _restore(self._head_optimizers[direction], saved)
+            self._optimizer.load(direction, saved)
 
 
-def _restore(optimizer: torch.optim.Adam, saved: Mapping[str, Any]) -> None:
-    """Continue with saved moments; ``ValueError`` where they belong to parameters of another shape."""
-    # An optimizer goes on with the very tensors it is given, and looks at them in its next step only.
-    given = copy.deepcopy(dict(saved))
-    for group, own in zip(given["param_groups"], optimizer.param_groups, strict=False):
-        group.update({how: own[how] for how in HOW if how in own})  # how a step is made is this machine's affair
-    optimizer.load_state_dict(given)
-    for parameter, moments in optimizer.state.items():
-        for name in ("exp_avg", "exp_avg_sq"):
-            if moments[name].shape != parameter.shape:
-                shapes = f"{list(moments[name].shape)} and {list(parameter.shape)}"
-                raise ValueError(f"{name} of an optimizer and its parameter are of shapes {shapes}")
+def _by_name(kind: str, pairs: Sequence[tuple[Translation, str]], losses: TermLosses | None) -> dict[str, Tensor]:
+    """Losses of networks under their names, detached; ``kind`` is ``D`` or ``D_pixels``."""
+    if losses is None:
+        return {}
+    names = {
+        f"{translation.direction}_{region}": f"{kind}_{region}_{translation.direction}" for translation, region in pairs
+    }
+    return dict(zip((names[key] for key in losses.keys), losses.values.detach(), strict=True))
 
 
 def _channels(generators: Iterable[str], first: Sequence[Translation]) -> dict[str, int]:
@@ -276,63 +358,3 @@ def _factory(plugins: Plugins) -> DiscriminatorFactory:
         return ForeignNetwork(network, plugin)
 
     return build
-
-
-def _adam(parameters: Sequence[nn.Parameter], betas: tuple[float, float]) -> torch.optim.Adam:
-    """Adam that moves all parameters in one operation, where this torch has one for their device."""
-    try:
-        return torch.optim.Adam(parameters, lr=0.0, betas=betas, fused=True)
-    except RuntimeError:  # e.g. torch before 2.4 on the CPU
-        return torch.optim.Adam(parameters, lr=0.0, betas=betas)
-
-
-def _step(
-    optimizers: Sequence[torch.optim.Adam],
-    moving: Sequence[nn.Parameter],
-    learning_rate: float,
-    is_finite: Tensor,
-    *,
-    mixed: bool,
-) -> bool:
-    """One step at the host's rate; parameters without a gradient, and their moments, stay untouched.
-
-    Args:
-        optimizers: Of one kind of our networks.
-        moving: Those of their parameters that have a gradient on some process.
-        learning_rate: The host's.
-        is_finite: Whether this process's gradients are, on the parameters' device. Where not, this process gives none;
-            where no process gives any, the step is left out.
-        mixed: Leave the step out on all processes alike where the gradient of one is not finite: that is how a
-            GradScaler finds its scale.
-
-    Returns:
-        Whether the step was made, as far as can be told without waiting for a device.
-    """
-    if n_processes() > 1:
-        if not mixed:
-            drop_where_not(is_finite, moving)
-        average_gradients(moving)
-        is_finite = finite(parameter.grad for parameter in moving if parameter.grad is not None)
-    late = is_read_late(is_finite)
-    made = late or bool(is_finite)
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        if late:
-            _step_if(is_finite, optimizer)
-        elif made:
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return made or not mixed
-
-
-def _step_if(is_finite: Tensor, optimizer: torch.optim.Adam) -> None:
-    """A step that is left out where ``is_finite`` turns out false on the device; nobody waits to hear of it."""
-    if optimizer.param_groups[0].get("fused"):
-        optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]  # torch's GradScaler does the same
-        optimizer.step()
-        del optimizer.found_inf  # type: ignore[attr-defined]
-        return
-    # Without that, what was learnt before still moves the parameters a little.
-    drop_where_not(is_finite, [parameter for group in optimizer.param_groups for parameter in group["params"]])
-    optimizer.step()

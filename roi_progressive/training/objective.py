@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import ConfigError, MaskError
-from ..method.bank import DiscriminatorBank, Shown, TermLosses
+from ..method.bank import DiscriminatorBank, Shown, StepLosses, TermLosses
 from ..method.regions import RegionMask
 from ..method.structure import structure_loss
 from ..plugins.adapter import Translation
@@ -52,17 +53,21 @@ class Contribution:
         value: The weighted sum of all terms, detached.
         gradients: To inject.
         is_finite: Whether images, masks, losses and gradients are finite, on the images' device. Where they are not,
-            value and gradients are zero; those left on the heads' parameters are as they came.
+            value and gradients are zero; those for the heads' parameters are as they came.
         losses: Each term unweighted, detached, by name.
-        reached: The parameters of the heads that the terms lead to: on every process the same, since uncertainty does
-            not depend on regions.
+        of_heads: The parameters of the heads that the terms lead to, on every process the same, since uncertainty does
+            not depend on regions; each with its gradient.
+        of_bank: Parameters of the discriminators with their own gradients, where those were asked for and could be had.
+        discriminators: The discriminators' own losses then, detached.
     """
 
     value: Tensor
     is_finite: Tensor
     gradients: list[Gradient] = field(default_factory=list)
     losses: dict[str, Tensor] = field(default_factory=dict)
-    reached: list[nn.Parameter] = field(default_factory=list)
+    of_heads: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+    of_bank: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+    discriminators: TermLosses | None = None
 
 
 class _Leaves:
@@ -159,8 +164,8 @@ class GeneratorObjective:
 
     Args:
         config: Weights.
-        bank: The region discriminators; their parameters get no gradient here.
-        heads: The uncertainty heads by the direction of their generator; their parameters get theirs.
+        bank: The region discriminators; the generators' terms give their parameters no gradient.
+        heads: The uncertainty heads by the direction of their generator.
         plugins: Asked for extra terms.
     """
 
@@ -172,9 +177,15 @@ class GeneratorObjective:
         self._heads = heads
         self._plugins = plugins
         self._without_target: set[str] = set()
+        self._parameters: WeakKeyDictionary[nn.Module, list[nn.Parameter]] = WeakKeyDictionary()
 
     def contribution(
-        self, translations: Sequence[Translation], weights: Mapping[str, float], shares: Shares | None = None
+        self,
+        translations: Sequence[Translation],
+        weights: Mapping[str, float],
+        shares: Shares | None = None,
+        *,
+        learn: bool = False,
     ) -> Contribution:
         """Losses and gradients of one step.
 
@@ -182,15 +193,17 @@ class GeneratorObjective:
             translations: One a direction.
             weights: Stage weight, 0 to 1, of every active term.
             shares: What this process's means weigh among those of all; 1 by default.
+            learn: Have the discriminators' own gradients made in the same pass, where their networks allow it.
 
         Returns:
-            What to inject; nothing at all where no term applies. Gradients of the heads' parameters are left on them.
+            What to inject, and what the heads learn; nothing at all where no term applies.
         """
         shares = shares or Shares()
-        images = largest(_images_of(translations))
-        leaves = _Leaves(images if self._shown_to_plugins else None)
+        images = _images_of(translations)
+        leaves = _Leaves(largest(images) if self._shown_to_plugins else None)
+        of_regions, learnt = self._region_terms(translations, weights, leaves, shares, learn=learn)
         terms = [
-            *self._region_terms(translations, weights, leaves, shares),
+            *of_regions,
             *self._pixel_terms(translations, weights, leaves, shares),
             *self._structure_terms(translations, weights, leaves, shares),
             *self._ggd_terms(translations, weights, leaves, shares),
@@ -200,20 +213,23 @@ class GeneratorObjective:
         losses = {name: loss for term in terms for name, loss in zip(term.names, term.values.detach(), strict=True)}
         losses = {name: losses[name] for name in sorted(losses, key=_as_shown(translations, self._config))}
         masks_are_finite = all(mask.is_finite for mask in masks_in(translations))
-        if not terms:
-            return Contribution(translations[0].fake.new_zeros(()), _are_finite([images], masks_are_finite))
-        total = _weighted_sum(terms)
-        if not total.requires_grad:  # a plugin's constant, where the region it speaks of is absent
-            is_finite = _are_finite([images, total], masks_are_finite)
+        if not terms and learnt is None:
+            return Contribution(translations[0].fake.new_zeros(()), _are_finite(images, masks_are_finite))
+        total = _weighted_sum(terms) if terms else translations[0].fake.new_zeros(())
+        # The generators' terms reach images and heads only, the discriminators' own losses nothing but them.
+        root = total if learnt is None else total + learnt.values.sum()
+        if not root.requires_grad:  # a plugin's constant, where the region it speaks of is absent
+            is_finite = _are_finite([*images, total], masks_are_finite)
             return Contribution(zero_where_not(is_finite, total), is_finite, losses=losses)
         heads = [head.head for head in self._heads.values() if head.head is not None]
-        head_parameters = [p for head in heads for p in head.parameters() if p.requires_grad]
+        head_parameters = [p for head in heads for p in self._parameters_of(head)]
+        bank_parameters = [
+            p for key in (() if learnt is None else learnt.keys) for p in self._parameters_of(self._bank.networks[key])
+        ]
         inputs = [leaf for _, leaf, _, _ in leaves.pairs]
-        found = torch.autograd.grad(total, [*inputs, *head_parameters], allow_unused=True)
-        is_finite = _are_finite([images, total, *found], masks_are_finite)
-        for parameter, gradient in zip(head_parameters, found[len(inputs) :], strict=True):
-            parameter.grad = gradient
-        reached = [parameter for parameter in head_parameters if parameter.grad is not None]
+        every = torch.autograd.grad(root, [*inputs, *head_parameters, *bank_parameters], allow_unused=True)
+        found, of_bank = every[: len(inputs) + len(head_parameters)], every[len(inputs) + len(head_parameters) :]
+        is_finite = _are_finite([*images, total, *found], masks_are_finite)
         # On the CPU it is read once, elsewhere not at all.
         known = is_finite if is_read_late(is_finite) else bool(is_finite)
         gradients = [
@@ -222,7 +238,21 @@ class GeneratorObjective:
             # A frozen generator's image takes no gradient, and neither do features that are the source itself.
             if gradient is not None and tensor.requires_grad
         ]
-        return Contribution(zero_where_not(known, total.detach()), is_finite, gradients, losses, reached)
+        return Contribution(
+            zero_where_not(known, total.detach()),
+            is_finite,
+            gradients,
+            losses,
+            _with_gradient(head_parameters, found[len(inputs) :]),
+            _with_gradient(bank_parameters, of_bank),
+            None if learnt is None else TermLosses(learnt.keys, learnt.values.detach()),
+        )
+
+    def _parameters_of(self, network: nn.Module) -> list[nn.Parameter]:
+        """Those that learn; a search through its modules takes longer than many an operation, so it is made once."""
+        if network not in self._parameters:
+            self._parameters[network] = list(network.parameters())
+        return [parameter for parameter in self._parameters[network] if parameter.requires_grad]
 
     @property
     def _shown_to_plugins(self) -> bool:
@@ -230,13 +260,24 @@ class GeneratorObjective:
         return self._bank.has_foreign_networks or bool(self._plugins.names("roi_generator_losses"))
 
     def _region_terms(
-        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
-    ) -> Iterator[_Terms]:
+        self,
+        translations: Sequence[Translation],
+        weights: Mapping[str, float],
+        leaves: _Leaves,
+        shares: Shares,
+        *,
+        learn: bool,
+    ) -> tuple[list[_Terms], TermLosses | None]:
+        """The generators' terms, and where ``learn`` is asked for and possible, the discriminators' own losses."""
         weights = {region.name: weights.get(region.name, 0.0) * region.weight for region in self._config.regions}
         shown = self._shown(translations, weights, leaves)
-        found = self._bank.generator_losses(list(shown.values())) if shown else None
-        if found is not None:
-            yield _terms_of("G", found, shown, weights, shares)
+        learn = learn and all(of.real_masks is not None for of in shown.values())
+        found = self._bank.step_losses(list(shown.values())) if learn and shown else None
+        if found is None:
+            found = StepLosses(self._bank.generator_losses(list(shown.values())) if shown else None, None)
+        if found.generators is None:
+            return [], found.discriminators
+        return [_terms_of("G", found.generators, shown, weights, shares)], found.discriminators
 
     def _pixel_terms(
         self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
@@ -262,7 +303,7 @@ class GeneratorObjective:
     def _shown(
         self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves
     ) -> dict[str, Shown]:
-        """The generated images of every direction, for each region that weighs anything."""
+        """The images of every direction, for each region that weighs anything."""
         shown = {}
         for translation in translations:
             direction = translation.direction
@@ -271,7 +312,8 @@ class GeneratorObjective:
                     continue
                 fake = leaves.of(translation.fake, f"the generated image of {direction}")
                 masks = masks_of(translation.masks, region.name, f"the source images of {direction}")
-                of = Shown(direction, region.name, fake, masks)
+                real_masks = translation.real_masks.get(region.name)
+                of = Shown(direction, region.name, fake, masks, translation.real, real_masks)
                 shown[of.key] = of
         return shown
 
@@ -295,6 +337,9 @@ class GeneratorObjective:
         if not asked:
             return
         found = ggd_terms(asked)
+        outputs = [image for t in translations for image in (t.fake, t.reconstruction, t.identity) if image is not None]
+        for head in self._heads.values():
+            head.let_go(outputs)
         for (output, made_by), term in zip(made, found, strict=True):
             if term.features is not output:
                 leaves.add(term.features, term.leaf, f"the features of generator {made_by}", is_image=False)
@@ -391,6 +436,14 @@ def _weighted_sum(terms: Sequence[_Terms]) -> Tensor:
     weights = np.array([weight for term in terms for weight in term.weights])
     (there,) = upload([weights if every.dtype == torch.float64 else weights.astype(np.float32)], every.device)
     return (every * there).sum()
+
+
+def _with_gradient(
+    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
+) -> list[tuple[nn.Parameter, Tensor]]:
+    """The parameters that were reached, each with its gradient."""
+    pairs = zip(parameters, gradients, strict=True)
+    return [(parameter, gradient) for parameter, gradient in pairs if gradient is not None]
 
 
 def _are_finite(tensors: Sequence[Tensor | None], masks_are_finite: bool) -> Tensor:

@@ -229,6 +229,10 @@ def _unwatch(tap: Tap) -> None:
 # -- what is added -----------------------------------------------------------------------------------------------------
 
 
+_HANDED_OVER = torch.empty(0)
+"""In place of a gradient that is held elsewhere."""
+
+
 class Injection:
     """One fixed gradient of ours for one tensor of the host's graph.
 
@@ -328,6 +332,11 @@ class Injection:
         step = total - self._added
         self._added = total
         return _times(self.gradient, step)
+
+    def is_brought(self) -> None:
+        """The surrogate has taken our gradient over, and frees it with its graph; a balance still needs it here."""
+        if self.balance is None:
+            self.gradient = _HANDED_OVER
 
     def told_by_loss(self, scale: Tensor) -> None:
         """The surrogate's backward has come by with the factor that is on the script's loss."""
@@ -433,6 +442,8 @@ class _Surrogate(torch.autograd.Function):
         ctx.injections = injections
         ctx.dtypes = [tensor.dtype for tensor in tensors]
         ctx.save_for_backward(*(injection.gradient for injection in injections))
+        for injection in injections:
+            injection.is_brought()
         return value.clone()
 
     @staticmethod

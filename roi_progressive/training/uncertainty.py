@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -88,6 +88,12 @@ class GGDWrapper:
                 stacklevel=2,
             )
         return False
+
+    def let_go(self, outputs: Iterable[Tensor]) -> None:
+        """All terms of these outputs are computed: what they were read from is the host's alone again."""
+        if self._capture is not None:
+            for output in outputs:
+                self._capture.let_go(output)
 
     def term(self, output: Tensor, residual: Tensor, leaf: Tensor | None = None) -> GGDTerm:
         """The loss of an output under the maps predicted for it (paper eq. 1), with its features cut off the graph.

@@ -58,13 +58,12 @@ def trained(folder: str, root: str, out: str, arguments: list[str]) -> dict[str,
                 p for wrapper in session._guidance.heads().values() if wrapper.head for p in wrapper.head.parameters()
             ]
             bank = list(learner.bank.parameters())
-            assert learner._bank_optimizer is not None
             return {
                 "host": _spread([p for name in model.model_names for p in getattr(model, f"net{name}").parameters()]),
                 "bank": _spread(bank),
                 "heads": _spread(heads),
                 "bank_moved": max(float((a - b).detach().abs().max()) for a, b in zip(bank, before, strict=True)),
-                "moments": len(learner._bank_optimizer.state),
+                "moments": len(learner.state_dict()["bank_optimizer"]["state"]),
                 "own_tumours": any(name.startswith("D_tumor") for name in session.losses()),
             }
 
