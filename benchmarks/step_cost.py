@@ -50,7 +50,7 @@ from roi_progressive.method.regions import RegionMask, window_side
 WARM_UP = 10
 OF_TIME = ("wall, s", "wall", "CPU time, s", "CPU time", "CPU time inside it")
 HEADING = ("host", "variant", "FLOPs", "kernels", *OF_TIME, "peak memory", "windows, px")
-STAGE_3 = dataclasses.replace(Config.paper(), stages=StageConfig(fade_fraction=0.0))
+STAGE_3 = dataclasses.replace(Config.paper(), stages=StageConfig(fade_fraction=0.0, joined_by_fraction=None))
 INERT = dataclasses.replace(STAGE_3, ggd=None)
 HOSTS: dict[str, Callable[[int, int], nn.Module]] = {
     "resnet_9blocks": lambda ngf, size_px: resnet_generator(ngf=ngf),
