@@ -90,7 +90,7 @@ REGION: list[tuple[dict[str, Any], str]] = [
     ({"scale": 2}, "`regions[0].scale` is not a setting; did you mean `scales`?"),
     (
         {"zzz": 2},
-        "`regions[0].zzz` is not a setting; known keys: name, scales, weight, stage, roi_mode, windows_px, margin_px, context_px, base_channels, layers, all_strided, logits, scale_reduction, missing, batch_key",
+        "`regions[0].zzz` is not a setting; known keys: name, scales, weight, stage, roi_mode, windows_px, margin_px, context_px, base_channels, layers, all_strided, logits, scale_reduction, missing, batch_key, pixel_weight, pixel_reach_px, pixel_channels, structure_weight",
     ),
     ({"windowspx": [32]}, "`regions[0].windowspx` is not a setting; did you mean `windows_px`?"),
 ]
@@ -309,7 +309,7 @@ CALLS: list[tuple[Callable[[], Any], str, str]] = [
     (
         lambda: Config(regions=[TUMOR]),
         "ConfigError",
-        "`regions` must be a tuple of RegionConfig; got [RegionConfig(name='tumor', scales=3, weight=1.0, stage=None, roi_mode='crop', windows_px=(32, 48, 64, 96, 128, 192, 256), margin_px=4, context_px=0, base_channels=32, layers=3, all_strided=False, logits='weighted', scale_reduction='mean', missing='error', batch_key=None)]; write regions=(RegionConfig('tumor'),)",
+        "`regions` must be a tuple of RegionConfig; got [RegionConfig(name='tumor', scales=3, weight=1.0, stage=None, roi_mode='crop', windows_px=(32, 48, 64, 96, 128, 192, 256), margin_px=4, context_px=0, base_channels=32, layers=3, all_strided=False, logits='weighted', scale_reduction='mean', missing='error', batch_key=None, pixel_weight=0.0, pixel_reach_px=None, pixel_channels=8, structure_weight=0.0)]; write regions=(RegionConfig('tumor'),)",
     ),
     (
         lambda: Config(ggd={"weight": 1}),

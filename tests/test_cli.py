@@ -413,6 +413,7 @@ def test_train_says_how_many_epochs_there_are_and_that_it_mirrors_where_that_was
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("roi_progressive.runs.train.train", lambda *_, report, **__: report(1, 1, "epoch 1"))
+    monkeypatch.setattr("roi_progressive.cli.train_command._what_now", lambda folder: "")
     train = ["train", "--data", str(small_data), "--out", str(tmp_path / "run")]
 
     def notes(*options: str) -> list[str]:

@@ -65,7 +65,7 @@ READ: dict[tuple[str, ...], tuple[str, ...]] = {
         f"{NETWORKS}/{EPOCH}_roi_progressive.pth", "data/manifest.json", "data/testA/*.png", "data/testB/*.png",
         "data/testA_tumor/*.png", "data/testB_liver/*.png", "data/trainB/*.png",
     ),
-    COMPARE: ("run/test/metrics.json",),
+    COMPARE: ("run/test/metrics.json", "run/test/volumes.json"),
     FIGURE: (
         "run/run.json", f"{NETWORKS}/latest.json", "data/manifest.json", "run/test/A2B/*.png", "run/test/B2A/*.png",
         f"run/test/A2B/{FOLDER_RECORD}", "run/test/B2A_sigma/*.npy", f"run/test/B2A_sigma/{FOLDER_RECORD}",
@@ -321,8 +321,9 @@ def test_every_file_of_a_run_that_is_read_back_is_flipped_above(place: Path) -> 
     flipped |= {path for path in place.glob("run/networks/*_net_*")}  # four alike, three of them above
     images = {path for path in place.glob("run/test/*_sigma/*.png")}  # beside the exact values, to look at
     images |= {path for path in place.glob("run/test/A2B_sigma/*")} | {path for path in place.glob("run/samples/*")}
-    for_people = {"curves", "table", "reliability", "figure_A2B", "figure_B2A"}
+    for_people = {"curves", "table", "slices", "patients", "reliability", "figure_A2B", "figure_B2A"}
     found = {path for path in (place / "run").rglob("*") if path.is_file() and path.stem not in for_people}
+    found -= {path for path in place.glob("run/test/volumes.*") if path.suffix != ".json"}
     assert found - flipped - images - {place / "run/test/B2A" / FOLDER_RECORD} == set()
 
 

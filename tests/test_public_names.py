@@ -82,7 +82,16 @@ FROZEN = {
     },
     "Adapter": {
         *("betas", "dataset_layout", "epoch_begins", "generator_loss", "generators", "host_state", "image_files"),
-        *("install", "is_training", "last_epoch", "learning_rates", "load_host_state", "n_epochs", "name"),
+        *(
+            "install",
+            "is_training",
+            "kept_losses",
+            "last_epoch",
+            "learning_rates",
+            "load_host_state",
+            "n_epochs",
+            "name",
+        ),
         *("resume_file", "translations"),
     },
     "DatasetLayout": {"domains", "image_modules", "loader", "paths"},

@@ -112,12 +112,13 @@ def run(options: argparse.Namespace) -> None:
         return
     _require_columns(options.columns)
     other = None if options.compare is None else read_slices(options.compare)
+    volumes = None if options.compare is None else volume_scores.read_volume_scores(options.compare)
     out = options.out if options.run is None else options.run / (options.split or "test")
     written = out if options.run is None else options.run
     with only_writer(written) if options.run is None or written.is_dir() else nullcontext():  # else it is told below
         check_foreign(out, [out / name for name in (*FILES, *volume_scores.FILES)])
         replaces = (out / FILES[-1]).exists()
-        scores, files = _scored(options, out, other)
+        scores, files = _scored(options, out, other, volumes)
     _require_columns(options.columns, scores)
     width = None if options.wide else line_width()
     shown = {"width": width, "columns": options.columns}
@@ -145,7 +146,10 @@ def _require_columns(columns: Sequence[str] | None, scores: RunScores | None = N
 
 
 def _scored(
-    options: argparse.Namespace, out: Path, other: list[SliceScores] | None
+    options: argparse.Namespace,
+    out: Path,
+    other: list[SliceScores] | None,
+    volumes_of_other: Sequence[SliceScores] | None,
 ) -> tuple[RunScores, tuple[Path, ...]]:
     with ProgressBar("evaluate", delay_s=1.0) as bar:
         from ..runs.evaluate import (  # takes seconds
@@ -156,7 +160,7 @@ def _scored(
             with_certainty,
         )
         from ..runs.scores import write_scores
-        from ..runs.volume_scores import read_volume_scores, write_volume_scores
+        from ..runs.volume_scores import write_volume_scores
         from ..saving.whole_files import require_new_or_empty
 
         bar.first_line = device_line(options.device)
@@ -174,7 +178,6 @@ def _scored(
             chosen["array_range"] = None if options.array_range is None else tuple(options.array_range)
             given |= {name: value for name, value in chosen.items() if value is not None}
             scores = evaluate_folders(options.real, options.fake, options.masks, manifest=options.manifest, **given)
-        volumes_of_other = None if options.compare is None else read_volume_scores(options.compare)
         report = bar.part(SHARE_OF_SCORES, 1.0)
         scores = with_certainty(scores, other, options.seed, report, volumes_compared_with=volumes_of_other)
         of_volumes = () if scores.volumes is None else write_volume_scores(out, scores.volumes)

@@ -87,7 +87,7 @@ def render_text(
         *table.notes,
         *(note for mark, note in table.footnotes.items() if f"{EMPTY} {mark}" in above),
     ]:
-        lines += [note] if width is None else _wrapped(note, width)
+        lines += [note] if width is None else wrapped(note, width)
     return "\n".join(lines) + "\n"
 
 
@@ -454,7 +454,8 @@ def _blocks(widths: Sequence[int], groups: Sequence[str], width: int | None) -> 
     return blocks
 
 
-def _wrapped(note: str, width: int) -> list[str]:
+def wrapped(note: str, width: int) -> list[str]:
+    """A remark below or above a table, in lines of a width."""
     return textwrap.wrap(note, max(width, 40), subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 

@@ -15,7 +15,7 @@ from ..evaluation.aggregation import aggregate
 from ..evaluation.intervals import DIFFERENCE, paired_difference, with_intervals
 from ..evaluation.pairs import FolderPairs, ImagePair
 from ..evaluation.scoring import RESERVED_NAMES, SliceScores, score_volumes
-from ..evaluation.table import render_csv, render_latex, render_markdown, render_text
+from ..evaluation.table import WIDTH, render_csv, render_latex, render_markdown, render_text, wrapped
 from ..evaluation.volume_metrics import VOLUME_METRICS
 from ..evaluation.volume_pairs import GREY_LEVELS, HU, Array, BoolArray, SlicedVolumes, VolumePair, sliced_volumes
 from ..evaluation.volume_similarity import FULL_RANGE_HU
@@ -43,8 +43,9 @@ def volume_table(scores: VolumeScores, width: int | None = None) -> str:
     """
     if not scores.results:
         return "\n".join(scores.notes)
+    notes = [line for note in scores.notes for line in wrapped(printable(note), width or WIDTH)]
     table = render_text(scores.results, None, (), scores.domains, width=width)
-    return "\n".join([TITLE, *map(printable, scores.notes), "", table]).rstrip("\n")
+    return "\n".join([TITLE, *notes, "", table]).rstrip("\n")
 
 
 # -- a run's slices ----------------------------------------------------------------------------------------------------
