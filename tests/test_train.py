@@ -349,7 +349,7 @@ def test_every_option_reaches_the_host() -> None:
         "epochs": 7, "decay_epochs": 8, "batch_size": 9, "learning_rate": 0.1, "cycle": 11.0, "identity": 0.12,
         "flip": False, "seed": 13, "workers": 14, "residual_blocks": 2, "lr_policy": "step", "lr_step_epochs": 3,
         "beta1": 0.6, "gan_mode": "vanilla", "pool_size": 4, "crop_px": 16,
-        "augment": "affine",
+        "augment": "affine", "neighbours": 2,
     }  # fmt: skip
     plain = TrainOptions().host_options(Path("d"), Path("r"))
     options = TrainOptions(**changed).host_options(Path("d"), Path("r"))
@@ -357,7 +357,7 @@ def test_every_option_reaches_the_host() -> None:
     assert differing == {
         "netG", "ngf", "unet_depth", "ndf", "n_layers_D", "n_epochs", "n_epochs_decay", "batch_size", "lr", "lambda_A",
         "lambda_B", "lambda_identity", "no_flip", "seed", "num_threads", "n_blocks", "lr_policy", "lr_decay_iters",
-        "beta1", "gan_mode", "pool_size", "preprocess", "crop_size", "augment",
+        "beta1", "gan_mode", "pool_size", "preprocess", "crop_size", "augment", "neighbours",
     }  # fmt: skip
     assert (options.lambda_A, options.lambda_B, options.no_flip) == (11.0, 11.0, True)
 

@@ -49,7 +49,8 @@ def translator(
                 "folder that `roi-progressive prepare` wrote"
             )
         with _as_is(generator) as place:
-            yield Translator(given, direction, lambda _, source: _answer(generator(source)), place, None)
+            neighbours = given.options.neighbours
+            yield Translator(given, direction, lambda _, source: _answer(generator(source)), place, None, neighbours)
         return
     trained = TrainedNetworks.open(run, epoch=epoch)
     known = trained.preparation or given
@@ -64,7 +65,9 @@ def translator(
         )
     loaded = loaded_generators(trained.folder, trained.options, trained.config, trained.epoch, device)
     with loaded as generators:
-        yield Translator(known, direction, generators.translate, generators.device, generators.have_sigma)
+        neighbours = trained.options.neighbours or 0
+        make, place = generators.translate, generators.device
+        yield Translator(known, direction, make, place, generators.have_sigma, neighbours)
 
 
 def _read(place: str | Path) -> Preparation:
