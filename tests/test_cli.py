@@ -445,7 +445,7 @@ def test_the_defaults_in_the_help_are_the_options_defaults(capsys: pytest.Captur
     shown = " ".join(capsys.readouterr().out.split())
     for field in fields(TrainOptions):
         if not isinstance(field.default, bool):
-            in_words = {"keep": "best:region_psnr", "logger": "none"}
+            in_words = {"keep": "best:region_psnr", "logger": "none", "neighbours": "as many as the data have"}
             flag, default = f"--{field.name.replace('_', '-')} ", in_words.get(field.name, field.default)
             number = f"{default:g}" if isinstance(default, float) and default >= 1 else str(default)
             text = shown.rpartition(flag)[2].partition(" --")[0]
@@ -454,6 +454,7 @@ def test_the_defaults_in_the_help_are_the_options_defaults(capsys: pytest.Captur
     assert (chosen.size, chosen.seed, chosen.align) == (options.size_px, options.split_seed, options.align)
     assert (chosen.ct_window, chosen.mr_percentiles) == (options.ct_window, options.mr_percentiles)
     assert (chosen.slices_each_side, chosen.split) == (options.slices_each_side, options.split)
+    assert chosen.neighbours == options.neighbours
     assert (chosen.field_of_view, chosen.mr_steps) == (options.field_of_view_mm, options.mr_steps)
 
 

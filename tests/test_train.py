@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +171,11 @@ def test_the_folder_says_what_was_asked_for(small_data: Path, straight: dict[str
     described = json.loads((straight["guided"] / "run.json").read_text())
     assert described["format"] == 1 and described["size_px"] == [32, 32]
     assert described["data"] == str(small_data.resolve())
-    assert described["options"] == json.loads(json.dumps(asdict(options)))  # a tuple is a list there
+    asked = {**asdict(options), "neighbours": 0}  # as many as the data have
+    assert described["options"] == json.loads(json.dumps(asked))  # a tuple is a list there
     run = Run.open(straight["guided"])
-    assert (run.data, run.options, run.epoch, run.last_epoch) == (small_data.resolve(), options, LAST, LAST)
+    assert run.options == replace(options, neighbours=0)
+    assert (run.data, run.epoch, run.last_epoch) == (small_data.resolve(), LAST, LAST)
     assert run.config.regions == GUIDED.regions and run.config.ggd == GUIDED.ggd and run.config.resume == "exact"
 
 
@@ -350,7 +352,7 @@ def test_every_option_reaches_the_host() -> None:
         "epochs": 7, "decay_epochs": 8, "batch_size": 9, "learning_rate": 0.1, "cycle": 11.0, "identity": 0.12,
         "flip": False, "seed": 13, "workers": 14, "residual_blocks": 2, "lr_policy": "step", "lr_step_epochs": 3,
         "beta1": 0.6, "gan_mode": "vanilla", "pool_size": 4, "crop_px": 16,
-        "augment": "affine",
+        "augment": "affine", "neighbours": 2,
     }  # fmt: skip
     plain = TrainOptions().host_options(Path("d"), Path("r"))
     options = TrainOptions(**changed).host_options(Path("d"), Path("r"))
@@ -358,7 +360,7 @@ def test_every_option_reaches_the_host() -> None:
     assert differing == {
         "netG", "ngf", "unet_depth", "ndf", "n_layers_D", "n_epochs", "n_epochs_decay", "batch_size", "lr", "lambda_A",
         "lambda_B", "lambda_identity", "no_flip", "seed", "num_threads", "n_blocks", "lr_policy", "lr_decay_iters",
-        "beta1", "gan_mode", "pool_size", "preprocess", "crop_size", "augment",
+        "beta1", "gan_mode", "pool_size", "preprocess", "crop_size", "augment", "neighbours",
     }  # fmt: skip
     assert (options.lambda_A, options.lambda_B, options.no_flip) == (11.0, 11.0, True)
 

@@ -78,6 +78,13 @@ def add(commands: Any) -> None:
         help="slices on each side of the one with the largest tumour (%(default)s)",
     )
     prepare.add_argument(
+        "--neighbours",
+        type=int,
+        default=0,
+        metavar="N",
+        help="2.5-D: with each slice N above and N below, which `train` then gives the networks too (%(default)s)",
+    )
+    prepare.add_argument(
         "--split",
         type=float,
         nargs=3,
@@ -126,6 +133,7 @@ def run(options: argparse.Namespace) -> None:
         ct_window=tuple(options.ct_window),
         mr_percentiles=tuple(options.mr_percentiles),
         slices_each_side=options.slices_each_side,
+        neighbours=options.neighbours,
         split=tuple(options.split),
         split_seed=options.seed,
         split_of=None if options.split_file is None else read_split_file(options.split_file),

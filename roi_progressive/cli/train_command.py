@@ -66,6 +66,7 @@ def add(commands: Any) -> None:
         ("identity", float, "weight of the identity terms, as a share of the cycle's (0.5)"),
         ("average-decay", float, "of the generators' moving average, which then makes the images, 0 for none (0.99)"),
         ("crop-px", int, "side of random windows to train on; 0 takes whole slices (0)"),
+        ("neighbours", int, "slices above, and below, as further channels; 0 for none (as many as the data have)"),
         ("seed", int, "of networks and data order (0)"),
         ("workers", int, "processes that load images (0)"),
     ):

@@ -9,11 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..saving.names import DOMAINS, SPLITS
+from ..saving.neighbour_slices import NEIGHBOURS
 from .preprocessing import to_grey
 
 
-def make_folders(folder: Path, regions: Sequence[str], side_by_side: bool = False) -> None:
+def make_folders(
+    folder: Path, regions: Sequence[str], side_by_side: bool = False, with_neighbours: bool = False
+) -> None:
     """Make every image and mask folder of the layout, also those that stay empty."""
+    if with_neighbours:
+        for name in (f"{split}{domain}" for split in SPLITS for domain in DOMAINS):
+            (folder / NEIGHBOURS / name).mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         for domain in (*DOMAINS, "") if side_by_side else DOMAINS:
             for suffix in ("", *(f"_{region}" for region in regions)):

@@ -113,6 +113,7 @@ def manifest_record(
         "mr_steps": [step for step in MR_STEPS if step in options.mr_steps],
         "mr_standard": _standard_record(standard or {}),
         "slices_each_side": options.slices_each_side,
+        **({"neighbours": options.neighbours} if options.neighbours else {}),
         "field_of_view_mm": options.field_of_view_mm,
         "split": {
             "by": "given" if assigned else "seed",

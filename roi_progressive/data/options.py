@@ -18,6 +18,8 @@ DTYPES = ("uint8", "float32")
 MOST_MM = 10_000
 """Of a field of view: no scanner has more."""
 MOST_HU = 1e6
+MOST_NEIGHBOURS = 16
+"""Above a slice, and below: 33 channels."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class PrepareOptions:
         ct_window: Width and level of the window, HU, of what is in HU.
         mr_percentiles: Percentiles of the body to which an MR, and all else that is not in HU, is clipped.
         slices_each_side: Slices on each side of the one with the largest region (paper: four).
+        neighbours: For each picture, so many slices above and below it are written too, as further channels of what a
+            network is given (2.5-D); where the volume ends its last slice repeats.
         split: Shares of train, val and test; proportions, or counts that sum to the number of patients.
         split_seed: Seed of the split.
         split_of: A given split: patient to ``train``, ``val`` or ``test``; or a column ``split`` in the CSV.
@@ -61,11 +65,13 @@ class PrepareOptions:
     dtype: str = "uint8"
     domains: tuple[str, str] = CT_AND_MR.names
     hounsfield: tuple[str, ...] = IN_HOUNSFIELD
+    neighbours: int = 0
 
     def __post_init__(self) -> None:
         check.whole("", "size_px", self.size_px, 8, check.MOST_PX)
         check.whole("", "slices_each_side", self.slices_each_side, 0, check.MOST_PX)
         check.whole("", "split_seed", self.split_seed, 0)
+        check.whole("", "neighbours", self.neighbours, 0, MOST_NEIGHBOURS)
         if not _numbers(self.ct_window, 2) or self.ct_window[0] <= 0 or max(map(abs, self.ct_window)) > MOST_HU:
             raise ConfigError(
                 f"`ct_window` must be (width, level) in HU, width above 0, both up to {MOST_HU:g}; "
@@ -82,6 +88,11 @@ class PrepareOptions:
         for name in ("align", "paired"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"`{name}` must be true or false; got {getattr(self, name)!r}")
+        if self.paired and self.neighbours:
+            raise ConfigError(
+                f"`neighbours` cannot go with `paired`, whose pictures side by side hold single slices; got "
+                f"{self.neighbours}; use --align"
+            )
         if self.dtype not in DTYPES:
             raise ConfigError(f"`dtype` must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
         if not isinstance(self.mr_steps, (tuple, list)) or not set(self.mr_steps) <= set(MR_STEPS):

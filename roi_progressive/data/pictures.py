@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from ..saving.neighbour_slices import neighbour_offsets
 from .framing import Square, choose_slices, resize_image, resize_mask, square_around
 from .mr_background import body_mask
 from .mr_cleaning import correct_bias, denoise_mr
@@ -65,13 +66,24 @@ class Scan:
 
 @dataclass(frozen=True)
 class Picture:
-    """One slice, ready to be written: 8-bit grey or float32 in [-1, 1], and boolean masks, ``(size_px, size_px)``."""
+    """One slice, ready to be written.
+
+    Args:
+        scan: What it was cut from.
+        index: Which slice of it.
+        pixels: 8-bit grey or float32 in [-1, 1], ``(size_px, size_px)``.
+        masks: By region, boolean, of the same shape.
+        square: What was cut out.
+        neighbours: The slices around it, ``(2 * neighbours, size_px, size_px)`` in the type of ``pixels``; see
+            ``neighbour_indices``. None without neighbours.
+    """
 
     scan: Scan
     index: int
     pixels: npt.NDArray[Any]
     masks: dict[str, BoolArray]
     square: Square
+    neighbours: npt.NDArray[Any] | None = None
 
     @property
     def name(self) -> str:
@@ -258,7 +270,9 @@ def cut_pictures(
         DataError: No slice can be used.
     """
     first = scans[0]
-    chosen = _chosen_slices(first, regions, options.slices_each_side, notes)
+    allowed = _allowed_slices(first)
+    chosen = _chosen_slices(first, regions, options.slices_each_side, allowed, notes)
+    ends = np.flatnonzero(allowed)[[0, -1]]
     inside = [mask[chosen].any(axis=0) for scan in scans for mask in scan.masks.values()]
     marked = np.logical_or.reduce(inside) if inside else np.zeros(first.body.shape[1:], dtype=bool)
     body = np.logical_or.reduce(first.body[chosen])
@@ -273,7 +287,27 @@ def cut_pictures(
             pixels = picture_pixels(scan.scaled[index], square, options)
             planes = {name: scan.masks[name][index] if name in scan.masks else empty for name in regions}
             masks = {name: resize_mask(square.cut(mask, 0), options.size_px) for name, mask in planes.items()}
-            yield Picture(scan, index, pixels, masks, square)
+            around = [
+                picture_pixels(scan.scaled[near], square, options)
+                for near in neighbour_indices(index, options.neighbours, int(ends[0]), int(ends[1]))
+            ]
+            yield Picture(scan, index, pixels, masks, square, np.stack(around) if around else None)
+
+
+def neighbour_indices(index: int, each_side: int, first: int, last: int) -> list[int]:
+    """Which slices are the neighbours of one, from the feet to the head; at either end the last slice repeats.
+
+    Args:
+        index: Of the slice itself.
+        each_side: How many there are above, and how many below.
+        first: The lowest slice there is.
+        last: The highest.
+
+    Example:
+        >>> neighbour_indices(0, 2, 0, 9)
+        [0, 0, 1, 2]
+    """
+    return [min(max(index + offset, first), last) for offset in neighbour_offsets(each_side)]
 
 
 def picture_pixels(scaled: FloatArray, square: Square, options: PrepareOptions) -> npt.NDArray[Any]:
@@ -288,10 +322,17 @@ def picture_pixels(scaled: FloatArray, square: Square, options: PrepareOptions) 
     return to_grey(resized) if options.dtype == "uint8" else resized
 
 
-def _chosen_slices(scan: Scan, regions: Sequence[str], each_side: int, notes: list[str]) -> list[int]:
+def _allowed_slices(scan: Scan) -> npt.NDArray[np.bool_]:
+    """Which slices have content: all of a volume, of an aligned pair those that both have."""
     covered = scan.field.sum(axis=(1, 2))
     # A slanted field may touch a slice with a corner only; half of its widest coverage makes a picture.
-    allowed = covered >= 0.5 * covered.max()
+    allowed: npt.NDArray[np.bool_] = covered >= 0.5 * covered.max()
+    return allowed
+
+
+def _chosen_slices(
+    scan: Scan, regions: Sequence[str], each_side: int, allowed: npt.NDArray[np.bool_], notes: list[str]
+) -> list[int]:
     order = sorted(regions, key=lambda name: name != MAIN_REGION)
     guide = next((scan.masks[name] for name in order if name in scan.masks), None)
     if guide is None:

@@ -44,8 +44,8 @@ class Preparation:
     """What ``prepare`` did to the scans of a data set.
 
     Args:
-        options: Size, window, percentiles, steps, field of view, type of the pictures and names of the domains; what
-            concerns the choice of slices and patients has its default.
+        options: Size, window, percentiles, steps, field of view, neighbours, type of the pictures and names of the
+            domains; what concerns the choice of slices and patients has its default.
         in_hounsfield: Whether the values of domain ``A`` and ``B`` are HU.
         standard: What ``fit_standard`` found, by domain, where scans were standardised.
         slices_mm: Distance of the slices, by domain; of a domain without slices there is none.
@@ -84,6 +84,7 @@ class Preparation:
             "mr_steps": list(options.mr_steps),
             "mr_standard": {domain: values.tolist() for domain, values in sorted(self.standard.items())},
             "field_of_view_mm": options.field_of_view_mm,
+            "neighbours": options.neighbours,
             "orientation": ORIENTATION,
             "slices_mm": {domain: _listed(found) for domain, found in sorted(self.slices_mm.items())},
             "pixels_mm": {domain: _listed(found) for domain, found in sorted(self.pixels_mm.items())},
@@ -164,6 +165,7 @@ def _options(record: Any) -> PrepareOptions:
             mr_percentiles=tuple(entry(record, "mr_percentiles", list)),
             mr_steps=tuple(entry(record, "mr_steps", list)),
             field_of_view_mm=field_of_view,
+            neighbours=of_kind(record.get("neighbours", 0), "`neighbours`", int),
         )
     except ConfigError as error:
         raise EntryError(str(error)) from error

@@ -72,7 +72,9 @@ def prepare(
 
     Layout: ``{train,val,test}{A,B}/<patient>_<phase>_<slice>.png`` (or ``.npy``), A and B as in ``domains``, and for
     every region ``{split}{domain}_<region>/`` with a mask for every picture; ``contact_sheet_<split>.png`` shows them.
-    With ``paired`` also ``{train,val,test}/<name>.png``, A to the left of B, and ``{split}_<region>/`` likewise.
+    With ``paired`` also ``{train,val,test}/<name>.png``, A to the left of B, and ``{split}_<region>/`` likewise. With
+    ``neighbours`` also ``neighbours/{train,val,test}{A,B}/<name>.npy``, ``[2 * neighbours, size_px, size_px]``, the
+    slices below and above each picture from the feet to the head, in the type of the pictures.
     A list without a column ``phase`` names the phase ``all``. Volumes are turned to LPS first; slices are
     axial and counted from the feet. The same input gives the same bytes, whatever the number of processes.
 
@@ -105,7 +107,7 @@ def prepare(
     files = [path for row in volumes.rows for path in (row.image, *(mask.path for mask in row.masks.values()))]
     settings = fingerprint(manifest_csv, files, options, versions(volumes))
     with partial_folder(out, settings, force=force, keep=[Path(manifest_csv), *files]) as place:
-        make_folders(place.pictures, volumes.regions, options.paired)
+        make_folders(place.pictures, volumes.regions, options.paired, options.neighbours > 0)
         slices, standard, problems, notes = _run(place, volumes, options, split_of, processes, report)
         if not slices:
             place.discard()

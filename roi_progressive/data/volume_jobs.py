@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..errors import RoiProgressiveError, UnreadableError
 from ..saving.decoding import decoded_array
+from ..saving.neighbour_slices import neighbours_file
 from .manifest_record import slice_record
 from .options import PrepareOptions
 from .partial_folder import PartialFolder
@@ -123,7 +124,7 @@ def _cached(place: PartialFolder, row: VolumeRow) -> FloatArray | None:
 
 def write_picture(place: PartialFolder, folder: str, picture: Picture) -> list[str]:
     """Write a picture as an 8-bit grey PNG or float32 ``.npy``, and each mask (PNG, 0 or 255) into the sibling folder
-    named after its region.
+    named after its region; its neighbours, where it has any, as one array into the folder of these.
 
     Args:
         place: The data set in the making.
@@ -134,7 +135,13 @@ def write_picture(place: PartialFolder, folder: str, picture: Picture) -> list[s
         The names of the files, from ``place`` on.
     """
     masks = {f"{folder}_{region}": np.where(mask, 255, 0).astype(np.uint8) for region, mask in picture.masks.items()}
-    return [_put(place, name, picture.name, pixels) for name, pixels in {folder: picture.pixels, **masks}.items()]
+    files = [_put(place, name, picture.name, pixels) for name, pixels in {folder: picture.pixels, **masks}.items()]
+    around = picture.neighbours
+    if around is not None:
+        target = neighbours_file(place.pictures / folder / f"{picture.name}.png")
+        place.put(target, lambda aside: np.save(aside, around))
+        files.append(target.relative_to(place.path).as_posix())
+    return files
 
 
 def _put(place: PartialFolder, folder: str, name: str, pixels: npt.NDArray[np.uint8] | FloatArray) -> str:

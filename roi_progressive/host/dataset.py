@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, Sequen
 from ..errors import DataError, RoiProgressiveError, UnreadableError, first_line, parsed
 from ..runtime.devices import choose_device
 from ..saving.names import DOMAINS
+from ..saving.neighbour_slices import read_neighbours
 from ..saving.signals import signals_later
 from ..saving.stray_files import is_stray
 from .array_images import FORMAT, checked
@@ -56,28 +57,37 @@ class ImageTransform:
         self.flip = flip
         self.augment = augment
 
-    def __call__(self, image: PillowImage) -> Tensor:
+    def __call__(self, image: PillowImage, *neighbours: PillowImage) -> Tensor:
         """Give ``image``, 8 bits a channel or floats in [-1, 1], as a float32 tensor ``[C, H, W]`` in [-1, 1].
+
+        Args:
+            image: What is given.
+            *neighbours: Images of the same size, to which the same is done; their channels come after its own.
 
         Raises:
             DataError: The image is smaller than the window to be cut from it.
         """
+        images = [image, *neighbours]
         if self.resize_px is not None:
-            image = image.resize((self.resize_px, self.resize_px), Resampling.BICUBIC)
+            images = [each.resize((self.resize_px, self.resize_px), Resampling.BICUBIC) for each in images]
         if self.crop_px is not None:
-            image = self._crop(image, self.crop_px)
+            images = self._crop(images, self.crop_px)
         if self.flip and torch.rand(1).item() < 0.5:
-            image = image.transpose(Transpose.FLIP_LEFT_RIGHT)
+            images = [each.transpose(Transpose.FLIP_LEFT_RIGHT) for each in images]
+        tensor = torch.cat([self._as_tensor(each) for each in images])
+        return tensor if self.augment is None else self.augment(tensor)
+
+    @staticmethod
+    def _as_tensor(image: PillowImage) -> Tensor:
         pixels = np.array(image, dtype=np.float32)
         planes = pixels[np.newaxis] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
         tensor = torch.from_numpy(planes)
         # A bicubic resize of floats may overshoot; Pillow clips 8 bits itself.
-        tensor = tensor.clamp_(-1.0, 1.0) if image.mode == "F" else tensor.div_(127.5).sub_(1.0)
-        return tensor if self.augment is None else self.augment(tensor)
+        return tensor.clamp_(-1.0, 1.0) if image.mode == "F" else tensor.div_(127.5).sub_(1.0)
 
     @staticmethod
-    def _crop(image: PillowImage, side_px: int) -> PillowImage:
-        width_px, height_px = image.size
+    def _crop(images: list[PillowImage], side_px: int) -> list[PillowImage]:
+        width_px, height_px = images[0].size
         if min(width_px, height_px) < side_px:
             raise DataError(
                 f"`crop_size` must be at most the image's sides; got {side_px} for an image of "
@@ -85,13 +95,15 @@ class ImageTransform:
             )
         top = int(torch.randint(0, height_px - side_px + 1, (1,)).item())
         left = int(torch.randint(0, width_px - side_px + 1, (1,)).item())
-        return image.crop((left, top, left + side_px, top + side_px))
+        return [each.crop((left, top, left + side_px, top + side_px)) for each in images]
 
 
 class UnalignedDataset(Dataset[dict[str, Any]]):
     """Images of ``<dataroot>/<phase>A`` in order, each with one of ``<phase>B`` taken at random.
 
     With ``serial_batches`` B is taken at the index of A. The shorter domain starts anew when it is used up.
+
+    With ``neighbours`` each image has those of its slice as further channels (see ``read_neighbours``).
 
     Args:
         opt: The options; ``direction`` swaps the domains later, in the model, not here.
@@ -112,8 +124,8 @@ class UnalignedDataset(Dataset[dict[str, Any]]):
             flip=opt.isTrain and not opt.no_flip,
             augment=augmentation(opt.augment) if opt.isTrain else None,
         )
-        self.transform_A: Callable[[PillowImage], Tensor] = transform
-        self.transform_B: Callable[[PillowImage], Tensor] = transform
+        self.transform_A: Callable[..., Tensor] = transform
+        self.transform_B: Callable[..., Tensor] = transform
 
     def __len__(self) -> int:
         """Size of the larger domain."""
@@ -141,9 +153,17 @@ class UnalignedDataset(Dataset[dict[str, Any]]):
         B_path = self.B_paths[index_B]
         swapped = self.opt.direction == "BtoA"
         channels_A, channels_B = self.opt.input_nc, self.opt.output_nc
-        A = self.transform_A(_read(A_path, channels_B if swapped else channels_A))
-        B = self.transform_B(_read(B_path, channels_A if swapped else channels_B))
+        A = self.transform_A(*self._images(A_path, channels_B if swapped else channels_A))
+        B = self.transform_B(*self._images(B_path, channels_A if swapped else channels_B))
         return {"A": A, "B": B, "A_paths": A_path, "B_paths": B_path}
+
+    def _images(self, path: str, channels: int) -> list[PillowImage]:
+        """A slice, then its neighbours in the order of their channels."""
+        image = _read(path, channels)
+        if self.opt.neighbours == 0:
+            return [image]
+        around = read_neighbours(path, self.opt.neighbours, (image.height, image.width))
+        return [image, *map(Image.fromarray, around)]
 
 
 class SeededSampler(Sampler[tuple[int, int]]):

@@ -61,16 +61,16 @@ class CycleGANModel:
         self.visual_names = ["real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B"]
         self.model_names = ["G_A", "G_B"] + (["D_A", "D_B"] if opt.isTrain else [])
         self.optimizers: list[Optimizer] = []
-        self.netG_A = build_generator(opt, opt.input_nc, opt.output_nc).to(self.device)
-        self.netG_B = build_generator(opt, opt.output_nc, opt.input_nc).to(self.device)
+        self.netG_A = build_generator(opt, opt.channels_A, opt.channels_B).to(self.device)
+        self.netG_B = build_generator(opt, opt.channels_B, opt.channels_A).to(self.device)
         if opt.isTrain:
             self._prepare_training(opt)
 
     def _prepare_training(self, opt: HostOptions) -> None:
         if opt.lambda_identity > 0:
             self.visual_names += ["idt_B", "idt_A"]
-        self.netD_A = build_discriminator(opt, opt.output_nc).to(self.device)
-        self.netD_B = build_discriminator(opt, opt.input_nc).to(self.device)
+        self.netD_A = build_discriminator(opt, opt.channels_B).to(self.device)
+        self.netD_B = build_discriminator(opt, opt.channels_A).to(self.device)
         self.fake_A_pool = ImagePool(opt.pool_size)
         self.fake_B_pool = ImagePool(opt.pool_size)
         self.criterionGAN = GANLoss(opt.gan_mode)

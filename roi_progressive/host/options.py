@@ -28,7 +28,7 @@ _FLAGS = ("no_flip", "serial_batches", "continue_train", "isTrain", "force", "co
 _LOWEST_WHOLE = {
     **dict.fromkeys(("input_nc", "output_nc", "ngf", "ndf", "n_layers_D", "n_blocks", "unet_depth"), 1),
     **dict.fromkeys(("batch_size", "epoch_count", "lr_decay_iters"), 1),
-    **dict.fromkeys(("num_threads", "n_epochs", "n_epochs_decay", "pool_size", "load_iter"), 0),
+    **dict.fromkeys(("num_threads", "n_epochs", "n_epochs_decay", "pool_size", "load_iter", "neighbours"), 0),
 }
 _OPTIONAL_WHOLE = {"load_size": 1, "crop_size": 1, "max_dataset_size": 1, "seed": 0}
 _NOT_NEGATIVE = ("lr", "lambda_A", "lambda_B", "lambda_identity")
@@ -47,6 +47,8 @@ class HostOptions:
         direction: ``AtoB``, or ``BtoA`` to swap the domains.
         input_nc: Channels of domain A, 1 (grey) or 3 (colour).
         output_nc: Channels of domain B, 1 or 3.
+        neighbours: Slices above, and below, that are further channels of an image, in both domains: the networks take
+            and make ``1 + 2 * neighbours`` channels, of which the first is the slice itself. Needs grey images.
         ngf: Channels of the generators at full resolution.
         ndf: Channels of the discriminators' first layer.
         netG: ``unet``, the paper's, or ``resnet`` (image sides must then be multiples of 4).
@@ -102,6 +104,7 @@ class HostOptions:
     direction: str = "AtoB"
     input_nc: int = 1
     output_nc: int = 1
+    neighbours: int = 0
     ngf: int = 32
     ndf: int = 32
     netG: str = "unet"
@@ -189,8 +192,23 @@ class HostOptions:
                 f"`lambda_identity` must be 0 where the domains have different channels; got {self.lambda_identity} "
                 f"with {self.input_nc} and {self.output_nc} channels; set it to 0"
             )
+        if self.neighbours > 0 and (self.input_nc, self.output_nc) != (1, 1):
+            raise ConfigError(
+                f"`neighbours` must be 0 where images have colours; got {self.neighbours} with {self.input_nc} and "
+                f"{self.output_nc} channels; set it to 0"
+            )
         if self.isTrain and self.n_epochs + self.n_epochs_decay == 0:
             raise ConfigError("`n_epochs` and `n_epochs_decay` must not both be 0; got 0 and 0; train at least 1 epoch")
+
+    @property
+    def channels_A(self) -> int:
+        """Channels of domain A as the networks see it, neighbours included."""
+        return self.input_nc + 2 * self.neighbours
+
+    @property
+    def channels_B(self) -> int:
+        """Channels of domain B, likewise."""
+        return self.output_nc + 2 * self.neighbours
 
     def for_test(self, **changes: Any) -> HostOptions:
         """A copy that reads the images of ``testA`` and ``testB`` in order, one by one, without augmentation.

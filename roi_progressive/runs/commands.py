@@ -60,7 +60,7 @@ def prepare(
         force: Replace an earlier data set in that folder.
         report: Called with what is done, all, and in words.
         **options: Those of the command line: ``size``, ``domains``, ``in_hu``, ``ct_window``, ``mr_percentiles``,
-            ``mr_steps``, ``slices_each_side``, ``split``, ``seed``, ``align``, ``paired``, ``dtype``,
+            ``mr_steps``, ``slices_each_side``, ``neighbours``, ``split``, ``seed``, ``align``, ``paired``, ``dtype``,
             ``field_of_view``.
 
     Returns:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.preparation import Preparation, read_preparation
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..saving.locks import resolved
 from ..saving.names import DOMAINS, SPLITS
 from ..saving.records import read_json
@@ -44,6 +44,29 @@ def preparation_of(data: Path) -> Preparation | None:
     except (OSError, ValueError, KeyError, TypeError):  # of another program; whoever needs it says what is wrong
         return None
     return read_preparation(manifest)
+
+
+def neighbours_of(data: Path, asked: int | None) -> int:
+    """How many neighbours above and below a slice a training on a data set takes.
+
+    Args:
+        data: The data set.
+        asked: What the user said; ``None`` for as many as it has.
+
+    Raises:
+        ConfigError: It has others than those that were asked for.
+        DataError: Its manifest is not as ``prepare`` wrote it.
+    """
+    preparation = preparation_of(data)
+    if preparation is None:  # whether it has those that are asked for is seen where they are read
+        return asked or 0
+    there = preparation.options.neighbours
+    if asked not in (None, 0, there):
+        raise ConfigError(
+            f"`neighbours` must be 0 or those of the data set; got {asked}, and {str(data)!r} has {there}; prepare the "
+            f"data with --neighbours {asked}, or leave it out"
+        )
+    return there if asked is None else asked
 
 
 def moved_data(given: str | Path, before: Path, fingerprint: Mapping[str, Any] | None) -> Path:

@@ -75,7 +75,8 @@ def export(
     A program takes images ``[N, C, H, W]`` in [-1, 1] of any number and, from a least side on, of any size, and returns
     the generated images likewise, in [-1, 1]; with ``sigma`` their predicted standard deviation too, in the same units.
     Before it is kept it is tried against the run's own networks. It is made of the averaged generators where the run
-    keeps them, as its images are.
+    keeps them, as its images are. Of a run with neighbours the first channel of what it takes is the slice, then come
+    those below and above it from the feet to the head, and it returns the slice alone, ``[N, 1, H, W]``.
 
     Args:
         run: A run, or its folder.
@@ -118,6 +119,8 @@ def export(
                 rules = _rules_of(network, opened)
                 example = torch.rand(1, rules.channels, rules.traced_px, rules.traced_px) * 2 - 1
                 module = generators.standalone(direction, example) if sigma else copy.deepcopy(network).eval()
+                if opened.neighbours:
+                    module = _SliceAlone(module, sigma)
                 path = place / f"{direction}.{_ENDING[format]}"
                 difference = _write(path, module.requires_grad_(False), rules, sigma=sigma, notes=notes)
                 programs.append(Program(direction, path.name, rules.least_px, rules.multiple_px, sigma, difference))
@@ -192,6 +195,21 @@ def _wrong_program(path: Path, what: str) -> DataError:
         f"`format` must be one that this torch, {torch.__version__}, can write; {path.name} gives {what}; take the "
         f"other format, or another torch"
     )
+
+
+class _SliceAlone(nn.Module):
+    """Of what a network makes of a slice and its neighbours, the slice: the first channel."""
+
+    def __init__(self, module: nn.Module, sigma: bool) -> None:
+        super().__init__()
+        self.module, self._sigma = module, sigma
+
+    def forward(self, source: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if not self._sigma:
+            made: Tensor = self.module(source)
+            return made[:, :1]
+        image, sigma = self.module(source)
+        return image[:, :1], sigma[:, :1]
 
 
 class _SizesChecked(nn.Module):

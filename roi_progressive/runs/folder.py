@@ -29,6 +29,7 @@ from ..errors import DataError, DivergenceError
 from ..host import HostOptions
 from ..runtime.finite import finite
 from ..saving.names import DIRECTIONS, SPLITS
+from ..saving.neighbour_slices import read_neighbours
 from ..saving.records import (
     NUMBER,
     EntryError,
@@ -124,6 +125,11 @@ class Run:
             CheckpointError: The epoch is not kept.
         """
         return self if epoch is None else replace(self, epoch=chosen_epoch(self.networks, epoch))
+
+    @property
+    def neighbours(self) -> int:
+        """Slices above, and below, that the networks take as further channels."""
+        return self.options.neighbours or 0
 
     @property
     def is_finished(self) -> bool:
@@ -379,9 +385,28 @@ def clear(folder: Path) -> None:
 # -- images ------------------------------------------------------------------------------------------------------------
 
 
-def as_batch(grey: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """An image in 0..255, [H, W], as a generator takes it: ``[1, 1, H, W]`` in [-1, 1]."""
-    return network_input(grey).to(device)[None, None]
+def as_batch(grey: npt.NDArray[Any], image: Path, neighbours: int, device: torch.device) -> Tensor:
+    """A slice as a generator takes it: ``[1, 1 + 2 * neighbours, H, W]`` in [-1, 1], the slice itself first.
+
+    Args:
+        grey: It in 0..255, ``[H, W]``.
+        image: Its file, beside which its neighbours are.
+        neighbours: How many above and below it the generator takes.
+        device: Where to put it.
+
+    Raises:
+        DataError: Its neighbours are missing or others.
+    """
+    planes = network_input(grey)[None]
+    if neighbours:
+        around = read_neighbours(image, neighbours, grey.shape)
+        planes = torch.cat([planes, network_input(pictures_as_grey(around))])
+    return planes.to(device)[None]
+
+
+def pictures_as_grey(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Pixels of pictures of a data set in 0..255: 8 bits as they are, or float64 of float32 in [-1, 1]."""
+    return pixels if pixels.dtype == np.uint8 else (pixels.astype(np.float64) + 1.0) * 127.5
 
 
 def network_input(grey: npt.NDArray[Any]) -> Tensor:

@@ -77,7 +77,7 @@ def model_card(run: Run, epoch: int, programs: Sequence[Program]) -> str:
     parts = [
         f"# {' and '.join(_title(p.direction, domains) for p in programs)}",
         _what_it_is(run, epoch, programs, domains),
-        _how_to_use(programs, domains, manifest),
+        _how_to_use(programs, domains, manifest, run.neighbours),
         _trained_on(run, domains, manifest),
         _trained_how(run),
         _how_good(run, epoch, programs, domains),
@@ -127,7 +127,7 @@ def _what_it_is(run: Run, epoch: int, programs: Sequence[Program], domains: Doma
     return "\n".join(lines)
 
 
-def _how_to_use(programs: Sequence[Program], domains: Domains, manifest: Mapping[str, Any]) -> str:
+def _how_to_use(programs: Sequence[Program], domains: Domains, manifest: Mapping[str, Any], neighbours: int) -> str:
     first = programs[0]
     if first.file.endswith(".pt"):
         returned = "image, sigma" if first.sigma else "image"
@@ -142,6 +142,12 @@ def _how_to_use(programs: Sequence[Program], domains: Domains, manifest: Mapping
         "`source` is float32 in [-1, 1]: `grey / 127.5 - 1` of a slice of grey levels 0 to 255, prepared as those it "
         "was trained on (below). `image` is in [-1, 1] too, `(image + 1) * 127.5` its grey levels."
     )
+    if neighbours:
+        lines.append(
+            f"C is {1 + 2 * neighbours}: the first channel is the slice, then come the {neighbours} below and the "
+            f"{neighbours} above it, from the feet to the head; where the volume ends its last slice repeats. What is "
+            f"returned is the slice alone, [N, 1, H, W]."
+        )
     for domain in sorted({end for p in programs for end in (source_of(p.direction), target_of(p.direction))}):
         window = _window(manifest, domain)
         if window is not None:

@@ -56,7 +56,8 @@ def translator(
                 "folder that `roi-progressive prepare` wrote"
             )
         with _as_is(generator) as place:
-            yield Translator(given, direction, lambda _, source: _answer(generator(source)), place, None)
+            neighbours = given.options.neighbours
+            yield Translator(given, direction, lambda _, source: _answer(generator(source)), place, None, neighbours)
         return
     trained = TrainedNetworks.open(run, epoch=epoch)
     known = trained.preparation or given
@@ -76,7 +77,8 @@ def translator(
             calibration = read_calibration(trained.folder, trained.options, trained.config, trained.epoch)
         make = generators.translate if calibration is None else _calibrated(generators.translate, calibration)
         note = UNCALIBRATED if calibration is None else f"sigma is calibrated on {calibration.n_patients} patients"
-        yield Translator(known, direction, make, generators.device, generators.have_sigma, note)
+        neighbours, place = trained.options.neighbours or 0, generators.device
+        yield Translator(known, direction, make, place, generators.have_sigma, neighbours, note)
 
 
 def _read(place: str | Path) -> Preparation:

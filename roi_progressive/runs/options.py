@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import setting_checks as check
+from ..data.options import MOST_NEIGHBOURS
 from ..errors import ConfigError
 from ..evaluation.metrics import Metric
 from ..host import HostOptions
@@ -67,6 +68,9 @@ class TrainOptions:
             up to a twentieth of their side, at random) or ``elastic`` (bent). Masks follow. Needs the extra
             ``augment``.
         crop_px: Train on windows of this side, cut at random; images are still made of whole slices. 0 cuts nothing.
+        neighbours: Slices above, and below, that the networks take and make as further channels (2.5-D); the slice
+            itself is the first channel, and alone is shown and scored. ``None`` takes as many as the data set has; 0
+            trains on single slices.
         seed: Seed of the networks and of the data order.
         workers: Processes that load images.
         save_every_epochs: How often networks are saved and pictures drawn; the last epoch always is.
@@ -107,6 +111,7 @@ class TrainOptions:
     flip: bool = True
     crop_px: int = 0
     augment: str = "none"
+    neighbours: int | None = None
     seed: int = 0
     workers: int = 0
     save_every_epochs: int = 10
@@ -126,6 +131,8 @@ class TrainOptions:
         for name in ("learning_rate", "cycle", "identity", "average_decay"):
             check.number("", name, getattr(self, name), 0)
         check.number("", "beta1", self.beta1, 0, 0.9999)
+        if self.neighbours is not None:
+            check.whole("", "neighbours", self.neighbours, 0, MOST_NEIGHBOURS)
         if self.average_decay >= 1:
             raise ConfigError(f"`average_decay` must be under 1; got {self.average_decay!r}; try 0.99")
         for name, choices in (("lr_policy", LR_POLICIES), ("gan_mode", GAN_MODES), ("augment", AUGMENTATIONS)):
@@ -194,6 +201,7 @@ class TrainOptions:
             preprocess="crop" if self.crop_px else "none",
             crop_size=self.crop_px or None,
             augment=self.augment,
+            neighbours=self.neighbours or 0,
             seed=self.seed,
             num_threads=self.workers,
             device=self.device,

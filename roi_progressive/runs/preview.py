@@ -48,14 +48,15 @@ class Preview:
     Args:
         data: The data set.
         regions: To be outlined, the innermost last; those of the data where there are none.
+        neighbours: Slices above, and below, that the generators take as further channels.
 
     Raises:
         DataError: The manifest of the data cannot be used.
     """
 
-    def __init__(self, data: Path, regions: Sequence[str]) -> None:
+    def __init__(self, data: Path, regions: Sequence[str], neighbours: int = 0) -> None:
         self.domains = read_domains(data)
-        self._data, self._regions = data, list(regions or regions_of(data))
+        self._data, self._regions, self._neighbours = data, list(regions or regions_of(data)), neighbours
         self._names: dict[str, list[str]] = {}
         for self._split in ("val", "train"):
             self._names = {domain: self._chosen(domain) for domain in DOMAINS}
@@ -113,10 +114,11 @@ class Preview:
         self, name: str, direction: str, generators: Generators, device: torch.device
     ) -> tuple[str, list[Image.Image]]:
         source_domain, target_domain = source_of(direction), target_of(direction)
-        source = read_grey(self._data / f"{self._split}{source_domain}" / name)
+        file = self._data / f"{self._split}{source_domain}" / name
+        source = read_grey(file)
         back = DIRECTIONS[1 - DIRECTIONS.index(direction)]
         with torch.no_grad():
-            fake = generators[direction](as_batch(source, device))
+            fake = generators[direction](as_batch(source, file, self._neighbours, device))
             third = None if self._is_paired(direction) else generators[back](fake)[0]
         require_finite(fake, name)
         masks = self._masks(source_domain, name, source.shape)

@@ -27,7 +27,7 @@ from ..saving.whole_files import make_folder, require_new_or_empty
 from ..saving.written import written_names
 from ..training.session import attach
 from .average import AveragedGenerators
-from .data_place import preparation_of
+from .data_place import neighbours_of, preparation_of
 from .folder import Run, add_device, check_place, clear, remove_leftovers, set_data, truncate_history, write_description
 from .kept_epochs import point_at_best
 from .moments import load_optimizers, optimizers_file
@@ -63,7 +63,8 @@ def train(
         report: Called after every step.
 
     Raises:
-        ConfigError: This machine has no such device as the options name.
+        ConfigError: This machine has no such device as the options name, or the data set has other neighbours than
+            they ask for.
         DataError: ``data`` cannot be used, ``out`` holds files and ``force`` is not set, or files that are not ours
             under the names of ours, or another command is writing it.
         DivergenceError: A weight or a loss is infinite or NaN at an epoch's end.
@@ -76,6 +77,7 @@ def train(
         require_new_or_empty(folder, force=force, remedy="use --force or --resume")
         check_place(folder)
         check_folder(root)
+        options = replace(options, neighbours=neighbours_of(root, options.neighbours))
         _train_anew(root, folder, options, settings, device, plugins, force, report)
 
 

@@ -70,8 +70,10 @@ class TrainingLoop:
         self._model, self._dataset, self._session = model, dataset, session
         self._options, self._folder, self._report = options, folder, report
         self._averages = _averages(model, options, folder)
-        self._validator = Validator(data, options.metric, model.device) if options.validate_every else None
-        self._preview = Preview(data, [region.name for region in session.config.regions])
+        neighbours = options.neighbours or 0
+        validates = options.validate_every > 0
+        self._validator = Validator(data, options.metric, model.device, neighbours) if validates else None
+        self._preview = Preview(data, [region.name for region in session.config.regions], neighbours)
         self._own_loggers = [
             LOGGERS[name](folder / "logs" / name, options.log_every) for name in options.logger if is_main_process()
         ]

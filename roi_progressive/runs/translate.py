@@ -16,6 +16,7 @@ from ..evaluation.pairs import read_domains
 from ..saving.checkpoint import checkpoint_name
 from ..saving.locks import only_writer
 from ..saving.names import DIRECTIONS, SPLITS, source_of
+from ..saving.neighbour_slices import neighbours_file
 from ..saving.whole_files import writing
 from ..saving.written import checksum_of, new_folder, write_checksums
 from .average import GENERATORS, average_file
@@ -74,7 +75,8 @@ def translate(
         done, total = 0, sum(map(len, names.values()))
         for direction in DIRECTIONS:
             for name in names[direction]:
-                source = as_batch(read_grey(sources[direction] / name), generators.device)
+                file = sources[direction] / name
+                source = as_batch(read_grey(file), file, opened.neighbours, generators.device)
                 image, sigma = generators.translate(direction, source)
                 write_image(made[images[direction]] / name, image[0])
                 if sigma is not None:
@@ -96,6 +98,7 @@ def origin_of(run: Run, split: str, epoch: int) -> dict[str, Any]:
     """
     folders = [run.data / f"{split}{source_of(direction)}" for direction in DIRECTIONS]
     sources = [folder / name for folder in folders for name in list_images(folder, "data")]
+    sources += [neighbours_file(image) for image in sources] if run.neighbours else []
     return {
         "epoch": epoch,
         "networks": networks_of(run.networks, run.options, run.config, epoch),

@@ -25,7 +25,7 @@ from ..evaluation.region_names import default_region, organ_of
 from ..evaluation.scoring import score
 from ..runtime.distributed import is_main_process, sums_over_processes
 from ..runtime.rng import undisturbed_streams
-from ..saving.names import DIRECTIONS
+from ..saving.names import DIRECTIONS, source_of
 from ..saving.records import NUMBER, EntryError, append_json, entry, of_kind, read_json_lines, to_json
 from ..saving.whole_files import write_text
 from ..saving.written import recorded, remove_written
@@ -128,6 +128,7 @@ class Validator:
         data: The data set.
         metric: By which epochs are compared; ``None`` takes the tumour PSNR, or without regions the image's.
         device: Where LPIPS, FID and KID are computed, where ``metric`` needs them.
+        neighbours: Slices above, and below, that the generators take as further channels.
 
     Raises:
         ConfigError: The weights of the network that ``metric`` needs are not there, or no slice has a value of it.
@@ -135,10 +136,10 @@ class Validator:
         MaskError: A mask is missing or cannot be used.
     """
 
-    def __init__(self, data: Path, metric: Metric | None, device: torch.device) -> None:
+    def __init__(self, data: Path, metric: Metric | None, device: torch.device, neighbours: int = 0) -> None:
         region = default_region(data)
         self.metric = metric or (PSNR if region is None else TPSNR)
-        self._device = device
+        self._data, self._device, self._neighbours = data, device, neighbours
         self._pairs = {direction: _pairs_of(data, direction, region) for direction in DIRECTIONS}
         with undisturbed_streams():
             needs_features = isinstance(self.metric, SetMetric)
@@ -180,7 +181,8 @@ class Validator:
             sums_over_processes([1])
             assert pair.source is not None
             with torch.no_grad():
-                image = generators[pair.direction](as_batch(pair.source, self._device))[0]
+                source = as_batch(pair.source, self._file(pair), self._neighbours, self._device)
+                image = generators[pair.direction](source)[0]
             require_finite(image, pair.name)
             return _as_read_back(image, Path(pair.name).suffix)
 
@@ -194,6 +196,9 @@ class Validator:
             for direction, cells in results.items()
         }
         return {"metric": self.metric.key, "value": self._value(results), "scores": scores}
+
+    def _file(self, pair: ImagePair) -> Path:
+        return self._data / f"{SPLIT}{source_of(pair.direction)}" / pair.name
 
     def _scored(self, fake_of: Callable[[ImagePair], Any], seen: Callable[[int], None] = lambda done: None) -> Results:
         def made() -> Iterator[ImagePair]:

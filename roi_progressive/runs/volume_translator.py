@@ -16,7 +16,7 @@ from ..data.dicom_files import modalities_of
 from ..data.dicom_writing import CLASSES, DerivedSeries, source_headers, write_series
 from ..data.framing import Square, resize_to, square_around
 from ..data.orientation import seen_along
-from ..data.pictures import Intensities, intensities_of, picture_pixels
+from ..data.pictures import Intensities, intensities_of, neighbour_indices, picture_pixels
 from ..data.preparation import Preparation
 from ..data.preprocessing import FloatArray, IntensityMapping
 from ..data.stored_volume import Grid
@@ -28,11 +28,14 @@ from ..saving.locks import only_writer, resolved
 from ..saving.names import DIRECTIONS, DOMAINS, ONE_PHASE, REVERSE, source_of, target_of
 from ..saving.whole_files import require_new_or_empty
 from ..saving.written import new_folder, remove_half_written_of, write_checksums
-from .folder import network_input, require_finite
+from .folder import network_input, pictures_as_grey, require_finite
 from .train import Report
 
 Generator = Callable[[Tensor], Any]
-"""From ``[N, 1, size_px, size_px]`` in [-1, 1] to the same, or to an ``Uncertainty``."""
+"""From ``[N, C, size_px, size_px]`` in [-1, 1] to the same, or to an ``Uncertainty``.
+
+C is 1, or ``1 + 2 * neighbours`` of data prepared with neighbours; of what it makes the first channel counts.
+"""
 _PIXELS_AT_A_TIME = 256 * 256
 """Of a network on the CPU, whose memory is the machine's; others start less often with more."""
 _TIMES_AS_MANY_ELSEWHERE = 8
@@ -97,9 +100,11 @@ class Translator:
     Args:
         preparation: How the slices were made.
         direction: As the user gave it; ``None`` where each scan's header is to tell.
-        make: From a direction and ``[N, 1, size_px, size_px]`` in [-1, 1] to images and, where there are any, sigma.
+        make: From a direction and ``[N, C, size_px, size_px]`` in [-1, 1] to images and, where there are any, sigma.
+            The first channel is the slice itself, then come its neighbours from the feet to the head.
         device: Where the networks compute.
         has_sigma: Whether there is a sigma; ``None`` where only the first call tells.
+        neighbours: Slices above, and below, that the networks take as further channels.
         sigma_note: What to know of it.
     """
 
@@ -108,6 +113,7 @@ class Translator:
     make: Callable[[str, Tensor], tuple[Tensor, Tensor | None]]
     device: torch.device
     has_sigma: bool | None
+    neighbours: int = 0
     sigma_note: str | None = None
 
     def check(self, job: VolumeJob, force: bool) -> None:
@@ -180,9 +186,13 @@ class Translator:
         result = _Result.empty(found.values.shape, grid, lps, self.preparation.mapping_of_target(target), job)
         done = 0
         for batch in _batches(slices.tolist(), options.size_px, self.device.type):
-            pictures = np.stack([picture_pixels(found.scaled(index), square, options) for index in batch])
-            grey = pictures if pictures.dtype == np.uint8 else (pictures.astype(np.float64) + 1.0) * 127.5
-            image, sigma = self._made(direction, network_input(grey)[:, None].to(self.device), job)
+            channels = [self._channels(index, len(found.values)) for index in batch]
+            cut = {
+                index: picture_pixels(found.scaled(index), square, options)
+                for index in sorted({index for indices in channels for index in indices})
+            }
+            pictures = np.stack([np.stack([cut[index] for index in indices]) for indices in channels])
+            image, sigma = self._made(direction, network_input(pictures_as_grey(pictures)).to(self.device), job)
             result.put(batch, square, image, sigma)
             done += len(batch)
             if report is not None:
@@ -243,10 +253,14 @@ class Translator:
 
     # -- the generator -------------------------------------------------------------------------------------------------
 
+    def _channels(self, index: int, slices: int) -> list[int]:
+        """The slices that are the channels of what is made of one: itself, then its neighbours."""
+        return [index, *neighbour_indices(index, self.neighbours, 0, slices - 1)]
+
     def _made(self, direction: str, source: Tensor, job: VolumeJob) -> tuple[Tensor, Tensor | None]:
         """The first channels of images and sigma, ``[N, H, W]`` in float32 on the CPU."""
         image, sigma = self.make(direction, source)
-        if not isinstance(image, Tensor) or image.ndim != 4 or image[:, :1].shape != source.shape:
+        if not isinstance(image, Tensor) or image.ndim != 4 or image[:, :1].shape != source[:, :1].shape:
             what = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
             raise ShapeError(f"`generator` must make images like {list(source.shape)}; it made {what}")
         if job.sigma is not None and sigma is None:

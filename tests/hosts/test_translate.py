@@ -106,3 +106,18 @@ def test_mistakes_are_one_line(
     assert "makes them at the first one" in said(tmp_path / "run", *data, code=hosts_folder / "cut")
     assert "lacks options.train_options" in said(tmp_path / "run", *data, code=tmp_path)
     shutil.rmtree(tmp_path / "run")
+
+
+def test_neighbours_of_the_data_are_no_business_of_a_host(hosts_folder: Path, place: Path, tmp_path: Path) -> None:
+    """It was trained on the single slices, which it finds in the same data set, and is given such."""
+    for name, neighbours in (("single", 0), ("around", 1)):
+        prepare(place / "scans.csv", tmp_path / name, PrepareOptions(size_px=32, align=True, neighbours=neighbours))
+    checkout = hosts_folder / "junyanz-classic"
+    options = ("--model", "cycle_gan", "--input_nc", "1", "--output_nc", "1")
+    with host(checkout, tmp_path / "around", tmp_path / "run", options):
+        pass
+    for name in ("single", "around"):
+        command = ["translate", str(tmp_path / "run"), str(place / "p0_CT.nii.gz"), str(tmp_path / f"{name}.nii.gz")]
+        command += ["--direction", "A2B", "--data", str(tmp_path / name), "--device", "cpu", "--host", str(checkout)]
+        assert main([*command, "--host-options", *SMALL, *options]) == 0
+    np.testing.assert_array_equal(values(tmp_path / "around.nii.gz"), values(tmp_path / "single.nii.gz"))
