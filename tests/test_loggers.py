@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from roi_progressive import Config, RegionConfig, attach
+from roi_progressive import Config, RegionConfig, StageConfig, attach
 from roi_progressive.errors import ConfigError, DataError
 from roi_progressive.loggers import (
     LOGGERS,
@@ -167,6 +167,7 @@ def test_nothing_is_written_before_there_is_something_to_write(name: str, tmp_pa
 CONFIG = Config(
     regions=(RegionConfig("tumor", scales=1, windows_px=(24, 32), base_channels=2),),
     ggd=None,
+    stages=StageConfig(joined_by_fraction=None),
     pool_size=2,
 )
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def options(small_networks: dict[str, Any]) -> TrainOptions:
-    return TrainOptions(**small_networks, epochs=2, decay_epochs=0, learning_rate=0.01)
+    return TrainOptions(**small_networks, epochs=2, decay_epochs=0, learning_rate=0.01, average_decay=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from roi_progressive.config import Config, GGDConfig, RegionConfig
+from roi_progressive.config import Config, GGDConfig, RegionConfig, StageConfig
 from roi_progressive.data.phantom import make_phantom
 from roi_progressive.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from roi_progressive.evaluation.metrics import METRICS
@@ -313,7 +313,8 @@ def test_no_run_ends_before_its_last_stage_was_heard(
 ) -> None:
     """The tumour joins in the second half: an end before would be a run that was never guided."""
     values(*range(9, 0, -1))
-    train(data, tmp_path / "run", replace(options, patience=1, epochs=6, decay_epochs=0), replace(GUIDED, ggd=None))
+    late = replace(GUIDED, ggd=None, stages=StageConfig(joined_by_fraction=None))
+    train(data, tmp_path / "run", replace(options, patience=1, epochs=6, decay_epochs=0), late)
     assert [line["in_last_stage"] for line in validations(tmp_path / "run")] == [False, False, False, True]
     assert Run.open(tmp_path / "run").epoch == 4
 
