@@ -132,7 +132,8 @@ def test_a_scaled_loss_scales_ours_alike(from_script: bool, host: _Host, tumor_c
         guidance.start()
         made = host.made()
         value = guidance.contribute([made], WEIGHTS, in_loss=from_script)
-        ((made.fake.square().mean() + (value if from_script else 0)) * scale).backward()
+        loss = made.fake.square().mean() + made.fake.mean()  # of a single term, a factor may be its weight
+        ((loss + value if from_script else loss) * scale).backward()
         gradients.append(host.gradient() / scale)
         guidance.abandon()
     assert torch.allclose(gradients[0], gradients[1], rtol=1e-6)

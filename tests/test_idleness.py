@@ -13,6 +13,9 @@ from torch import nn
 
 from roi_progressive import Config, StageConfig, StageController, attach
 
+EQUAL = StageConfig(joined_by_fraction=None)
+"""Stages share what is left of a run equally."""
+
 
 @pytest.fixture
 def said() -> Callable[..., Any]:
@@ -67,7 +70,7 @@ def test_an_epoch_in_which_nothing_is_to_be_guided_is_no_idle_one(
     build_host: Any, tumor_config: Any, tiny_region: Any, said: Any
 ) -> None:
     model, loader = build_host()
-    config = tumor_config(regions=(tiny_region(stage=2),))
+    config = tumor_config(regions=(tiny_region(stage=2),), stages=EQUAL)
     with said() as messages, attach(model, loader, config, n_epochs=4) as session:
         for epoch in (1, 2):
             session.start_epoch(epoch)
@@ -189,7 +192,7 @@ def test_a_plain_run_that_goes_on_guided_shares_what_is_left(
     first: int, constant: int, decay: int, joins: int, build_host: Any
 ) -> None:
     model, _ = build_host(n_epochs=constant, n_epochs_decay=decay, epoch_count=first)
-    with attach(model, None, Config(ggd=None)) as session:
+    with attach(model, None, Config(ggd=None, stages=EQUAL)) as session:
         session.start_epoch(first)
         assert session.stages.first_epoch_of(session.stages.plan[1]) == joins
         assert session.stages.last_epoch == constant + decay
@@ -201,15 +204,15 @@ def test_a_plain_run_that_goes_on_guided_shares_what_is_left(
 )
 def test_a_scripts_run_may_go_on_too(first: int, n_epochs: int, joins: int) -> None:
     """Whoever names a length that ends before the run's first epoch means what is left of it."""
-    plan = StageController(Config(ggd=None), n_epochs)
+    plan = StageController(Config(ggd=None, stages=EQUAL), n_epochs)
     plan.start_epoch(first)
     assert plan.first_epoch_of(plan.plan[1]) == joins
 
 
 def test_a_continued_guided_run_keeps_the_plan_it_began_with() -> None:
-    begun = StageController(Config(ggd=None), 200, last_epoch=200)
+    begun = StageController(Config(ggd=None, stages=EQUAL), 200, last_epoch=200)
     begun.start_epoch(1)
-    again = StageController(Config(ggd=None), 200, last_epoch=200)
+    again = StageController(Config(ggd=None, stages=EQUAL), 200, last_epoch=200)
     again.load_state_dict(begun.state_dict())
     again.start_epoch(101)
     assert again.first_epoch_of(again.plan[1]) == 101 and again.n_epochs == 200

@@ -253,7 +253,8 @@ def _settings(metrics: Mapping[str, Any], run: Run) -> str:
     packages = ("torch", "numpy", "scikit-image", "matplotlib")
     versions = [f"roi-progressive {metrics['version']}", f"Python {platform.python_version()} on {platform.platform()}"]
     versions += [f"{name} {metadata.version(name)}" for name in packages]
-    options = [f"{field.name} = {getattr(run.options, field.name)}" for field in fields(run.options)]
+    chosen = {field.name: getattr(run.options, field.name) for field in fields(run.options)}
+    options = [f"{name} = {value}" for name, value in chosen.items() if value is not None]
     config = [f"region {r.name}: scales {r.scales}, weight {r.weight:g}" for r in run.config.regions]
     took = f"{metrics['minutes']:.1f} minutes"
     return "\n".join(["```text", *versions, took, "", *options, *config, "```"])
