@@ -107,7 +107,13 @@ def test_the_first_process_alone_writes(folder: Path) -> None:
     assert saved_epoch(run) == EPOCHS
     assert [line["epoch"] for line in validations(run)] == [5, 10, 15, 20, 25]
     names = {path.name for path in (run / "networks").iterdir()}
-    of_an_epoch = ("optimizers", "roi_progressive", *(f"net_{name}" for name in ("D_A", "D_B", "G_A", "G_B")))
+    averages = ("average_G_A", "average_G_B")
+    of_an_epoch = (
+        "optimizers",
+        "roi_progressive",
+        *averages,
+        *(f"net_{name}" for name in ("D_A", "D_B", "G_A", "G_B")),
+    )
     kept = {f"{epoch}_{name}.pth" for epoch in (EPOCHS, best_epoch(run)) for name in of_an_epoch}
     assert names == {*kept, PREPARATION_FILE, "latest.json", "best.json"}
     first, _ = _weights(folder)

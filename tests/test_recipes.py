@@ -170,7 +170,7 @@ class OneWayAdapter(Adapter):
             session.step_started()
             try:
                 result = original(batch)
-            except BaseException:
+            except BaseException:  # also of Ctrl-C: the step is forgotten, and the error goes on
                 session.step_abandoned()
                 raise
             session.step_finished()

