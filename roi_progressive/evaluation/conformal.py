@@ -174,13 +174,15 @@ def fit_direction(pairs: Mapping[str | None, Iterable[ImagePair]]) -> DirectionC
     outside: dict[str, Correction] = {}
     for region, of_region in pairs.items():
         everywhere, within, without = (_ByPatient() for _ in range(3))
+        of_image = image is None  # the same slices each time
         for pair in of_region:
             assert pair.sigma is not None
             error = pair.fake.astype(np.float64) - pair.real
-            everywhere.of(pair).add(error, pair.sigma)
+            if of_image:
+                everywhere.of(pair).add(error, pair.sigma)
             within.of(pair).add(error[pair.mask], pair.sigma[pair.mask])
             without.of(pair).add(error[~pair.mask], pair.sigma[~pair.mask])
-        image = image or fit(list(everywhere.values()))
+        image = fit(list(everywhere.values())) if of_image else image
         if region is not None:
             for place, errors in ((inside, within), (outside, without)):
                 found = fit(list(errors.values()))

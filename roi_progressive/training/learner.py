@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -206,7 +206,7 @@ class Learner:
             of_heads = [(parameter, torch.full_like(parameter, torch.nan)) for parameter, _ in of_heads]
         elif is_finite:
             found = _by_name("D", judged, self._learnt_losses(judged))
-            found |= _by_name("D_pixels", named, self._pixel_losses(named))
+            found |= _by_name("D_pixels", named, self._learn(self.bank.pixel_learning_losses, named))
         self.were_finite = finite(parameter.grad for parameter in moving if parameter.grad is not None)
         moved = self._move(of_heads, moving, self.were_finite if is_finite else torch.tensor(False))
         if not moved or not is_finite:
@@ -223,20 +223,16 @@ class Learner:
                 parameter.grad = gradient
             self.bank.keep_windows()
             return losses
-        if not judged:
-            return None
-        with self._drawing(), single_precision(judged[0][0].fake):
-            found = self.bank.discriminator_losses([self._shown(*pair) for pair in judged])
-            if found is not None:
-                found.values.sum().backward()
-        return found
+        return self._learn(self.bank.discriminator_losses, judged)
 
-    def _pixel_losses(self, named: Sequence[tuple[Translation, str]]) -> TermLosses | None:
-        """The pixel classifiers' losses, whose gradients are left on their parameters."""
-        if not named:
+    def _learn(
+        self, losses_of: Callable[[Sequence[Shown]], TermLosses | None], pairs: Sequence[tuple[Translation, str]]
+    ) -> TermLosses | None:
+        """The losses of networks of ours on translations and regions, whose gradients are left on their parameters."""
+        if not pairs:
             return None
-        with self._drawing(), single_precision(named[0][0].fake):
-            found = self.bank.pixel_learning_losses([self._shown(*pair) for pair in named])
+        with self._drawing(), single_precision(pairs[0][0].fake):
+            found = losses_of([self._shown(*pair) for pair in pairs])
             if found is not None:
                 found.values.sum().backward()
         return found
