@@ -112,17 +112,11 @@ def _write_tables(files: Sequence[Path], scores: RunScores, curves: Mapping[str,
     )
     for file, text in zip(files, texts, strict=False):
         write_text(file, text)
-    rows = [
-        {"arm": arm, "direction": direction, "phase": phase, **cell}
-        for arm, directions in scores.results.items()
-        for direction, phases in directions.items()
-        for phase, cell in phases.items()
-    ]
     first, *others = scores.slices
     content: dict[str, Any] = {
         "region": scores.region,
         "notes": list(scores.notes),
-        "rows": rows,
+        "rows": plain_rows(scores.results),
         "slices": plain_scores(scores.slices[first]),
         "reference_slices": {arm: plain_scores(scores.slices[arm]) for arm in others},
     }
@@ -145,6 +139,16 @@ def _reliability(slices: Sequence[SliceScores], region: str | None) -> dict[str,
         }
         for direction, of in known.items()
     }
+
+
+def plain_rows(results: Mapping[str, Results]) -> list[dict[str, Any]]:
+    """Rows as JSON wants them, each with its arm, direction and phase."""
+    return [
+        {"arm": arm, "direction": direction, "phase": phase, **cell}
+        for arm, directions in results.items()
+        for direction, phases in directions.items()
+        for phase, cell in phases.items()
+    ]
 
 
 def plain_scores(slices: Sequence[SliceScores]) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from ..saving.plain_text import in_markdown, printable
 from ..saving.records import entry, fault_of, read_json, write_json
 from ..saving.whole_files import write_text
 from ..saving.written import recorded, remove_written
-from .scores import VolumeScores, plain_scores, slices_of
+from .scores import VolumeScores, plain_rows, plain_scores, slices_of
 from .train import Report
 
 FILES = ("volumes.md", "volumes.csv", "volumes.tex", "volumes.json")
@@ -265,16 +265,10 @@ def write_volume_scores(folder: Path, scores: VolumeScores) -> tuple[Path, ...]:
         return ()
     files = tuple(folder / name for name in FILES)
     heading = "".join(f"{in_markdown(line)}  \n" for line in (TITLE, *scores.notes))
-    rows = [
-        {"arm": arm, "direction": direction, "phase": phase, **cell}
-        for arm, directions in scores.results.items()
-        for direction, phases in directions.items()
-        for phase, cell in phases.items()
-    ]
     first, *others = scores.volumes
     content = {
         "notes": list(scores.notes),
-        "rows": rows,
+        "rows": plain_rows(scores.results),
         "volumes": plain_scores(scores.volumes[first]),
         "reference_volumes": {arm: plain_scores(scores.volumes[arm]) for arm in others},
     }
