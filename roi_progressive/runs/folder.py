@@ -12,7 +12,7 @@ is ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,10 @@ from ..saving.records import (
     of_kind,
     read_json,
     read_json_lines,
-    to_json,
     write_json,
+    write_json_lines,
 )
-from ..saving.whole_files import write_text, writing, written_whole
+from ..saving.whole_files import writing, written_whole
 from ..saving.written import (
     check_foreign,
     put_away_leftovers,
@@ -306,17 +306,34 @@ def history(run: str | Path) -> list[dict[str, Any]]:
     Raises:
         DataError: A line is damaged.
     """
-    path = history_file(Path(run))
+
+    def check(line: Any) -> None:
+        entry(line, "epoch", int)
+        entry(line, "stage", int)
+        for name, loss in entry(line, "losses", dict).items():
+            of_kind(loss, f"the loss {name!r}", *NUMBER, type(None))
+
+    return checked_lines(history_file(Path(run)), check, "no epoch's")
+
+
+def checked_lines(path: Path, check: Callable[[Any], None], otherwise: str) -> list[dict[str, Any]]:
+    """The records of a file of lines in a run; a line that was cut off is left out, and without a file there are none.
+
+    Args:
+        path: The file.
+        check: Raises an ``EntryError`` where a record is not as it was written.
+        otherwise: Whose such a line is, for the message: ``no epoch's``.
+
+    Raises:
+        DataError: A line is damaged.
+    """
     lines = read_json_lines(path) if path.is_file() else []
     try:
         for line in lines:
-            entry(line, "epoch", int)
-            entry(line, "stage", int)
-            for name, loss in entry(line, "losses", dict).items():
-                of_kind(loss, f"the loss {name!r}", *NUMBER, type(None))
+            check(line)
     except EntryError as error:
         raise DataError(
-            f"`run` must hold what was written; {str(path)!r} has a line that is no epoch's: {error}; take another "
+            f"`run` must hold what was written; {str(path)!r} has a line that is {otherwise}: {error}; take another "
             f"copy of it"
         ) from error
     return lines
@@ -335,7 +352,7 @@ def truncate_history(folder: Path, epoch: int) -> None:
             f"`run` must hold what was written; {str(path)!r} must have a line for every epoch up to {epoch}, and "
             f"lacks one; take another copy of it, or remove it to go on without the epochs before"
         )
-    write_text(path, "".join(to_json(line, indent=None) + "\n" for line in kept))
+    write_json_lines(path, kept)
 
 
 # -- what is left of others --------------------------------------------------------------------------------------------

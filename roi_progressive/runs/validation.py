@@ -26,11 +26,10 @@ from ..evaluation.scoring import score
 from ..runtime.distributed import is_main_process, sums_over_processes
 from ..runtime.rng import undisturbed_streams
 from ..saving.names import DIRECTIONS, source_of
-from ..saving.records import NUMBER, EntryError, append_json, entry, of_kind, read_json_lines, to_json
-from ..saving.whole_files import write_text
+from ..saving.records import NUMBER, append_json, entry, of_kind, write_json_lines
 from ..saving.written import recorded, remove_written
 from .best_metric import closeness
-from .folder import as_batch, require_finite, stored_pixels, validation_file
+from .folder import as_batch, checked_lines, require_finite, stored_pixels, validation_file
 
 SPLIT = "val"
 Generators = Mapping[str, nn.Module]
@@ -49,22 +48,16 @@ def validations(run: str | Path) -> list[dict[str, Any]]:
     Raises:
         DataError: A line is damaged.
     """
-    path = validation_file(Path(run))
-    lines = read_json_lines(path) if path.is_file() else []
-    try:
-        for line in lines:
-            entry(line, "epoch", int)
-            entry(line, "metric", str)
-            entry(line, "value", *NUMBER, type(None))
-            entry(line, "in_last_stage", bool)
-            for direction, scores in entry(line, "scores", dict).items():
-                of_kind(scores, f"the scores of {direction!r}", dict)
-    except EntryError as error:
-        raise DataError(
-            f"`run` must hold what was written; {str(path)!r} has a line that is no validation's: {error}; take "
-            f"another copy of it"
-        ) from error
-    return lines
+
+    def check(line: Any) -> None:
+        entry(line, "epoch", int)
+        entry(line, "metric", str)
+        entry(line, "value", *NUMBER, type(None))
+        entry(line, "in_last_stage", bool)
+        for direction, scores in entry(line, "scores", dict).items():
+            of_kind(scores, f"the scores of {direction!r}", dict)
+
+    return checked_lines(validation_file(Path(run)), check, "no validation's")
 
 
 def truncate_validations(folder: Path, epoch: int) -> None:
@@ -78,7 +71,7 @@ def truncate_validations(folder: Path, epoch: int) -> None:
         return
     kept = [line for line in validations(folder) if line["epoch"] <= epoch]
     if kept:
-        write_text(path, "".join(to_json(line, indent=None) + "\n" for line in kept))
+        write_json_lines(path, kept)
     else:  # an uninterrupted run would have none yet
         remove_written(folder, [path.relative_to(folder).as_posix()])
 

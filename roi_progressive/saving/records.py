@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,15 @@ def append_json(path: Path, content: Mapping[str, Any]) -> None:
         file.write(line.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write records as a file of lines, in place of an older one.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    write_text(path, "".join(to_json(record, indent=None) + "\n" for record in records))
 
 
 def read_json_lines(path: Path) -> list[Any]:
