@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -354,9 +354,7 @@ REGION_MAE_HU = SliceMetric(
     measure=lambda shown: similarity.mean_absolute_error_hu(shown.real, shown.fake, shown.hu_per_grey, shown.mask),
 )
 UCE = PooledMetric(key="uce", heading="UCE", better="down", digits=1, of="image", needs="sigma", part=0)
-REGION_UCE = PooledMetric(
-    key="region_uce", heading="region UCE", better="down", digits=1, of="region", needs="sigma", part=1
-)
+REGION_UCE = replace(UCE, key="region_uce", heading="region UCE", of="region", part=1)
 AUSE = SliceMetric(
     key="ause",
     heading="AUSE",
@@ -408,17 +406,7 @@ SIGMA_RATIO = PooledMetric(
     pooled=calibration.sigma_over_error,
     resampled=calibration.resampled_sigma_over_error,
 )
-REGION_SIGMA_RATIO = PooledMetric(
-    key="region_sigma_ratio",
-    heading="region sigma / error",
-    better="1",
-    digits=2,
-    of="region",
-    needs="sigma",
-    part=1,
-    pooled=calibration.sigma_over_error,
-    resampled=calibration.resampled_sigma_over_error,
-)
+REGION_SIGMA_RATIO = replace(SIGMA_RATIO, key="region_sigma_ratio", heading="region sigma / error", of="region", part=1)
 COVERAGE = SliceMetric(
     key="coverage",
     heading="coverage",

@@ -164,11 +164,3 @@ def deterministic(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before)
         torch.backends.cudnn.benchmark = benchmark
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until a device has done what it was given; for measuring and for telling a failure where it happens."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
