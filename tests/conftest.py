@@ -32,6 +32,7 @@ def _importable(name: str) -> None:
     spec.loader.exec_module(module)
 
 
+_importable("stopping")
 if importlib.util.find_spec("pydicom") is not None:
     _importable("scans")
 if importlib.util.find_spec("SimpleITK") is not None:

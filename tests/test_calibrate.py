@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stopping import stopped
 
 from roi_progressive.cli.main import main
 from roi_progressive.config import Config, GGDConfig
@@ -91,15 +92,8 @@ def test_a_figure_shows_the_calibrated_sigma_and_says_so(run: Path, monkeypatch:
 def test_it_is_of_the_networks_it_was_made_of(run: Path, small_networks: dict[str, Any], tmp_path: Path) -> None:
     options = TrainOptions(**small_networks, epochs=2, decay_epochs=0, save_every_epochs=1)
 
-    class StopError(Exception):
-        pass
-
-    def stop(done: int, total: int, text: str) -> None:
-        if done == total - 1:
-            raise StopError
-
-    with pytest.raises(StopError):
-        train(run.parent / "data", tmp_path / "going", options, Config(regions=(), ggd=GGDConfig()), report=stop)
+    with stopped(lambda done, total, text: done == total - 1) as report:
+        train(run.parent / "data", tmp_path / "going", options, Config(regions=(), ggd=GGDConfig()), report=report)
     calibrate(tmp_path / "going")
     assert _kept(tmp_path / "going") is not None
     resume(tmp_path / "going")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from stopping import stopped
 
 from roi_progressive import Config, GGDConfig, attach
 from roi_progressive.host import CycleGANModel, ImageLoader
@@ -71,15 +72,8 @@ def test_a_run_is_resumed_to_the_same_bits_with_deterministic_algorithms(
     )
     train(small_data, tmp_path / "whole", options, guided)
 
-    class Stop(Exception):
-        pass
-
-    def stop(done: int, total: int, text: str) -> None:
-        if text.startswith("epoch 2"):
-            raise Stop
-
-    with pytest.raises(Stop):
-        train(small_data, tmp_path / "stopped", options, guided, report=stop)
+    with stopped(lambda done, total, text: text.startswith("epoch 2")) as report:
+        train(small_data, tmp_path / "stopped", options, guided, report=report)
     resume(tmp_path / "stopped")
     whole, resumed = networks(tmp_path / "whole", 3), networks(tmp_path / "stopped", 3)
     assert all(torch.equal(resumed[key], value) for key, value in whole.items())
@@ -90,15 +84,8 @@ def test_a_run_of_the_gpu_goes_on_and_is_translated_on_the_cpu(
 ) -> None:
     options = TrainOptions(**small_networks, epochs=1, decay_epochs=1, device="cuda", save_every_epochs=1)
 
-    class Stop(Exception):
-        pass
-
-    def stop(done: int, total: int, text: str) -> None:
-        if text.startswith("epoch 2"):
-            raise Stop
-
-    with pytest.raises(Stop):
-        train(small_data, tmp_path / "run", options, guided, report=stop)
+    with stopped(lambda done, total, text: text.startswith("epoch 2")) as report:
+        train(small_data, tmp_path / "run", options, guided, report=report)
     on_gpu = {path.name: path.read_bytes() for path in translate(tmp_path / "run", device="cuda")["A2B"].iterdir()}
     on_cpu = {path.name: path.read_bytes() for path in translate(tmp_path / "run", device="cpu")["A2B"].iterdir()}
     assert on_gpu.keys() == on_cpu.keys()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stopping import stopped
 from torch import Tensor
 
 import roi_progressive
@@ -259,15 +260,8 @@ def test_a_run_takes_those_of_its_data_and_says_so(run: Path) -> None:
 def test_a_run_that_was_stopped_ends_on_the_same_bits(
     data: Path, run: Path, options: TrainOptions, tmp_path: Path, differing: Any
 ) -> None:
-    class Stop(Exception):
-        pass
-
-    def stop(done: int, total: int, text: str) -> None:
-        if done > total // 2:
-            raise Stop
-
-    with pytest.raises(Stop):
-        train(data, tmp_path / "run", options, GUIDED, report=stop)
+    with stopped(lambda done, total, text: done > total // 2) as report:
+        train(data, tmp_path / "run", options, GUIDED, report=report)
     resume(tmp_path / "run")
     files = sorted(path.name for path in (run / "networks").glob("*.pth"))
     assert files == sorted(path.name for path in (tmp_path / "run" / "networks").glob("*.pth"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from stopping import stopped
 from torch import nn
 
 from roi_progressive import CheckpointError, Config, attach
@@ -45,15 +46,8 @@ def test_an_interrupted_run_in_fp16_goes_on_to_the_same_bits(
     )
     train(small_data, tmp_path / "whole", options, None)
 
-    class Stop(Exception):
-        pass
-
-    def stop(done: int, total: int, text: str) -> None:
-        if text.startswith("epoch 2"):
-            raise Stop
-
-    with pytest.raises(Stop):
-        train(small_data, tmp_path / "stopped", options, None, report=stop)
+    with stopped(lambda done, total, text: text.startswith("epoch 2")) as report:
+        train(small_data, tmp_path / "stopped", options, None, report=report)
     resume(tmp_path / "stopped")
     whole, _, resumed = (one.state_dict() for one in made)
     assert whole == resumed and whole["scale"] > 8
