@@ -17,6 +17,7 @@ from roi_progressive.cli.main import main
 from roi_progressive.cli.parser import parser
 from roi_progressive.errors import CheckpointError, ConfigError, DataError
 from roi_progressive.runs.folder import Run, history
+from roi_progressive.runs.volume_scores import EVALUATION_FILES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = {
@@ -49,9 +50,11 @@ def test_a_run_from_python_is_the_run_of_the_command(trained: Path, small_data: 
 def test_evaluate_from_python_writes_the_command_s_table(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scores = roi_progressive.evaluate(trained, epoch="best", split="test")
     assert set(scores.results["model"]) == {"A2B", "B2A"}
-    table = (trained / "test" / "table.csv").read_bytes()
+    written = {name: (trained / "test" / name).read_bytes() for name in EVALUATION_FILES}
+    for name in EVALUATION_FILES:
+        (trained / "test" / name).unlink()
     assert main(["evaluate", str(trained), "--epoch", "best"]) == 0
-    assert (trained / "test" / "table.csv").read_bytes() == table
+    assert {name: (trained / "test" / name).read_bytes() for name in EVALUATION_FILES} == written
 
 
 def test_folders_are_evaluated_and_figures_drawn(trained: Path, small_data: Path, tmp_path: Path) -> None:

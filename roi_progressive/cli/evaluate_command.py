@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> None:
     """
     from ..evaluation.table import WIDTH, render_text
     from ..runs import volume_scores
-    from ..runs.scores import FILES, read_slices
+    from ..runs.scores import FILES
     from ..saving.locks import only_writer
     from ..saving.written import check_foreign
 
@@ -111,14 +111,13 @@ def run(options: argparse.Namespace) -> None:
         volume_evaluation.run(options)
         return
     _require_columns(options.columns)
-    other = None if options.compare is None else read_slices(options.compare)
-    volumes = None if options.compare is None else volume_scores.read_volume_scores(options.compare)
+    other = (None, None) if options.compare is None else volume_scores.read_evaluation(options.compare)
     out = options.out if options.run is None else options.run / (options.split or "test")
     written = out if options.run is None else options.run
     with only_writer(written) if options.run is None or written.is_dir() else nullcontext():  # else it is told below
-        check_foreign(out, [out / name for name in (*FILES, *volume_scores.FILES)])
+        check_foreign(out, [out / name for name in volume_scores.EVALUATION_FILES])
         replaces = (out / FILES[-1]).exists()
-        scores, files = _scored(options, out, other, volumes)
+        scores, files = _scored(options, out, other)
     _require_columns(options.columns, scores)
     width = None if options.wide else line_width()
     shown = {"width": width, "columns": options.columns}
@@ -148,8 +147,7 @@ def _require_columns(columns: Sequence[str] | None, scores: RunScores | None = N
 def _scored(
     options: argparse.Namespace,
     out: Path,
-    other: list[SliceScores] | None,
-    volumes_of_other: Sequence[SliceScores] | None,
+    other: tuple[list[SliceScores] | None, list[SliceScores] | None],
 ) -> tuple[RunScores, tuple[Path, ...]]:
     with ProgressBar("evaluate", delay_s=1.0) as bar:
         from ..runs.evaluate import (  # takes seconds
@@ -159,8 +157,7 @@ def _scored(
             evaluate_run,
             with_certainty,
         )
-        from ..runs.scores import write_scores
-        from ..runs.volume_scores import write_volume_scores
+        from ..runs.volume_scores import write_evaluation
         from ..saving.whole_files import require_new_or_empty
 
         bar.first_line = device_line(options.device)
@@ -179,9 +176,9 @@ def _scored(
             given |= {name: value for name, value in chosen.items() if value is not None}
             scores = evaluate_folders(options.real, options.fake, options.masks, manifest=options.manifest, **given)
         report = bar.part(SHARE_OF_SCORES, 1.0)
-        scores = with_certainty(scores, other, options.seed, report, volumes_compared_with=volumes_of_other)
-        of_volumes = () if scores.volumes is None else write_volume_scores(out, scores.volumes)
-        return scores, write_scores(out, scores) + of_volumes
+        slices, volumes = other
+        scores = with_certainty(scores, slices, options.seed, report, volumes_compared_with=volumes)
+        return scores, write_evaluation(out, scores)
 
 
 def _require_run_or_folders(options: argparse.Namespace) -> None:

@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from .scores import RunScores
     from .train import Report
 
-_OF_RUN = ("epoch", "region", "split", "references", "uncertainty", "weights", "device", "plugins", "report")
+_OF_RUN = (
+    *("epoch", "data", "region", "split", "references", "uncertainty", "volumes", "weights", "device", "plugins"),
+    "report",
+)
 _OF_FOLDERS = (
     *("direction", "manifest", "organs", "sigma", "region", "white", "array_range", "weights", "device", "plugins"),
     "report",
 )
-_OF_FIGURE = ("epoch", "patient", "region", "split", "sigma", "error", "out", "force", "device", "report")
+_OF_FIGURE = ("epoch", "data", "patient", "region", "split", "sigma", "error", "out", "force", "device", "report")
 _OF_EVALUATE = {"weights": "weights_dir", "direction": "directions"}
 _OF_PREPARE = {
     "size": "size_px",
@@ -222,8 +225,9 @@ def evaluate(
         compare: An earlier evaluation of the same slices; adds paired differences.
         seed: Of the intervals' draws.
         force: Replace earlier results in ``out``.
-        **options: Of a run ``epoch``, ``region``, ``split``, ``references``, ``uncertainty``, ``weights``, ``device``,
-            ``plugins`` and ``report``, as for :func:`~roi_progressive.runs.evaluate.evaluate_run`; of folders
+        **options: Of a run ``epoch``, ``data``, ``region``, ``split``, ``references``, ``uncertainty``, ``volumes``,
+            ``weights``, ``device``, ``plugins`` and ``report``, as for
+            :func:`~roi_progressive.runs.evaluate.evaluate_run`; of folders
             ``direction``, ``manifest``, ``organs``, ``sigma``, ``region``, ``white``, ``array_range``, ``weights``,
             ``device``, ``plugins`` and ``report``, as for :func:`~roi_progressive.runs.evaluate.evaluate_folders`.
 
@@ -240,27 +244,27 @@ def evaluate(
     from ..saving.written import check_foreign
     from .evaluate import evaluate_folders, evaluate_run, with_certainty
     from .folder import Run
-    from .scores import FILES, read_slices, write_scores
+    from .volume_scores import EVALUATION_FILES, read_evaluation, write_evaluation
 
     if (run is None) == (not real or not fake or out is None):
         raise ConfigError("`evaluate` must have a run, or real, fake and out; got neither or both; give one of them")
     check.known_names(options, _OF_FOLDERS if run is None else _OF_RUN)
     options = {_OF_EVALUATE.get(name, name): value for name, value in options.items()}
-    other = None if compare is None else read_slices(compare)
+    slices, volumes = (None, None) if compare is None else read_evaluation(compare)
     if run is not None:
         place = Path(run) / options.get("split", "test")
-        opened = Run.open(run, epoch=options.pop("epoch", None))
+        opened = Run.open(run, epoch=options.pop("epoch", None), data=options.pop("data", None))
         with only_writer(Path(run)):
-            check_foreign(place, [place / name for name in FILES])
-            scores = with_certainty(evaluate_run(opened, **options), other, seed)
-            write_scores(place, scores)
+            check_foreign(place, [place / name for name in EVALUATION_FILES])
+            scores = with_certainty(evaluate_run(opened, **options), slices, seed, volumes_compared_with=volumes)
+            write_evaluation(place, scores)
         return scores
     assert out is not None
     with only_writer(out):
         require_new_or_empty(Path(out), force=force)
-        check_foreign(Path(out), [Path(out) / name for name in FILES])
-        scores = with_certainty(evaluate_folders(real, fake, masks, **options), other, seed)
-        write_scores(out, scores)
+        check_foreign(Path(out), [Path(out) / name for name in EVALUATION_FILES])
+        scores = with_certainty(evaluate_folders(real, fake, masks, **options), slices, seed)
+        write_evaluation(out, scores)
     return scores
 
 
@@ -275,8 +279,8 @@ def figure(
     Args:
         run: Folder that ``train`` wrote.
         direction: One figure each.
-        **options: ``epoch``, ``patient``, ``region``, ``split``, ``sigma``, ``error``, ``out``, ``force``, ``device``
-            and ``report``, as for :func:`~roi_progressive.runs.figure.draw_run`.
+        **options: ``epoch``, ``data``, ``patient``, ``region``, ``split``, ``sigma``, ``error``, ``out``, ``force``,
+            ``device`` and ``report``, as for :func:`~roi_progressive.runs.figure.draw_run`.
 
     Returns:
         For each direction the files, and what each row shows.

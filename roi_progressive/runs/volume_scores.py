@@ -26,10 +26,21 @@ from ..saving.plain_text import in_markdown, printable
 from ..saving.records import entry, fault_of, read_json, write_json
 from ..saving.whole_files import write_text
 from ..saving.written import recorded, remove_written
-from .scores import VolumeScores, plain_rows, plain_scores, slices_of
+from .scores import FILES as SCORE_FILES
+from .scores import (
+    RunScores,
+    VolumeScores,
+    plain_rows,
+    plain_scores,
+    read_slices,
+    slices_of,
+    write_scores,
+)
 from .train import Report
 
 FILES = ("volumes.md", "volumes.csv", "volumes.tex", "volumes.json")
+EVALUATION_FILES = (*SCORE_FILES, *FILES)
+"""All that an evaluation writes, but for the reliability diagram."""
 TITLE = "Volumes, inside the body, by the definitions of SynthRAD (MAE; PSNR; MS-SSIM of five scales):"
 _CT_PIECE = 0.1
 
@@ -301,3 +312,28 @@ def read_volume_scores(path: str | Path) -> list[SliceScores] | None:
             f"`compare` must be what `roi-progressive evaluate` wrote; {str(file)!r} cannot be used: "
             f"{fault_of(error)}; evaluate the other one again"
         ) from error
+
+
+# -- all of an evaluation ----------------------------------------------------------------------------------------------
+
+
+def write_evaluation(folder: str | Path, scores: RunScores) -> tuple[Path, ...]:
+    """Write all files of an evaluation, of slices and, where there are any, of volumes; older ones are replaced.
+
+    Returns:
+        The files.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    of_volumes = () if scores.volumes is None else write_volume_scores(Path(folder), scores.volumes)
+    return write_scores(folder, scores) + of_volumes
+
+
+def read_evaluation(path: str | Path) -> tuple[list[SliceScores], list[SliceScores] | None]:
+    """What ``write_evaluation`` wrote to compare with: slices, and volumes where there are any.
+
+    Raises:
+        DataError: There is none, it is damaged, or it is another file.
+    """
+    return read_slices(path), read_volume_scores(path)
