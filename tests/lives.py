@@ -105,7 +105,7 @@ def calls_of_a_whole_run(work: Callable[[Report], None], folder: Path, tally: Pa
         work(report)
 
     live(counted, folder, {}, 0)
-    return len(tally.read_text())
+    return len(tally.read_text(encoding="utf-8"))
 
 
 def training(given: dict[str, Any], folder: Path) -> Callable[[Report], None]:
@@ -154,7 +154,7 @@ def import_all_of(what: str) -> None:
 
 def main(path: Path) -> None:
     """Live through every case, to its end; what was found on the way goes to ``path`` with the suffix ``.out``."""
-    given = json.loads(path.read_text())
+    given = json.loads(path.read_text(encoding="utf-8"))
     import_all_of(given["what"])
     make = {"train": training, "prepare": preparing}[given["what"]]
     straight = path.parent / "straight" / "run"

@@ -122,7 +122,7 @@ def import_everything() -> None:
 
 
 def main_of_cases(path: Path) -> None:
-    given = json.loads(path.read_text())
+    given = json.loads(path.read_text(encoding="utf-8"))
     import_everything()
     found = [
         lived(case, Path(given["start"]), path.parent / f"case{number}") for number, case in enumerate(given["cases"])

@@ -151,7 +151,7 @@ def test_files_of_others_are_not_written_over(run: Path) -> None:
     (run / "networks" / FILE).write_text("my own notes")
     with pytest.raises(DataError, match="is not ours"):
         calibrate(run)
-    assert (run / "networks" / FILE).read_text() == "my own notes"
+    assert (run / "networks" / FILE).read_text(encoding="utf-8") == "my own notes"
 
 
 def test_a_new_patients_sigma_is_that_of_the_calibrated_image(run: Path, tmp_path: Path) -> None:

@@ -384,7 +384,7 @@ def test_from_data_to_table(
     shown = capsys.readouterr()
     assert f"roi-progressive evaluate {run}" in shown.out
     assert "100%" in shown.err and "stage 2 (whole + ggd + tumor)" in shown.err.replace("tumor + ggd", "ggd + tumor")
-    described = json.loads((run / "run.json").read_text())
+    described = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert described["options"]["flip"] is False and described["options"]["cycle"] == 5.0
     assert described["config"]["regions"][0]["windows_px"] == [24]
     assert main(["evaluate", str(run)]) == 0
@@ -435,7 +435,7 @@ def test_train_says_how_many_epochs_there_are_and_that_it_mirrors_where_that_was
 
 def test_without_a_configuration_the_tumour_is_guided(small_data: Path, tmp_path: Path, small: list[str]) -> None:
     assert main(["train", "--data", str(small_data), "--out", str(tmp_path / "run"), *small]) == 0
-    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    described = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert [region["name"] for region in described["config"]["regions"]] == ["tumor"]
 
 
@@ -565,11 +565,11 @@ def test_an_interrupted_training_says_how_to_go_on_and_goes_on(
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
     assert f"roi-progressive train --out {run} --resume" in err and "Traceback" not in err
-    saved = json.loads((run / "networks" / "latest.json").read_text())["epoch"]
+    saved = json.loads((run / "networks" / "latest.json").read_text(encoding="utf-8"))["epoch"]
     _edit_options(run, epochs=saved + 1)
     capsys.readouterr()
     assert main(["train", "--out", str(run), "--resume"]) == 0
-    assert json.loads((run / "networks" / "latest.json").read_text())["epoch"] == saved + 1
+    assert json.loads((run / "networks" / "latest.json").read_text(encoding="utf-8"))["epoch"] == saved + 1
 
 
 @pytest.mark.parametrize("written", [False, True])
@@ -591,7 +591,7 @@ def _alive(group: int) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            state, _, pgrp = (folder / "stat").read_text().rpartition(") ")[2].split()[:3]
+            state, _, pgrp = (folder / "stat").read_text(encoding="utf-8").rpartition(") ")[2].split()[:3]
         except (OSError, ValueError):
             continue
         if int(pgrp) == group and state != "Z":

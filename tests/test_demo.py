@@ -137,7 +137,7 @@ def test_progress_goes_from_nothing_to_all_and_names_the_work(done: tuple[Path, 
 
 
 def test_the_arms_share_seed_data_and_budget_and_differ_in_guidance(done: tuple[Path, dict[str, Any], Any]) -> None:
-    runs = {arm: json.loads((done[0] / arm / "run.json").read_text()) for arm in ARMS}
+    runs = {arm: json.loads((done[0] / arm / "run.json").read_text(encoding="utf-8")) for arm in ARMS}
     assert runs["plain"]["options"] == runs["regions"]["options"] == runs["placebo"]["options"]
     assert runs["plain"]["data"] == runs["regions"]["data"] == runs["placebo"]["data"]
     assert runs["regions"]["config"] == runs["placebo"]["config"]
@@ -154,7 +154,7 @@ def test_curves_are_drawn_from_histories_of_any_length(done: tuple[Path, dict[st
     for arm in ARMS:
         (tmp_path / arm).mkdir()
         shutil.copy(done[0] / arm / "history.jsonl", tmp_path / arm)
-    lines = (tmp_path / "placebo" / "history.jsonl").read_text().splitlines(keepends=True)
+    lines = (tmp_path / "placebo" / "history.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "placebo" / "history.jsonl").write_text("".join(lines[:1]))
     draw_curves(tmp_path)
     assert (tmp_path / "curves.png").stat().st_size > 10_000
@@ -207,7 +207,7 @@ def test_a_folder_in_use_is_refused_and_with_force_the_demo_is_made_anew(
             run_demo(out, seed=2, processes=0, force=True, **TINY)
     metrics = run_demo(out, seed=1, processes=0, force=True, **TINY)
     assert metrics["arms"] == done[1]["arms"]
-    assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 3}, {"seed": -1}, {"processes": -1}, {"n_test": 2}, {"n_train": 1}])

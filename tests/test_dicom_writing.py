@@ -177,7 +177,9 @@ def test_a_folder_that_holds_files_is_not_written_into(source: Path, tmp_path: P
         roi_progressive.translate_volume(source, tmp_path / "out.mha", **given)
     assert not (tmp_path / "out.mha").exists()
     roi_progressive.translate_volume(source, tmp_path / "out.mha", **given, force=True)
-    assert (tmp_path / "dicom" / "mine.txt").read_text() == "mine" and len(series(tmp_path / "dicom")) == 12
+    assert (tmp_path / "dicom" / "mine.txt").read_text(encoding="utf-8") == "mine" and len(
+        series(tmp_path / "dicom")
+    ) == 12
 
 
 def test_a_target_that_is_neither_ct_nor_mr_is_refused(tmp_path: Path) -> None:

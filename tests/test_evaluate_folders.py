@@ -92,7 +92,7 @@ def evaluate(folder: Path, *more: str, out: str = "out") -> int:
 
 
 def read(folder: Path, out: str = "out") -> Any:
-    return json.loads((folder / out / "metrics.json").read_text())
+    return json.loads((folder / out / "metrics.json").read_text(encoding="utf-8"))
 
 
 def test_every_row_and_slice_is_what_scikit_image_and_counting_give(
@@ -201,7 +201,7 @@ def test_nothing_is_overwritten_unless_forced_and_then_only_ours(
     assert "--force" in capsys.readouterr().err
     assert {path.name: path.stat().st_mtime_ns for path in (folders / "out").iterdir()} == before
     assert evaluate(folders, "--force", "--compare", str(folders / "out")) == 0
-    assert (folders / "out" / "letter.txt").read_text() == "mine"
+    assert (folders / "out" / "letter.txt").read_text(encoding="utf-8") == "mine"
     [row] = [row for row in read(folders)["rows"] if row["arm"] == "difference" and row["phase"] == "mean"]
     assert row["tpsnr"] == 0.0 and row["intervals"]["tpsnr"] == [0.0, 0.0]
 
@@ -213,7 +213,7 @@ def test_folders_that_do_not_fit_are_said_by_name(folders: Path) -> None:
     with pytest.raises(ConfigError, match="each another"):
         evaluate_folders([real] * 2, [fake] * 2, [masks] * 2, directions=("A2B", "A2B"))
     path = manifest(folders)
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({"slices": content["slices"][1:]}))
     with pytest.raises(DataError, match=rf"`manifest` must list every image; .* lacks {NAMES[0]} and 0 more of 12"):
         pairs_from_files(real, fake, masks, manifest=path)
@@ -237,7 +237,7 @@ def test_folders_that_do_not_fit_are_said_by_name(folders: Path) -> None:
 def test_a_manifest_that_cannot_be_used_is_said(spoil: dict[str, Any], said: str | None, folders: Path) -> None:
     path = manifest(folders, **spoil)
     if said is None:  # the same name, with another phase
-        slices = json.loads(path.read_text())["slices"]
+        slices = json.loads(path.read_text(encoding="utf-8"))["slices"]
         path.write_text(json.dumps({"slices": [*slices, {**slices[0], "phase": "y"}]}))
         said = "the patients and phases"
     with pytest.raises(DataError, match=f"must be a data set's manifest; .*{said}"):

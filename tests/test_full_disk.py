@@ -178,4 +178,4 @@ def test_a_file_in_the_folder_s_place(
         arguments = ["prepare", str(write_scans(tmp_path / "scans")), out]
     assert main(arguments) == 2
     assert said_in_one_line(capsys, "`out` must be a folder that can be written")
-    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"

@@ -549,6 +549,6 @@ def test_absent_gpu_is_a_config_error(options: Any) -> None:
 
 def test_host_does_not_import_torchvision_or_know_the_add_on() -> None:
     folder = Path(host.__file__).parent
-    text = "\n".join(path.read_text() for path in folder.glob("*.py"))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
     for word in ("torchvision", "session", "tumor", "regions import", "tap import"):
         assert f"import {word}" not in text and f"from ..{word}" not in text

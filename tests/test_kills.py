@@ -77,7 +77,7 @@ def lived(folder: Path, given: dict[str, Any]) -> tuple[Path, list[list[dict[str
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return folder, json.loads(path.with_suffix(".out").read_text())
+    return folder, json.loads(path.with_suffix(".out").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

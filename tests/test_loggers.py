@@ -272,7 +272,7 @@ def test_a_table_of_another_hand_is_never_replaced(tmp_path: Path) -> None:
         logger.log(1, {"a": torch.tensor(1.0)})
         with pytest.raises(DataError, match=r"must hold no other losses\.csv"):
             logger.log(2, {"a": torch.tensor(1.0)})
-    assert (tmp_path / "losses.csv").read_text() == "mine\n"
+    assert (tmp_path / "losses.csv").read_text(encoding="utf-8") == "mine\n"
 
 
 def test_the_programs_are_imported_where_they_are_used() -> None:

@@ -87,7 +87,7 @@ def test_b_is_brought_onto_the_grid_of_a_whatever_they_are(brains: Path, tmp_pat
 
 
 def test_a_missing_half_of_a_pair_is_named_by_its_domain(brains: Path, tmp_path: Path) -> None:
-    brains.write_text(brains.read_text().replace("p4,FLAIR,flair.nii.gz,tumor.nii.gz\n", ""))
+    brains.write_text(brains.read_text(encoding="utf-8").replace("p4,FLAIR,flair.nii.gz,tumor.nii.gz\n", ""))
     report = prepare(brains, tmp_path / "out", PrepareOptions(size_px=32, domains=("T1", "FLAIR"), align=True))
     assert report.problems == ["line 10 (p4 T1): has no FLAIR of the same patient and phase to align with"]
 
@@ -227,7 +227,10 @@ def test_the_command_names_the_domains_on_its_contact_sheet_and_in_its_mistakes(
 ) -> None:
     out = str(tmp_path / "out")
     assert main(["prepare", str(brains), out, "--size", "32", "--domains", "T1", "FLAIR", "--in-hu"]) == 0
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["domains"] == {"A": "T1", "B": "FLAIR"}
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["domains"] == {
+        "A": "T1",
+        "B": "FLAIR",
+    }
     capsys.readouterr()
     assert main(["prepare", str(brains), str(tmp_path / "again")]) == 2
     assert (

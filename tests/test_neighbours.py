@@ -396,7 +396,7 @@ def test_a_program_takes_all_channels_and_returns_the_slice(data: Path, run: Pat
     np.testing.assert_allclose((image[0, 0] + 1) * 127.5, grey, atol=0.51)
     exact = np.load(run / "test" / "A2B_sigma" / f"{path.stem}.npy")
     np.testing.assert_allclose(sigma[0, 0] * 127.5, exact, rtol=2e-4)
-    assert "C is 3: the first channel is the slice" in (tmp_path / "out" / "card.md").read_text()
+    assert "C is 3: the first channel is the slice" in (tmp_path / "out" / "card.md").read_text(encoding="utf-8")
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def test_a_forced_run_that_is_stopped_leaves_the_earlier_data_set(listed, tmp_pa
     assert bytes_below(tmp_path / "out") == before
     smaller = PrepareOptions(size_px=16, align=True)
     prepare(listed, tmp_path / "out", smaller, force=True)
-    assert (tmp_path / "out" / "precious.txt").read_text() == "mine" and hidden(tmp_path) == []
+    assert (tmp_path / "out" / "precious.txt").read_text(encoding="utf-8") == "mine" and hidden(tmp_path) == []
     assert bytes_below(tmp_path / "out") != before
 
 
@@ -151,7 +151,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(listed, tmp_path, proce
 
 
 def change_the_list(listed):
-    listed.write_text(listed.read_text() + "p9,NC,CT,CT0.nii.gz,box.nii.gz\n")
+    listed.write_text(listed.read_text(encoding="utf-8") + "p9,NC,CT,CT0.nii.gz,box.nii.gz\n")
     return OPTIONS
 
 
@@ -214,8 +214,8 @@ def kill_a_worker(child, records):
     """The first process below ``child`` that is no helper of Python's own, once a group is done."""
     while child.poll() is None:
         if list(records.glob("group*")):
-            for number in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split():
-                if "spawn_main" in Path(f"/proc/{number}/cmdline").read_text():
+            for number in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text(encoding="utf-8").split():
+                if "spawn_main" in Path(f"/proc/{number}/cmdline").read_text(encoding="utf-8"):
                     os.kill(int(number), signal.SIGKILL)
                     return
         time.sleep(0.005)

@@ -181,7 +181,7 @@ def test_forced_phantom_never_replaces_prepared_data(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(DataError, match="name another folder"):
         make_phantom(tmp_path, **SMALL, force=True)
-    assert (tmp_path / "manifest.json").read_text() == text
+    assert (tmp_path / "manifest.json").read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_every_picture_has_a_mask_and_an_entry_and_nothing_else_is_written(volum
 
 def test_the_same_input_gives_the_same_bytes_in_any_order_of_rows(volumes, tmp_path):
     prepare(volumes, tmp_path / "first", SMALL)
-    header, *rows = volumes.read_text().splitlines()
+    header, *rows = volumes.read_text(encoding="utf-8").splitlines()
     volumes.write_text("\n".join([header, *reversed(rows)]) + "\n")
     prepare(volumes, tmp_path / "second", SMALL)
     assert bytes_below(tmp_path / "first") == bytes_below(tmp_path / "second")
@@ -267,7 +267,7 @@ def test_without_align_each_volume_keeps_its_own_slices(volumes, tmp_path):
 
 
 def test_align_leaves_out_and_reports_what_has_no_counterpart(volumes, tmp_path):
-    text = volumes.read_text().replace("p0,NC,MR", "p0,ART,MR")
+    text = volumes.read_text(encoding="utf-8").replace("p0,NC,MR", "p0,ART,MR")
     volumes.write_text(text)
     report = prepare(volumes, tmp_path / "out", SMALL)
     assert len(report.problems) == 2 and all("p0" in problem for problem in report.problems)
@@ -317,7 +317,9 @@ def test_a_bad_volume_is_reported_in_one_line_and_the_others_go_on(volumes, tmp_
     make, column, words = BAD[fault]
     make(tmp_path)
     cells = "bad.nii.gz,ct_tumor.nii.gz" if column == "image" else "ct.nii.gz,bad.nii.gz"
-    volumes.write_text(volumes.read_text().replace("p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz", f"p2,NC,CT,{cells}"))
+    volumes.write_text(
+        volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz", f"p2,NC,CT,{cells}")
+    )
     report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=16))
     assert len(report.problems) == 1
     assert words in report.problems[0] and "line 6 (p2 NC CT)" in report.problems[0] and "\n" not in report.problems[0]
@@ -327,7 +329,7 @@ def test_a_bad_volume_is_reported_in_one_line_and_the_others_go_on(volumes, tmp_
 
 
 def test_the_report_reads_as_lines_with_counts_notes_and_problems(volumes, tmp_path):
-    volumes.write_text(volumes.read_text().replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
+    volumes.write_text(volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
     report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=16))
     lines = str(report).splitlines()
     assert lines[0].startswith("wrote 63 slices") and len(lines) == 4 + len(report.notes) + 1
@@ -336,7 +338,7 @@ def test_the_report_reads_as_lines_with_counts_notes_and_problems(volumes, tmp_p
 
 def test_files_that_are_not_there_are_said_with_the_folder_that_paths_are_relative_to(volumes, tmp_path):
     words = f"1 files of the list are not there, first {str(tmp_path / 'lost.nii.gz')!r}; its paths are relative to the"
-    volumes.write_text(volumes.read_text().replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
+    volumes.write_text(volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
     report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=16))
     assert any(note.startswith(words) and repr(str(tmp_path)) in note for note in report.notes)
     alone = write_list(tmp_path / "out", [["p", "NC", "CT", "lost.nii.gz", ""]])
@@ -364,7 +366,9 @@ def test_slices_that_cannot_be_scored_are_said_to_need_align(volumes, tmp_path):
 
 def test_a_missing_label_is_an_empty_mask(volumes, tmp_path):
     volumes.write_text(
-        volumes.read_text().replace("p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz", "p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz#7")
+        volumes.read_text(encoding="utf-8").replace(
+            "p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz", "p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz#7"
+        )
     )
     report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=16))
     assert len(report.problems) == 1 and "label 7" in report.problems[0]
@@ -423,20 +427,20 @@ def test_a_given_split_is_kept(volumes, tmp_path):
     report = prepare(volumes, tmp_path / "mapping", PrepareOptions(size_px=16, split_of=wanted))
     assert report.manifest["split"]["patients"] == wanted
     assert {e["patient"]: e["split"] for e in report.manifest["slices"]} == wanted
-    header, *rows = volumes.read_text().splitlines()
+    header, *rows = volumes.read_text(encoding="utf-8").splitlines()
     volumes.write_text("\n".join([f"{header},split", *(f"{row},{wanted[row[:2]]}" for row in rows)]) + "\n")
     assert (
         prepare(volumes, tmp_path / "column", PrepareOptions(size_px=16)).manifest["slices"]
         == report.manifest["slices"]
     )
-    volumes.write_text(volumes.read_text().replace("mr_tumor.nii.gz,test", "mr_tumor.nii.gz,val", 1))
+    volumes.write_text(volumes.read_text(encoding="utf-8").replace("mr_tumor.nii.gz,test", "mr_tumor.nii.gz,val", 1))
     with pytest.raises(DataError, match="in one part"):
         prepare(volumes, tmp_path / "torn", PrepareOptions(size_px=16))
 
 
 def test_a_bad_volume_moves_nobody_to_another_part(volumes, tmp_path):
     whole = prepare(volumes, tmp_path / "whole", SMALL).manifest["split"]
-    volumes.write_text(volumes.read_text().replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
+    volumes.write_text(volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
     assert prepare(volumes, tmp_path / "part", SMALL).manifest["split"] == whole
 
 
@@ -475,7 +479,7 @@ def test_a_folder_with_files_is_kept_unless_forced(volumes, tmp_path):
     with pytest.raises(DataError, match=r"`out`.*--force"):
         prepare(volumes, out, SMALL)
     prepare(volumes, out, SMALL, force=True)
-    assert (out / "precious.txt").read_text() == "mine" and (out / "manifest.json").exists()
+    assert (out / "precious.txt").read_text(encoding="utf-8") == "mine" and (out / "manifest.json").exists()
 
 
 def test_an_empty_folder_is_filled_and_parents_are_made(volumes, tmp_path):
@@ -570,7 +574,7 @@ def test_a_standard_scale_is_fitted_to_the_training_part_alone_and_source_values
     write(tmp_path / "other_tumor.nii.gz", tumor_world)
     first = prepare(volumes, tmp_path / "first", options).manifest
     (tested,) = [patient for patient, split in first["split"]["patients"].items() if split == "test"]
-    text = volumes.read_text()
+    text = volumes.read_text(encoding="utf-8")
     volumes.write_text(text.replace(f"{tested},NC,MR,mr.nii.gz,mr_t", f"{tested},NC,MR,other.nii.gz,other_t"))
     second = prepare(volumes, tmp_path / "second", options).manifest
     assert first["mr_standard"] == second["mr_standard"] and first["mr_standard"]["fitted_on"] == "train"
@@ -591,7 +595,7 @@ def test_a_standard_scale_is_fitted_to_the_training_part_alone_and_source_values
 
 
 def test_the_command_takes_a_split_file_and_is_strict_when_asked(volumes, tmp_path, capsys):
-    volumes.write_text(volumes.read_text().replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
+    volumes.write_text(volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
     (tmp_path / "split.csv").write_text("patient,split\np0,test\np1,train\np2,val\np3,train\n")
     typed = [
         "prepare",
@@ -603,7 +607,7 @@ def test_the_command_takes_a_split_file_and_is_strict_when_asked(volumes, tmp_pa
         str(tmp_path / "split.csv"),
     ]
     assert main(typed) == 0
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["split"]["patients"] == {"p0": "test", "p1": "train", "p2": "val", "p3": "train"}
     assert manifest["split"]["by"] == "given"
     assert main([*typed, "--force", "--strict"]) == 2

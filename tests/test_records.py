@@ -81,7 +81,7 @@ def test_json_without_a_checksum_is_read_as_it_is(content: Any, tmp_path: Path) 
 def test_who_edits_a_record_is_told_what_to_do_and_can_do_it(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, CONTENT)
-    edited = {**json.loads(path.read_text()), "epoch": 4}
+    edited = {**json.loads(path.read_text(encoding="utf-8")), "epoch": 4}
     path.write_text(json.dumps(edited))
     with pytest.raises(ChangedRecordError, match=r"\Aits checksum does not match; remove its entry `checksum` if you"):
         read_json(path)
@@ -154,7 +154,7 @@ def test_a_changed_file_is_named_in_one_line(folder: Path, name: str) -> None:
 
 def test_a_changed_record_is_named_in_one_line(folder: Path) -> None:
     record = folder / FOLDER_RECORD
-    record.write_text(record.read_text().replace("a.png", "c.png"))
+    record.write_text(record.read_text(encoding="utf-8").replace("a.png", "c.png"))
     with pytest.raises(DataError, match=rf"\A[^\n]*{FOLDER_RECORD} cannot be used: its checksum [^\n]+\Z"):
         check_files(folder)
 

@@ -170,8 +170,10 @@ def found(start: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
     assert run.returncode == 0, run.stderr
     for number in range(len(cases)):
         for name in MINE:
-            assert (path.with_name(f"case{number}") / name).read_text() == "mine", f"{name} of {cases[number]}"
-    result: list[dict[str, Any]] = json.loads(path.with_suffix(".out").read_text())
+            assert (path.with_name(f"case{number}") / name).read_text(encoding="utf-8") == "mine", (
+                f"{name} of {cases[number]}"
+            )
+    result: list[dict[str, Any]] = json.loads(path.with_suffix(".out").read_text(encoding="utf-8"))
     return result
 
 

@@ -148,7 +148,7 @@ def test_windows_are_trained_on_and_whole_slices_translated(
 ) -> None:
     options = TrainOptions(**small_networks, epochs=1, decay_epochs=0, crop_px=24, save_every_epochs=1)
     train(small_data, tmp_path / "run", options, Config(regions=GUIDED.regions[1:], ggd=None))
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["size_px"] == [24, 24]
+    assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["size_px"] == [24, 24]
     images = evaluate_run(tmp_path / "run", references=()).images["A2B"]
     with Image.open(next(images.glob("*.png"))) as image:
         assert image.size == (32, 32)
@@ -168,7 +168,7 @@ def test_a_finished_run_is_left_as_it_is(straight: dict[str, Path]) -> None:
 
 
 def test_the_folder_says_what_was_asked_for(small_data: Path, straight: dict[str, Path], options: TrainOptions) -> None:
-    described = json.loads((straight["guided"] / "run.json").read_text())
+    described = json.loads((straight["guided"] / "run.json").read_text(encoding="utf-8"))
     assert described["format"] == 1 and described["size_px"] == [32, 32]
     assert described["data"] == str(small_data.resolve())
     asked = {**asdict(options), "neighbours": 0}  # as many as the data have
@@ -243,7 +243,7 @@ def test_a_line_cut_off_in_the_history_is_written_anew(
         file.write('{"epoch": 4, "sta')
     resume(run)
     assert history(run) == history(straight["plain"])
-    assert len((run / "history.jsonl").read_text().splitlines()) == LAST
+    assert len((run / "history.jsonl").read_text(encoding="utf-8").splitlines()) == LAST
 
 
 def test_force_replaces_a_run_and_nothing_else(
@@ -264,7 +264,7 @@ def test_force_replaces_a_run_and_nothing_else(
     networks |= {f"networks/1_average_G_{side}.pth" for side in "AB"}
     networks |= {"networks/latest.json", "networks/1_roi_progressive.pth", f"networks/{PREPARATION_FILE}"}
     assert left - networks == {"run.json", "written.json", "history.jsonl", "samples/epoch_0001.png", *mine}
-    assert {(run / name).read_text() for name in mine} == {"x"}
+    assert {(run / name).read_text(encoding="utf-8") for name in mine} == {"x"}
     assert networks <= left and len(history(run)) == 1
 
 
@@ -418,7 +418,7 @@ def test_a_loss_of_ours_that_is_no_number_is_null_in_the_history(
     monkeypatch.setattr(Session, "loss_tensors", lambda self: {"G_tumor_A2B": torch.tensor(float("nan"))})
     train(small_data, tmp_path / "run", TrainOptions(**small_networks, epochs=1, decay_epochs=0))
     assert history(tmp_path / "run")[0]["losses"]["G_tumor_A2B"] is None
-    assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text()
+    assert "NaN" not in (tmp_path / "run" / "history.jsonl").read_text(encoding="utf-8")
 
 
 # -- what a resume removes ---------------------------------------------------------------------------------------------

@@ -113,8 +113,12 @@ def test_an_earlier_translation_is_replaced_whole(plain: Path) -> None:
         mine.write_text("mine")
     translate(plain)
     assert "gone_PV_001.png" not in _names(folder)
-    assert (plain / "test" / "mine.txt").read_text() == "mine"
-    assert (folder / "mine.txt").read_text() == (folder / "more" / "mine.png").read_text() == "mine"
+    assert (plain / "test" / "mine.txt").read_text(encoding="utf-8") == "mine"
+    assert (
+        (folder / "mine.txt").read_text(encoding="utf-8")
+        == (folder / "more" / "mine.png").read_text(encoding="utf-8")
+        == "mine"
+    )
     assert _names(folder.parent) == ["A2B", "B2A", "mine.txt"]
 
 

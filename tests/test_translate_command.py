@@ -140,7 +140,7 @@ def test_force_replaces_what_it_wrote(place: Path, tmp_path: Path, typed: Typed)
     assert typed(f"{line} --force")[0] == 0
     (tmp_path / "mine.mha").write_text("mine")
     status, _, err = typed("plain new/n7.nii.gz OUT/mine.mha --direction A2B --force")
-    assert status == 2 and "is not ours" in err and (tmp_path / "mine.mha").read_text() == "mine"
+    assert status == 2 and "is not ours" in err and (tmp_path / "mine.mha").read_text(encoding="utf-8") == "mine"
 
 
 MISTAKES = {

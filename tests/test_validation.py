@@ -389,7 +389,7 @@ def test_a_line_that_is_no_validation_s_is_refused(text: str, tmp_path: Path) ->
 
 
 def test_a_changed_value_is_found_by_its_checksum(straight: Path, tmp_path: Path) -> None:
-    lines = (straight / "validation.jsonl").read_text().splitlines()
+    lines = (straight / "validation.jsonl").read_text(encoding="utf-8").splitlines()
     first = json.loads(lines[0])
     lines[0] = lines[0].replace(f'"value": {first["value"]}', '"value": 99.0')
     (tmp_path / "validation.jsonl").write_text("\n".join(lines) + "\n")

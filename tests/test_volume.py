@@ -268,7 +268,7 @@ def test_the_networks_alone_are_enough(made_up: Path, trained: tuple[Path, Path]
     for place, out in ((run, "a.nii.gz"), (alone, "b.nii.gz")):
         roi_progressive.translate_volume(scan, tmp_path / out, run=place, direction="A2B", device="cpu")
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
-    record = (alone / "preparation.json").read_text()
+    record = (alone / "preparation.json").read_text(encoding="utf-8")
     assert "p0" not in record and str(made_up) not in record, "neither a patient nor a path is told"
 
 

@@ -242,7 +242,7 @@ def test_nor_does_a_logger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     with CSVLogger(tmp_path, every=1) as logger, device_that_nobody_reads(monkeypatch) as device:
         for seed in range(3):
             step(host, guidance, device, seed, logger=logger)
-            lines = (tmp_path / "losses.csv").read_text().splitlines() if seed else []
+            lines = (tmp_path / "losses.csv").read_text(encoding="utf-8").splitlines() if seed else []
             assert len(lines) == (1 + seed * len(guidance.losses) if seed else 0), "written one step late"
 
 

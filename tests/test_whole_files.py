@@ -13,7 +13,7 @@ from roi_progressive.saving.whole_files import writing, written_whole
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 
 
 @pytest.fixture
