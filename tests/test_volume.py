@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +153,22 @@ def test_a_body_larger_than_the_field_of_view_is_said_to_be_cut(tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scans of three patients, whose slices are all prepared."""
-    folder = tmp_path_factory.mktemp("scans")
+    """Scans of three patients, each as wide in all its slices."""
+    return three_patients(tmp_path_factory.mktemp("scans"))
+
+
+def three_patients(folder: Path, reach: Sequence[float] = (1, 1, 1, 1)) -> Path:
+    """CT and MR of three patients; ``reach`` is the body's radius in each slice, as a share of the widest."""
     lines = ["patient,modality,image,split"]
     for number, split in enumerate(("train", "train", "test")):
         for modality, draw in (("CT", body_in_air), ("MR", mr_in_air)):
             turn = Rotation.from_rotvec([0.1, 0.05 * number, -0.1]).as_matrix() @ np.diag([-1, 1, -1])
             name = f"p{number}_{modality.lower()}.nii.gz"
-            write_at(folder / name, draw((4, 44, 50), number), (1.5, 1.7, 3 + number), turn)
+            scan = draw((len(reach), 44, 50), number)
+            rows, columns = np.mgrid[-1:1:44j, -1:1:50j]
+            air = np.hypot(rows, columns) >= 1.001 * np.asarray(reach)[:, None, None]
+            scan[air] = np.broadcast_to(scan[:, :1, :1], scan.shape)[air]
+            write_at(folder / name, scan, (1.5, 1.7, 3 + number), turn)
             lines.append(f"p{number},{modality},{name},{split}")
     (folder / "scans.csv").write_text("\n".join(lines) + "\n")
     return folder
@@ -167,7 +177,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained_on(
     table: Path, folder: Path, networks: dict[str, Any], config: Config | None, **options: Any
 ) -> tuple[Path, Path]:
-    prepare(table, folder / "data", PrepareOptions(size_px=32, slices_each_side=500, **options))
+    prepare(table, folder / "data", PrepareOptions(**{"size_px": 32, "slices_each_side": 500, **options}))
     chosen = TrainOptions(**networks, epochs=1, decay_epochs=0, batch_size=4, average_decay=0.9, device="cpu")
     train(folder / "data", folder / "run", chosen, config)
     return folder / "data", folder / "run"
@@ -182,7 +192,20 @@ def trained(
     return trained_on(made_up / "scans.csv", tmp_path_factory.mktemp("trained"), small_networks, config)
 
 
-def assert_slices_are_those_of_the_run(data: Path, run: Path, scan: Path, direction: str, patient: str) -> None:
+SCANS = {"A2B": "p2_ct.nii.gz", "B2A": "p2_mr.nii.gz"}
+
+
+def as_pictures(folder: Path) -> None:
+    """Generated arrays as pictures too, which the comparison reads."""
+    for path in folder.rglob("*.npy"):
+        if "sigma" not in path.parent.name:
+            grey = np.rint((np.load(path) + 1) * 127.5).astype(np.uint8)
+            Image.fromarray(grey).save(path.with_suffix(".png"))
+
+
+def assert_slices_are_those_of_the_run(
+    data: Path, run: Path, scan: Path, direction: str, patient: str
+) -> TranslatedVolume:
     """The generated slices of ``evaluate``, brought to the scan's grid by scikit-image, against the volume's."""
     from skimage import transform
 
@@ -192,7 +215,7 @@ def assert_slices_are_those_of_the_run(data: Path, run: Path, scan: Path, direct
     volume, sigma = upright(out), upright(spread)
     manifest = read_json(data / "manifest.json")
     entries = [e for e in manifest["slices"] if e["patient"] == patient and e["domain"] == direction[0]]
-    assert len(entries) == len(volume), "every slice was prepared"
+    assert entries
     low, level = (-160.0, 400 / 255) if direction == "B2A" else (0.0, 1.0)
     for entry in entries:
         square = entry["square_px"]
@@ -210,6 +233,7 @@ def assert_slices_are_those_of_the_run(data: Path, run: Path, scan: Path, direct
             cut = plane[max(0, top) : top + size[0], max(0, left) : left + size[1]]
             np.testing.assert_allclose((cut - start) / level, inner, atol=most)
     assert report.units == ("HU" if direction == "B2A" else "grey levels")
+    return report
 
 
 @pytest.mark.parametrize("direction", ["A2B", "B2A"])
@@ -218,8 +242,44 @@ def test_every_slice_is_the_one_that_evaluate_scores_to_a_grey_level(
 ) -> None:
     data, run = trained
     translate(run, "test", device="cpu")
-    scan = made_up / {"A2B": "p2_ct.nii.gz", "B2A": "p2_mr.nii.gz"}[direction]
+    scan = made_up / SCANS[direction]
     assert_slices_are_those_of_the_run(data, run, scan, direction, "p2")
+
+
+@pytest.mark.parametrize("more", [{}, {"dtype": "float32"}, {"field_of_view_mm": 40.0}], ids=str)
+@pytest.mark.parametrize("direction", ["A2B", "B2A"])
+def test_of_a_scan_with_a_few_slices_in_the_data_set_these_are_the_same_and_the_others_lose_no_body(
+    small_networks: dict[str, Any], tmp_path: Path, direction: str, more: dict[str, Any]
+) -> None:
+    """The body is narrow where the slices were taken from and wide elsewhere, so that their square does not hold it."""
+    table = three_patients(tmp_path / "scans", (0.4, 0.4, 0.5, 0.6, 1, 1, 1)) / "scans.csv"
+    config = Config(regions=(), ggd=GGDConfig(hidden_channels=2, weight=1.0))
+    data, run = trained_on(table, tmp_path, small_networks, config, slices_each_side=1, **more)
+    translate(run, "test", device="cpu")
+    as_pictures(run / "test")
+    scan = tmp_path / "elsewhere" / "another_name.nii.gz"
+    scan.parent.mkdir()
+    shutil.copy(table.parent / SCANS[direction], scan)
+    report = assert_slices_are_those_of_the_run(data, run, scan, direction, "p2")
+    assert any("another_name.nii.gz is a scan of the data set; " in note for note in report.notes)
+    if not more.get("field_of_view_mm"):
+        assert not any("was not translated" in note for note in report.notes)
+
+
+def test_a_scan_that_is_not_in_the_data_set_is_cut_around_the_body_of_all_slices(
+    small_networks: dict[str, Any], tmp_path: Path
+) -> None:
+    """The same whether the data set is there or gone."""
+    table = three_patients(tmp_path / "scans", (0.5, 0.6, 1)) / "scans.csv"
+    data, run = trained_on(table, tmp_path, small_networks, None, slices_each_side=0)
+    scan = write_at(tmp_path / "new.nii.gz", mr_in_air((3, 44, 50), seed=9), (1.5, 1.7, 4))
+    reports = []
+    for name in ("there", "gone"):
+        out = tmp_path / f"{name}.nii.gz"
+        reports.append(roi_progressive.translate_volume(scan, out, run=run, direction="B2A", device="cpu"))
+        data.rename(tmp_path / "moved") if name == "there" else None
+    assert reports[0].notes == reports[1].notes and not any("of the data set" in note for note in reports[0].notes)
+    np.testing.assert_array_equal(values(tmp_path / "there.nii.gz"), values(tmp_path / "gone.nii.gz"))
 
 
 def test_a_standardised_mr_goes_through_the_same_scale(
@@ -231,10 +291,7 @@ def test_a_standardised_mr_goes_through_the_same_scale(
         made_up / "scans.csv", tmp_path, small_networks, config, mr_steps=steps, dtype="float32", field_of_view_mm=90.0
     )
     translate(run, "test", device="cpu")
-    for path in (run / "test").rglob("*.npy"):  # the arrays as pictures, which the comparison reads
-        if "sigma" not in path.parent.name:
-            grey = np.rint((np.load(path) + 1) * 127.5).astype(np.uint8)
-            Image.fromarray(grey).save(path.with_suffix(".png"))
+    as_pictures(run / "test")
     scan = write_at(tmp_path / "p2_mr.nii.gz", values(made_up / "p2_mr.nii.gz"))
     image = sitk.ReadImage(str(made_up / "p2_mr.nii.gz"))
     sitk.WriteImage(image, str(scan))
@@ -251,7 +308,7 @@ def test_a_real_patient_comes_back_on_its_grid_with_the_slices_of_the_run(
         lines += [f"{patient},{m.upper()},{STS / f'{patient}_{m}.nii.gz'},{split}" for m in ("ct", "mr")]
     (tmp_path / "scans.csv").write_text("\n".join(lines) + "\n")
     config = Config(regions=(), ggd=GGDConfig(hidden_channels=2))
-    data, run = trained_on(tmp_path / "scans.csv", tmp_path, small_networks, config)
+    data, run = trained_on(tmp_path / "scans.csv", tmp_path, small_networks, config, slices_each_side=4)
     translate(run, "test", device="cpu")
     for direction, modality in (("A2B", "ct"), ("B2A", "mr")):
         scan = tmp_path / f"{modality}.nii.gz"

@@ -14,7 +14,7 @@ from ..config import Config
 from ..data.preparation import Preparation
 from ..host import CycleGANModel, create_model
 from ..host.ranks import unwrapped
-from ..saving.records import of_kind, read_json
+from ..saving.records import entry, of_kind, read_json
 from ..training.session import Session, attach
 from .average import use_averages
 from .folder import PREPARATION_FILE, options_and_config, read_description, unusable_description
@@ -33,6 +33,7 @@ class TrainedNetworks:
         config: How they were guided, and whether they have uncertainty heads.
         epoch: The epoch whose networks are used.
         preparation: How the slices were made that they were trained on; ``None`` where nothing says so.
+        data: Where the data set lay that they were trained on; ``None`` of networks that left their run.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class TrainedNetworks:
     config: Config
     epoch: int
     preparation: Preparation | None
+    data: Path | None = None
 
     @classmethod
     def open(cls, place: str | Path, *, epoch: int | str | None = None) -> TrainedNetworks:
@@ -65,9 +67,10 @@ class TrainedNetworks:
             options, config = options_and_config(described)
             made = of_kind(described.get("preparation"), "`preparation`", dict, type(None))
             preparation = None if made is None else Preparation.from_record(made)
+            data = None if alone else Path(entry(described, "data", str))
         except (OSError, ValueError) as error:
             raise unusable_description(path, error) from error
-        return cls(networks, options, config, chosen_epoch(networks, epoch), preparation)
+        return cls(networks, options, config, chosen_epoch(networks, epoch), preparation, data)
 
 
 class Generators:

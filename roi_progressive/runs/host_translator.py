@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..check.checkout import HostCheckout, importing
 from ..config import Config
+from ..data.framed_scans import FramedScans
 from ..data.preparation import read_preparation
 from ..errors import CheckpointError, HostNotSupportedError, first_line
 from ..plugins.manager import Plugins
@@ -76,7 +77,8 @@ def host_translator(
             generators = {REVERSE[name]: network for name, network in generators.items()}
         for network in generators.values():
             network.eval()
-        yield Translator(preparation, direction, _maker(generators), place, False)
+        framed = FramedScans(resolved(data, "data"))
+        yield Translator(preparation, direction, _maker(generators), place, has_sigma=False, framed=framed)
 
 
 def _loaded(opt: Any, checkpoints: Path) -> Any:

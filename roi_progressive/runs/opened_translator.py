@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.framed_scans import FramedScans
 from ..data.preparation import Preparation, read_preparation
 from ..errors import ConfigError, DataError
 from ..plugins.adapter import Uncertainty
@@ -47,7 +48,12 @@ def translator(
         )
     if direction is not None and direction not in DIRECTIONS:
         raise ConfigError(f"`direction` must be one of {', '.join(DIRECTIONS)}; got {direction!r}")
-    given = preparation if isinstance(preparation, Preparation) or preparation is None else _read(preparation)
+    data, given = None, None
+    if isinstance(preparation, Preparation):
+        given = preparation
+    elif preparation is not None:
+        data = resolved(preparation, "data")
+        given = read_preparation(data)
     if run is None:
         assert generator is not None
         if given is None:
@@ -56,8 +62,15 @@ def translator(
                 "folder that `roi-progressive prepare` wrote"
             )
         with _as_is(generator) as place:
-            neighbours = given.options.neighbours
-            yield Translator(given, direction, lambda _, source: _answer(generator(source)), place, None, neighbours)
+            yield Translator(
+                given,
+                direction,
+                lambda _, source: _answer(generator(source)),
+                place,
+                has_sigma=None,
+                neighbours=given.options.neighbours,
+                framed=_framed(data),
+            )
         return
     trained = TrainedNetworks.open(run, epoch=epoch)
     known = trained.preparation or given
@@ -77,12 +90,20 @@ def translator(
             calibration = read_calibration(trained.folder, trained.options, trained.config, trained.epoch)
         make = generators.translate if calibration is None else _calibrated(generators.translate, calibration)
         note = UNCALIBRATED if calibration is None else f"sigma is calibrated on {calibration.n_patients} patients"
-        neighbours, place = trained.options.neighbours or 0, generators.device
-        yield Translator(known, direction, make, place, generators.have_sigma, neighbours, note)
+        yield Translator(
+            known,
+            direction,
+            make,
+            generators.device,
+            generators.have_sigma,
+            neighbours=trained.options.neighbours or 0,
+            sigma_note=note,
+            framed=_framed(data or trained.data),
+        )
 
 
-def _read(place: str | Path) -> Preparation:
-    return read_preparation(resolved(place, "data"))
+def _framed(data: Path | None) -> FramedScans | None:
+    return None if data is None else FramedScans(data)
 
 
 @contextmanager

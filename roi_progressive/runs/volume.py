@@ -32,9 +32,10 @@ def translate_volume(
     """Translate a scan with the networks of a run, or with any generator, onto the scan's own grid.
 
     The scan goes through the steps of ``prepare`` that the networks were trained after: intensities, a square around
-    the body of all its slices, the size of the pictures. What the generator makes of every slice goes back the same
-    way, so that the result has origin, spacing, direction and size of the scan to the last digit that its format holds.
-    Nothing else is needed: no mask, no second scan, no list.
+    the body of all its slices, the size of the pictures. A scan of the data set itself, where that still lies at its
+    place, has its square there in the slices that it has there. What the generator makes of every slice goes back the
+    same way, so that the result has origin, spacing, direction and size of the scan to the last digit that its format
+    holds. Nothing else is needed: no mask, no second scan, no list.
 
     Values are HU where the target domain is, within the window of the training; else grey levels, 0 to 255, of the
     training's normalisation. Sigma has the same units. Files hold 32-bit floats; the DICOM series whole numbers.

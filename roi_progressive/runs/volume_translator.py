@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..data.dicom_files import modalities_of
 from ..data.dicom_writing import CLASSES, DerivedSeries, source_headers, write_series
+from ..data.framed_scans import FramedScans
 from ..data.framing import Square, resize_to, square_around
 from ..data.orientation import seen_along
 from ..data.pictures import Intensities, intensities_of, neighbour_indices, picture_pixels
@@ -106,6 +109,7 @@ class Translator:
         has_sigma: Whether there is a sigma; ``None`` where only the first call tells.
         neighbours: Slices above, and below, that the networks take as further channels.
         sigma_note: What to know of it.
+        framed: How the scans of the data set were cut; ``None`` where it is not known.
     """
 
     preparation: Preparation
@@ -115,6 +119,7 @@ class Translator:
     has_sigma: bool | None
     neighbours: int = 0
     sigma_note: str | None = None
+    framed: FramedScans | None = None
 
     def check(self, job: VolumeJob, force: bool) -> None:
         """Look at all that can be known before the scan is read.
@@ -176,28 +181,26 @@ class Translator:
         slices = np.flatnonzero(found.body.any(axis=(1, 2)))
         if not slices.size:
             raise DataError(f"`scan` must show a body; no slice of {job.scan.name} does; check the file")
-        nothing = np.zeros(found.body.shape[1:], dtype=bool)
-        square = square_around(np.logical_or.reduce(found.body), nothing, spacing_mm[1:], options.field_of_view_mm)
+        squares, known = self._squares(found, source, spacing_mm)
+        if known is not None:
+            notes.append(
+                f"{job.scan.name} is a scan of the data set; {known} of its slices are cut as those that it has there"
+            )
         if volume.may_be_hounsfield and not volume.looks_like_hounsfield:
             name = self.preparation.domains.name(source)
             notes.append(f"the values of {job.scan.name} could be HU; it was taken for a scan of modality {name}")
-        notes += self._spacing_notes(job.scan.name, source, spacing_mm, square, len(found.values))
+        notes += self._spacing_notes(job.scan.name, source, spacing_mm, squares)
         del volume
         result = _Result.empty(found.values.shape, grid, lps, self.preparation.mapping_of_target(target), job)
         done = 0
         for batch in _batches(slices.tolist(), options.size_px, self.device.type):
-            channels = [self._channels(index, len(found.values)) for index in batch]
-            cut = {
-                index: picture_pixels(found.scaled(index), square, options)
-                for index in sorted({index for indices in channels for index in indices})
-            }
-            pictures = np.stack([np.stack([cut[index] for index in indices]) for indices in channels])
+            pictures = self._pictures(found, batch, squares)
             image, sigma = self._made(direction, network_input(pictures_as_grey(pictures)).to(self.device), job)
-            result.put(batch, square, image, sigma)
+            result.put({index: squares[index] for index in batch}, image, sigma)
             done += len(batch)
             if report is not None:
                 report(done, len(slices), f"{job.scan.name}, {self.preparation.domains.title(direction)}")
-        notes += self._value_notes(found, source, target, result, square, len(slices))
+        notes += self._value_notes(found, source, target, result, {index: squares[index] for index in slices.tolist()})
         notes += [self.sigma_note] if job.sigma is not None and self.sigma_note is not None else []
         del found
         written = self._write(job, result, grid, about, force)
@@ -253,9 +256,44 @@ class Translator:
 
     # -- the generator -------------------------------------------------------------------------------------------------
 
-    def _channels(self, index: int, slices: int) -> list[int]:
-        """The slices that are the channels of what is made of one: itself, then its neighbours."""
-        return [index, *neighbour_indices(index, self.neighbours, 0, slices - 1)]
+    def _squares(
+        self, found: Intensities, domain: str, spacing_mm: tuple[float, float, float]
+    ) -> tuple[list[Square], int | None]:
+        """What is cut out of every slice; of a scan of the data set, also of how many slices it is the square there.
+
+        That is the square around the body of all slices. A scan of the data set has its square there in the slices
+        that it has there, and wherever it holds the slice's body: a slice of both is one picture, and none loses body.
+        """
+        options = self.preparation.options
+        nothing = np.zeros(found.body.shape[1:], dtype=bool)
+        whole = square_around(np.logical_or.reduce(found.body), nothing, spacing_mm[1:], options.field_of_view_mm)
+        there = None if self.framed is None else self.framed.scan_of(domain, found, spacing_mm, options)
+        if there is None:
+            return [whole] * len(found.body), None
+        as_there = [
+            index in there.pictures or int(there.square.cut(plane, 0).sum()) >= int(whole.cut(plane, 0).sum())
+            for index, plane in enumerate(found.body)
+        ]
+        return [there.square if same else whole for same in as_there], sum(as_there)
+
+    def _pictures(self, found: Intensities, batch: Sequence[int], squares: Sequence[Square]) -> npt.NDArray[Any]:
+        """The input of the networks, ``[N, C, size_px, size_px]``: each slice, then its neighbours in its square."""
+
+        @cache
+        def scaled(index: int) -> FloatArray:
+            return found.scaled(index)
+
+        @cache
+        def picture(index: int, square: Square) -> npt.NDArray[Any]:
+            return picture_pixels(scaled(index), square, self.preparation.options)
+
+        last = len(found.values) - 1
+        return np.stack(
+            [
+                np.stack([picture(near, squares[i]) for near in (i, *neighbour_indices(i, self.neighbours, 0, last))])
+                for i in batch
+            ]
+        )
 
     def _made(self, direction: str, source: Tensor, job: VolumeJob) -> tuple[Tensor, Tensor | None]:
         """The first channels of images and sigma, ``[N, H, W]`` in float32 on the CPU."""
@@ -273,13 +311,17 @@ class Translator:
     # -- what to know of the result ------------------------------------------------------------------------------------
 
     def _spacing_notes(
-        self, name: str, domain: str, spacing_mm: tuple[float, float, float], square: Square, slices: int
+        self, name: str, domain: str, spacing_mm: tuple[float, float, float], squares: Sequence[Square]
     ) -> Iterator[str]:
         trained, size_px = self.preparation.slices_mm.get(domain), self.preparation.options.size_px
-        if trained is not None and slices > 1 and spacing_mm[0] not in trained:
+        if trained is not None and len(squares) > 1 and spacing_mm[0] not in trained:
             yield f"the slices of {name} lie {spacing_mm[0]:.3g} mm apart, those of the training {trained}"
         pixels = self.preparation.pixels_mm.get(domain)
-        sides = (spacing_mm[1] * square.height / size_px, spacing_mm[2] * square.width / size_px)
+        sides = {
+            length_mm / size_px
+            for square in squares
+            for length_mm in (spacing_mm[1] * square.height, spacing_mm[2] * square.width)
+        }
         if pixels is not None and not all(side in pixels for side in sides):
             yield (
                 f"a pixel that the network sees of {name} is {max(sides):.3g} mm wide, those of the training {pixels}: "
@@ -287,7 +329,7 @@ class Translator:
             )
 
     def _value_notes(
-        self, found: Intensities, source: str, target: str, result: _Result, square: Square, slices: int
+        self, found: Intensities, source: str, target: str, result: _Result, squares: Mapping[int, Square]
     ) -> Iterator[str]:
         in_hu, mapping = self.preparation.in_hounsfield, result.mapping
         if in_hu[source]:
@@ -308,15 +350,16 @@ class Translator:
                 f"the values are grey levels of the training's normalisation, 0 to 255, not those of a scanner's "
                 f"{self.preparation.domains.name(target)}"
             )
-        cut_off = int(found.body.sum()) - sum(int(square.cut(plane, 0).sum()) for plane in found.body)
+        seen = sum(int(square.cut(found.body[index], 0).sum()) for index, square in squares.items())
+        cut_off = int(found.body.sum()) - seen
         if cut_off:
             yield (
                 f"{cut_off / int(found.body.sum()):.1%} of the scan's body lies outside of the square of "
                 f"{self.preparation.options.field_of_view_mm:g} mm and was not translated"
             )
-        outside = result.values.size - slices * square.covers(found.body.shape[1:])
+        outside = result.values.size - sum(square.covers(found.body.shape[1:]) for square in squares.values())
         if outside:
-            empty, sigma = len(found.values) - slices, "" if result.sigma is None else ", with a sigma of 0"
+            empty, sigma = len(found.values) - len(squares), "" if result.sigma is None else ", with a sigma of 0"
             yield (
                 f"{outside:,} voxels were not translated and hold {mapping.low:g}{sigma}: outside of a square around "
                 f"the body" + (f", or in the {empty} slices that show none" if empty else "")
@@ -387,10 +430,10 @@ class _Result:
         in_order = None if sigma is None else seen_along(sigma, grid.direction, lps)
         return cls(values, sigma, mapping, seen_along(values, grid.direction, lps), in_order)
 
-    def put(self, indices: list[int], square: Square, image: Tensor, sigma: Tensor | None) -> None:
-        """Write generated slices to their places."""
+    def put(self, squares: Mapping[int, Square], image: Tensor, sigma: Tensor | None) -> None:
+        """Write generated slices to their places: ``squares`` in the order of ``image``, by the slices' indices."""
         low, high = np.float32(self.mapping.low), np.float32(self.mapping.high)
-        for place, index in enumerate(indices):
+        for place, (index, square) in enumerate(squares.items()):
             plane = resize_to(image[place].clamp(-1, 1).numpy(), (square.height, square.width))
             values = np.clip(self.mapping.invert(plane).astype(np.float32), low, high)
             square.put_back(values, self.values_in_order[index])
