@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from stopping import stopped
 
 from roi_progressive.cli.main import main
@@ -20,6 +21,7 @@ from roi_progressive.evaluation.pairs import pairs_from_folders
 from roi_progressive.runs import figure as run_figure
 from roi_progressive.runs.calibrate import FILE, SigmaCalibration, calibrate, read_calibration
 from roi_progressive.runs.evaluate import evaluate_run
+from roi_progressive.runs.export import export
 from roi_progressive.runs.figure import draw_run
 from roi_progressive.runs.folder import Run
 from roi_progressive.runs.train import TrainOptions, resume, train
@@ -175,3 +177,22 @@ def test_a_new_patients_sigma_is_that_of_the_calibrated_image(run: Path, tmp_pat
     put_right, [said] = sigma_of("put_right")
     assert "calibrated on 3 patients" in said
     np.testing.assert_allclose(put_right, calibration.directions["A2B"].image.factor * raw, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_program_returns_the_calibrated_sigma_and_its_card_says_which(run: Path, tmp_path: Path) -> None:
+    source = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+    def program(name: str) -> tuple[list[torch.Tensor], str]:
+        done = export(run, tmp_path / name, directions=["B2A"], sigma=True)
+        with torch.no_grad():
+            made = torch.jit.load(str(done.files[0]))(source)
+        return list(made), done.files[-1].read_text(encoding="utf-8")
+
+    (image, raw), card = program("raw")
+    assert "It is as the networks give it: `roi-progressive calibrate RUN`" in card
+    factor = calibrate(run).directions["B2A"].image.factor
+    (same_image, put_right), card = program("put_right")
+    assert "It is calibrated on the pairs of 3 patients" in card and f"B2A {factor:.3g}" in card
+    torch.testing.assert_close(same_image, image, rtol=0, atol=0)
+    torch.testing.assert_close(put_right, factor * raw)

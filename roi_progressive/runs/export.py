@@ -30,6 +30,7 @@ from ..saving.locks import only_writer
 from ..saving.names import DIRECTIONS
 from ..saving.whole_files import require_new_or_empty, write_text, writing
 from ..saving.written import new_folder, write_names
+from .calibrate import read_calibration
 from .folder import Run
 from .generators import loaded_generators
 from .kept_epochs import chosen_epoch
@@ -83,7 +84,7 @@ def export(
         out: The folder to make: ``A2B.pt`` or ``A2B.onnx``, ``B2A...``, and ``card.md``.
         format: ``torch``, a TorchScript program (``torch.jit.load``, from torch 2.1 on), or ``onnx``.
         directions: Which.
-        sigma: Let it return sigma too; the run must have uncertainty heads.
+        sigma: Let it return sigma too, calibrated where the run is (:func:`calibrate`); it must have uncertainty heads.
         epoch: Whose networks; those of an opened run, or the last saved ones, by default.
         data: Where the data set of a run lies now that is given by its folder; where it lay, by default.
         force: Replace an earlier export in ``out``.
@@ -112,6 +113,7 @@ def export(
     notes: list[str] = []
     with only_writer(Path(out)), new_folder(out, force=force, keep=[opened.folder / "run.json"]) as place:
         programs = []
+        calibration = read_calibration(opened.networks, opened.options, opened.config, chosen) if sigma else None
         loaded = loaded_generators(opened.networks, opened.options, opened.config, chosen, device="cpu")
         with _seeded(), loaded as generators:
             for direction in directions:
@@ -121,10 +123,12 @@ def export(
                 module = generators.standalone(direction, example) if sigma else copy.deepcopy(network).eval()
                 if opened.neighbours:
                     module = _SliceAlone(module, sigma)
+                if calibration is not None:
+                    module = _Calibrated(module, calibration.directions[direction].image.factor)
                 path = place / f"{direction}.{_ENDING[format]}"
                 difference = _write(path, module.requires_grad_(False), rules, sigma=sigma, notes=notes)
                 programs.append(Program(direction, path.name, rules.least_px, rules.multiple_px, sigma, difference))
-        write_text(place / CARD, model_card(opened, chosen, programs))
+        write_text(place / CARD, model_card(opened, chosen, programs, calibration))
         write_names(place)
     folder = Path(out)
     return Exported(folder, tuple(folder / name for name in (*(p.file for p in programs), CARD)), tuple(notes))
@@ -210,6 +214,18 @@ class _SliceAlone(nn.Module):
             return made[:, :1]
         image, sigma = self.module(source)
         return image[:, :1], sigma[:, :1]
+
+
+class _Calibrated(nn.Module):
+    """Images as they are, and sigma times what the run's calibration found of whole images."""
+
+    def __init__(self, module: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.module, self._factor = module, factor
+
+    def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        image, sigma = self.module(source)
+        return image, self._factor * sigma
 
 
 class _SizesChecked(nn.Module):

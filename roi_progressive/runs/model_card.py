@@ -26,6 +26,7 @@ from ..saving.names import DIRECTIONS, DOMAINS, SPLITS, Domains, source_of, targ
 from ..saving.plain_text import in_markdown
 from ..saving.records import entry, fault_of, read_json
 from ..saving.written import made_by
+from .calibrate import SigmaCalibration
 from .folder import Run
 from .translate import origin_of
 from .volume_scores import FILES, TITLE
@@ -61,13 +62,14 @@ class Program:
     difference: float | None
 
 
-def model_card(run: Run, epoch: int, programs: Sequence[Program]) -> str:
+def model_card(run: Run, epoch: int, programs: Sequence[Program], calibration: SigmaCalibration | None = None) -> str:
     """The card in Markdown.
 
     Args:
         run: Whose programs they are.
         epoch: Whose networks.
         programs: Those beside the card.
+        calibration: What their sigma was corrected by; ``None`` where it is as the networks give it.
 
     Raises:
         DataError: The manifest of the data, or the scores of the run, are damaged.
@@ -81,7 +83,8 @@ def model_card(run: Run, epoch: int, programs: Sequence[Program]) -> str:
         _trained_on(run, domains, manifest),
         _trained_how(run),
         _how_good(run, epoch, programs, domains),
-        _limits(run, programs, domains, manifest),
+        _limits(programs, domains, manifest),
+        _sigma(run, programs, calibration),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -279,7 +282,7 @@ def _is_of_these_networks(run: Run, epoch: int) -> bool:
         return False
 
 
-def _limits(run: Run, programs: Sequence[Program], domains: Domains, manifest: Mapping[str, Any]) -> str:
+def _limits(programs: Sequence[Program], domains: Domains, manifest: Mapping[str, Any]) -> str:
     lines = [
         "## Limits",
         "",
@@ -296,12 +299,14 @@ def _limits(run: Run, programs: Sequence[Program], domains: Domains, manifest: M
         for name, window in windows
         if window is not None
     ]
-    lines += [
-        "- A trained network can give away what it was trained on. Ask whoever owns the data before it is handed on.",
-        "",
-        "## What sigma is, and what it is not",
-        "",
-    ]
+    lines.append(
+        "- A trained network can give away what it was trained on. Ask whoever owns the data before it is handed on."
+    )
+    return "\n".join(lines)
+
+
+def _sigma(run: Run, programs: Sequence[Program], calibration: SigmaCalibration | None) -> str:
+    lines = ["## What sigma is, and what it is not", ""]
     if not programs[0].sigma:
         lines.append("These programs return no sigma.")
         return "\n".join(lines)
@@ -314,4 +319,15 @@ def _limits(run: Run, programs: Sequence[Program], domains: Domains, manifest: M
         "small, and not to order errors. It is no probability that a lesion is real, and says nothing of scans unlike "
         "those of the training. `roi-progressive evaluate RUN --uncertainty` measures it against the error."
     )
+    if calibration is None:
+        lines.append(
+            "It is as the networks give it: `roi-progressive calibrate RUN` with a few pairs puts its size right."
+        )
+    else:
+        factors = ", ".join(f"{p.direction} {calibration.directions[p.direction].image.factor:.3g}" for p in programs)
+        lines.append(
+            f"It is calibrated on the pairs of {calibration.n_patients} patients: what the networks give, times a "
+            f"factor that makes it as large as the errors of whole images are ({factors}). Inside a region errors may "
+            f"be larger."
+        )
     return "\n".join(lines)
