@@ -18,7 +18,8 @@ from torch import nn
 
 from roi_progressive import Config, ConfigError, PatchDiscriminator, RegionConfig, RoiProgressiveError, attach
 from roi_progressive.config import ADVERSARIAL_LOSSES, ROI_MODES
-from roi_progressive.method.regions import RegionMask, extract_windows
+from roi_progressive.method.regions import RegionMask
+from roi_progressive.method.windows import extract_windows
 from roi_progressive.saving.checkpoint import load_checkpoint
 from roi_progressive.testing import ToyHost, check_discriminator, phantom_batch, phantom_config
 

@@ -21,7 +21,8 @@ from roi_progressive.method.discriminators import (
     patch_discriminator_for,
     patch_geometry,
 )
-from roi_progressive.method.regions import RegionMask, Windows, extract_windows
+from roi_progressive.method.regions import RegionMask
+from roi_progressive.method.windows import Windows, extract_windows
 
 LEAST_SQUARES = ADVERSARIAL_LOSSES["least_squares"]
 

@@ -22,8 +22,9 @@ from roi_progressive import Config, GGDConfig, RegionConfig, RoiProgressiveError
 from roi_progressive.config import ROI_MODES
 from roi_progressive.errors import CheckpointError, ConfigError, ShapeError
 from roi_progressive.method.discriminators import RegionDiscriminator
-from roi_progressive.method.regions import RegionMask, extract_windows, grow
+from roi_progressive.method.regions import RegionMask, grow
 from roi_progressive.method.stages import StageController
+from roi_progressive.method.windows import extract_windows
 from roi_progressive.saving.checkpoint import load_checkpoint, save_checkpoint
 from roi_progressive.testing import ToyHost, phantom_config
 

@@ -17,16 +17,9 @@ from torch import Tensor, nn
 from roi_progressive.config import ROI_MODES, RegionConfig
 from roi_progressive.errors import ShapeError
 from roi_progressive.method.discriminators import PatchDiscriminator, RegionDiscriminator, patch_geometry
-from roi_progressive.method.regions import (
-    RegionMask,
-    extract_windows,
-    grow,
-    logit_weights,
-    logit_weights_of_scales,
-    mask_boxes,
-    pyramid,
-    window_side,
-)
+from roi_progressive.method.logit_weights import logit_weights, logit_weights_of_scales, pyramid
+from roi_progressive.method.regions import RegionMask, grow, mask_boxes, window_side
+from roi_progressive.method.windows import extract_windows
 
 # A busy machine is no finding.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

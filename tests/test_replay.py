@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from roi_progressive import MaskError, MaskReader, RegionConfig
+from roi_progressive.plugins.held_streams import held_streams
 from roi_progressive.plugins.masks import find_masks, roi_masks
-from roi_progressive.plugins.replay import MaskedDataset, held_streams
+from roi_progressive.plugins.replay import MaskedDataset
 
 SIZE_PX = 48
 MODULE = np.random.default_rng(11)

@@ -20,8 +20,9 @@ from .adversarial import JudgedMap, shares, term_losses
 from .discriminators import DiscriminatorFactory, PatchDiscriminator, RegionDiscriminator, patch_discriminator_for
 from .pixels import PixelClassifiers
 from .pools import Exchange, PooledWindow, WindowPool
-from .regions import Bools, Floats, RegionMask, WindowGroup, Windows, cut, in_full, mask_tensor
+from .regions import Bools, Floats, RegionMask, WindowGroup
 from .stacked import StackedRegion
+from .windows import Windows, cut, in_full, mask_tensor
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from ..config import RegionConfig
 from ..errors import ConfigError, PluginError, ShapeError
 from .adversarial import Elementwise, reduce_logits
 from .foreign_networks import ForeignNetwork, checked_logits, naming_the_builder, weights_by_geometry
-from .regions import Bools, Floats, Windows, logit_weights_of_scales, pyramid
+from .logit_weights import logit_weights_of_scales, pyramid
+from .regions import Bools, Floats
+from .windows import Windows
 
 DiscriminatorFactory = Callable[[RegionConfig, int, int], nn.Module | ForeignNetwork]
 """From a region, the number of input channels and the smallest input side in pixels to a network; what a plugin built

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..errors import PluginError, add_note, one_line
-from .regions import Floats, logit_weights
+from .logit_weights import logit_weights
+from .regions import Floats
 
 
 class ForeignNetwork(NamedTuple):

@@ -20,7 +20,8 @@ from ..config import Config, RegionConfig
 from ..runtime.uploads import upload
 from .generator import OutConv, UNet
 from .held_images import HeldImages
-from .regions import Bools, Floats, RegionMask, in_full
+from .regions import Bools, Floats, RegionMask
+from .windows import in_full
 
 REST, REGION, GENERATED = range(3)
 """The classes, in the order of a classifier's logits."""

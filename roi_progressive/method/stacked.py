@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .discriminators import PatchDiscriminator, RegionDiscriminator
-from .regions import pyramid
+from .logit_weights import pyramid
 
 EPSILON = 1e-5
 """InstanceNorm2d's own."""

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..runtime.uploads import upload
 from .held_images import HeldImages
-from .regions import RegionMask, in_full
+from .regions import RegionMask
+from .windows import in_full
 
 DISTANCE_PX = 2
 """How far away the four neighbours of a pixel are."""
