@@ -163,7 +163,7 @@ def test_a_folder_is_listed_by_names_without_endings(tmp_path: Path) -> None:
         "c": "c.TIF",
     }
     (tmp_path / "a.png").touch()
-    with pytest.raises(DataError, match="`real` must hold an image once"):
+    with pytest.raises(DataError, match="`real` must hold each image once"):
         list_pictures(tmp_path, "real")
     with pytest.raises(DataError, match="`fake` must be a folder of images"):
         list_pictures(tmp_path / "b.png", "fake")

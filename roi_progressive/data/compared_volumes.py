@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
+from ..saving.named_files import files_by_name
 from ..saving.names import ONE_PHASE
-from ..saving.stray_files import is_stray
 from .medical_packages import simpleitk
 from .mr_background import body_mask
 from .nifti import check_finite
@@ -54,20 +54,7 @@ def list_volumes(folder: Path, argument: str) -> dict[str, Path]:
     Raises:
         DataError: The folder is missing or holds none, or two that differ in their endings only.
     """
-    if not folder.is_dir():
-        raise DataError(f"`{argument}` must be a folder of volumes; {str(folder)!r} is not a folder; check the path")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        ending = next((end for end in ENDINGS if path.name.lower().endswith(end)), None)
-        if ending is None or is_stray(path) or not path.is_file():
-            continue
-        name = path.name[: -len(ending)]
-        if name in found:
-            raise DataError(f"`{argument}` must hold a volume once; {folder} has {name} twice; remove one")
-        found[name] = path
-    if not found:
-        raise DataError(f"`{argument}` must hold volumes ({', '.join(ENDINGS)}); {folder} has none; check the path")
-    return found
+    return files_by_name(folder, argument, ENDINGS, "volume")
 
 
 def read_compared(real: Path, fake: Path, masks: Mapping[str, Path], *, in_hounsfield: bool) -> ComparedVolumes:

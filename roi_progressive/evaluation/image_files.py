@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import DataError, MaskError, UnreadableError, parsed, system_reason
 from ..saving.decoding import decoded_array, decoded_image
+from ..saving.named_files import files_by_name
 from ..saving.stray_files import is_stray
 
 Grey = npt.NDArray[np.uint8]
@@ -121,17 +122,7 @@ def list_pictures(folder: Path, argument: str) -> dict[str, Path]:
     Raises:
         DataError: The folder is missing or holds none, or two that differ in their endings only.
     """
-    if not folder.is_dir():
-        raise DataError(f"`{argument}` must be a folder of images; {str(folder)!r} is not a folder; check the path")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in ENDINGS and path.is_file() and not is_stray(path):
-            if path.stem in found:
-                raise DataError(f"`{argument}` must hold an image once; {folder} has {path.name} twice; remove one")
-            found[path.stem] = path
-    if not found:
-        raise DataError(f"`{argument}` must hold images ({', '.join(ENDINGS)}); {folder} has none; check the path")
-    return found
+    return files_by_name(folder, argument, ENDINGS, "image")
 
 
 def read_picture(path: Path, scale: Scale = Scale()) -> Picture:
