@@ -46,7 +46,8 @@ def _only(name: str) -> Config:
 
 
 ALONE, BANK, SESSION, STAGE = "host alone", "+ full-size masked bank", "+ inert session", "+ stage 3"
-GUIDED: dict[str, tuple[Config, int]] = {SESSION: (INERT, 0), STAGE: (STAGE_3, 2)}
+DEFAULT = "+ default of train"
+GUIDED: dict[str, tuple[Config, int]] = {SESSION: (INERT, 0), STAGE: (STAGE_3, 2), DEFAULT: (Config(), 2)}
 PARTS: dict[str, tuple[Config, int]] = {
     "+ GGD alone": (_only("ggd"), 2),
     "+ liver alone": (_only("liver"), 2),
@@ -56,7 +57,7 @@ PARTS: dict[str, tuple[Config, int]] = {
 
 def thin(config: Config) -> Config:
     """The same with networks of one channel."""
-    regions = tuple(dataclasses.replace(region, base_channels=1) for region in config.regions)
+    regions = tuple(dataclasses.replace(region, base_channels=1, pixel_channels=1) for region in config.regions)
     ggd = config.ggd and dataclasses.replace(config.ggd, hidden_channels=1)
     return dataclasses.replace(config, regions=regions, ggd=ggd)
 

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roi_progressive.config import ADVERSARIAL_LOSSES, ROI_MODES, AdversarialLoss, Config, RegionConfig
-from roi_progressive.method.bank import DiscriminatorBank, Shown
+from roi_progressive.method.bank import DiscriminatorBank
 from roi_progressive.method.discriminators import PatchDiscriminator, patch_discriminator_for
 from roi_progressive.method.regions import RegionMask
+from roi_progressive.method.shown import Shown
 from roi_progressive.testing import phantom_batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -205,10 +206,10 @@ def check_against_reference(bank: DiscriminatorBank, masks_name: str) -> None:
     if not all(isinstance(scale, PatchDiscriminator) for key in bank.networks for scale in bank.networks[key].scales):
         assert both is None
         return
-    assert both is not None and both.generators is not None and both.discriminators is not None
+    assert both is not None and both.generators is not None and both.networks is not None
     close(both.generators.values, torch.stack([generators[key] for key in both.generators.keys]))
-    close(both.discriminators.values, torch.stack([expected[key] for key in both.discriminators.keys]))
-    ((both.generators.values * weights).sum() + both.discriminators.values.sum()).backward()
+    close(both.networks.values, torch.stack([expected[key] for key in both.networks.keys]))
+    ((both.generators.values * weights).sum() + both.networks.values.sum()).backward()
     for name, image in ours.items():
         assert (image.grad is None) == name.startswith("real")
         if image.grad is not None:
@@ -288,7 +289,7 @@ def test_one_pass_shows_the_windows_of_two_and_keeps_the_same_in_the_pools(masks
         together.keep_windows()
         for found, expected in (
             (both.generators, apart.generator_losses(shown(apart, images, of_masks, real=False))),
-            (both.discriminators, apart.discriminator_losses(shown(apart, images, of_masks))),
+            (both.networks, apart.discriminator_losses(shown(apart, images, of_masks))),
         ):
             assert found is not None and expected is not None and found.keys == expected.keys
             torch.testing.assert_close(found.values, expected.values, rtol=1e-12, atol=1e-14)

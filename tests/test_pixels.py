@@ -12,6 +12,7 @@ from torch import Tensor
 
 from roi_progressive import Config, RegionConfig, RegionMask, attach
 from roi_progressive.method.pixels import GENERATED, PixelClassifier, PixelClassifiers, class_weights
+from roi_progressive.method.shown import Shown
 from roi_progressive.testing import ToyHost, phantom_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -180,3 +181,94 @@ def test_a_region_is_judged_by_either_or_both() -> None:
     assert sorted(_guided(1.0, 2.0)) == sorted(both)
     assert sorted(_guided(0.0, 2.0)) == sorted(name for name in both if "pixels" in name)
     assert sorted(_guided(1.0, 0.0)) == sorted(name for name in both if "pixels" not in name)
+
+
+# -- asked together ----------------------------------------------------------------------------------------------------
+
+
+def _shown(fakes: dict[str, Tensor], reals: dict[str, Tensor], masks: dict[str, Tensor]) -> list[Shown]:
+    of = {domain: RegionMask.from_tensor(mask) for domain, mask in masks.items()}
+    return [
+        Shown(direction, "tumor", fakes[direction], of[direction[0]], reals[direction], of[direction[-1]])
+        for direction in ("A2B", "B2A")
+    ]
+
+
+UNEVEN = {"A": _masks((4, 5, 12, 9), None, (10, 16, 13, 24)), "B": _masks(None, (1, 1, 9, 9), None)}
+EVEN = {"A": _masks((4, 5, 12, 9), None, (10, 16, 13, 24)), "B": _masks((2, 2, 8, 8), (1, 1, 9, 9), None)}
+
+
+@pytest.mark.parametrize("masks", [EVEN, UNEVEN], ids=["as many images", "other numbers of images"])
+@pytest.mark.parametrize("hooked", [False, True], ids=["", "hooked"])
+@pytest.mark.parametrize("reach_px", [None, 3])
+def test_both_directions_and_both_losses_in_one_pass_are_each_loss_alone(
+    masks: dict[str, Tensor], hooked: bool, reach_px: int | None
+) -> None:
+    classifiers = _classifiers(pixel_reach_px=reach_px)
+    alone = copy.deepcopy(classifiers)
+    torch.manual_seed(2)
+    shape = (3, 1, SIDE_PX, SIDE_PX)
+    fakes, reals = ({d: torch.randn(shape, dtype=torch.float64) for d in ("A2B", "B2A")} for _ in range(2))
+    theirs = {d: fake.clone().requires_grad_() for d, fake in fakes.items()}
+    fakes = {d: fake.requires_grad_() for d, fake in fakes.items()}
+    called: list[int] = []
+    if hooked:
+        classifiers.networks[KEY].register_forward_hook(lambda *_: called.append(1))
+    shares = {f"real_{KEY}": 0.7, "fake_B2A_tumor": 1.3}
+    found = classifiers.losses(_shown(fakes, reals, masks), shares=shares)
+    assert found.generators is not None and found.networks is not None and bool(called) == hooked
+    (found.generators.values.sum() + found.networks.values.sum()).backward()
+    losses: dict[str, list[Tensor]] = {"generators": [], "networks": []}
+    for of in _shown(theirs, reals, masks):
+        generated = alone.generator_loss(of.key, of.fake, of.fake_masks)
+        assert generated is not None and of.real is not None and of.real_masks is not None
+        generated.backward()
+        learnt = alone.learning_loss(of.key, of.fake, of.fake_masks, of.real, of.real_masks, shares)
+        assert learnt is not None
+        learnt.backward()
+        losses["generators"].append(generated)
+        losses["networks"].append(learnt)
+    assert found.generators.keys == found.networks.keys == ("A2B_tumor", "B2A_tumor")
+    for together, apart in ((found.generators, losses["generators"]), (found.networks, losses["networks"])):
+        torch.testing.assert_close(together.values, torch.stack(apart), rtol=1e-12, atol=1e-13)
+    for direction, fake in fakes.items():
+        torch.testing.assert_close(fake.grad, theirs[direction].grad, rtol=1e-10, atol=1e-14)
+    for ours, expected in zip(classifiers.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, expected.grad, rtol=1e-9, atol=1e-13)
+
+
+def test_images_of_two_sizes_are_named_apart_and_count_in_one_loss() -> None:
+    """Domains of a plain script may have images of sizes of their own."""
+    classifiers, alone = _classifiers(), _classifiers()
+    fake, _ = _images()
+    real, real_masks = torch.rand(2, 1, 16, 40, dtype=torch.float64), torch.zeros(2, 1, 16, 40)
+    real_masks[0, 0, 3:8, 20:30] = 1
+    given = (fake, RegionMask.from_tensor(MASKS), real, RegionMask.from_tensor(real_masks))
+    loss = classifiers.learning_loss(KEY, *given)
+    parts = [
+        alone.learning_loss(KEY, *given, shares={f"real_{KEY}": float(of_real), f"fake_{KEY}": float(not of_real)})
+        for of_real in (True, False)
+    ]
+    assert loss is not None and parts[0] is not None and parts[1] is not None
+    torch.testing.assert_close(loss, parts[0] + parts[1], rtol=1e-12, atol=1e-13)
+    logits = alone.networks[KEY](real[:1])
+    weights = torch.from_numpy(class_weights((real_masks[:1, 0] > 0).numpy()))
+    expected = -(logits.log_softmax(dim=1)[:, :GENERATED] * weights).sum() / 2
+    torch.testing.assert_close(parts[0], expected, rtol=1e-12, atol=1e-13)
+
+
+def test_networks_that_move_are_still_asked_together() -> None:
+    """A move takes parameters away from where they lay beside one another; what is learnt afterwards counts."""
+    classifiers = _classifiers()
+    fakes, reals = ({d: _images()[place] for d in ("A2B", "B2A")} for place in (0, 1))
+    before = classifiers.losses(_shown(fakes, reals, EVEN)).networks
+    classifiers.float().double()
+    with torch.no_grad():
+        for parameter in classifiers.networks[KEY].parameters():
+            parameter.mul_(1.1)
+    after = classifiers.losses(_shown(fakes, reals, EVEN)).networks
+    again = copy.deepcopy(classifiers).losses(_shown(fakes, reals, EVEN)).networks
+    assert before is not None and after is not None and again is not None
+    assert not torch.equal(before.values[0], after.values[0])
+    torch.testing.assert_close(before.values[1], after.values[1], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(again.values, after.values, rtol=1e-12, atol=1e-13)

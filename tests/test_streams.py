@@ -6,6 +6,9 @@ import io
 import os
 import signal
 import sys
+import time
+import weakref
+from collections.abc import Callable
 
 import pytest
 
@@ -65,3 +68,52 @@ def test_what_is_ignored_stays_ignored() -> None:
         assert arrived == []
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+class _Finalized:
+    """Sends a signal while it is finalized, where Python drops what is raised."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self._number)
+
+
+def _drop_finalized(number: int) -> None:
+    _Finalized(number)
+
+
+def _drop_key_of_weak_dictionary(number: int) -> None:
+    key = type("Key", (), {})()
+    kept = weakref.ref(key, lambda _: signal.raise_signal(number))
+    del key
+    assert kept() is None
+
+
+@pytest.mark.parametrize("drop", [_drop_finalized, _drop_key_of_weak_dictionary])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_while_something_is_finalized_ends_the_command_a_moment_later(
+    drop: Callable[[int], None], number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hook, handler = sys.unraisablehook, signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), ended_by_signals() as arrived:
+        drop(number)
+        for _ in range(1000):
+            time.sleep(0.01)
+    assert set(arrived) == {number} and len(arrived) == 2
+    assert sys.unraisablehook is hook and signal.getsignal(number) is handler
+    assert capsys.readouterr().err == "", "no traceback of what was dropped"
+
+
+def test_other_errors_in_finalizers_are_reported_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: reported.append(what.exc_type))
+
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("broken")
+
+    with ended_by_signals():
+        Broken()
+    assert reported == [ValueError]

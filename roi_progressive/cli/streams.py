@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 from ..saving.signals import ENDING
+
+_A_MOMENT_S = 0.02
+"""After which a signal comes again that came where Python drops what is raised."""
 
 
 class EnduringStream:
@@ -79,17 +84,29 @@ def ended_by_signals() -> Iterator[list[int]]:
     """In the block, whatever signal ends a program does so by a ``KeyboardInterrupt``, as Ctrl-C does.
 
     So everything that is to be put away is. What was ignored when the program began, as under ``nohup``, stays ignored.
+    A signal that comes while something is finalized (``__del__``, a callback of a weak reference) comes once more a
+    moment later: Python drops what is raised there.
 
     Yields:
         The signals that came.
     """
     arrived: list[int] = []
+    again: list[threading.Timer] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         arrived.append(number)
         raise KeyboardInterrupt
 
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if not arrived or not issubclass(what.exc_type, KeyboardInterrupt):
+            report_dropped(what)
+            return
+        again.append(threading.Timer(_A_MOMENT_S, _thread.interrupt_main, (arrived[-1],)))
+        again[-1].daemon = True
+        again[-1].start()
+
     before: dict[int, Any] = {}
+    report_dropped, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         for number in ENDING:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -97,5 +114,8 @@ def ended_by_signals() -> Iterator[list[int]]:
                     before[number] = signal.signal(number, end)
         yield arrived
     finally:
+        for timer in again:
+            timer.cancel()
+        sys.unraisablehook = report_dropped
         for number, handler in before.items():
             signal.signal(number, handler)

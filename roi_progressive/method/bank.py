@@ -21,60 +21,9 @@ from .discriminators import DiscriminatorFactory, PatchDiscriminator, RegionDisc
 from .pixels import PixelClassifiers
 from .pools import Exchange, PooledWindow, WindowPool
 from .regions import Bools, Floats, RegionMask, WindowGroup
+from .shown import Shown, StepLosses, TermLosses
 from .stacked import StackedRegion
 from .windows import Windows, cut, in_full, mask_tensor
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What one direction of a step shows the discriminator of one region.
-
-    Args:
-        direction: ``A2B`` or ``B2A``.
-        region: The region's name.
-        fake: Generated images ``[N, C, H, W]`` in [-1, 1].
-        fake_masks: The masks of the images they were made from.
-        real: Real images of the target domain; the generators' losses need none.
-        real_masks: Their own masks.
-    """
-
-    direction: str
-    region: str
-    fake: Tensor
-    fake_masks: RegionMask
-    real: Tensor | None = None
-    real_masks: RegionMask | None = None
-
-    @property
-    def key(self) -> str:
-        """Of its network and its pool in the bank."""
-        return f"{self.direction}_{self.region}"
-
-
-@dataclass(frozen=True)
-class TermLosses:
-    """Losses by the key of their network, ``A2B_tumor``, ...
-
-    Args:
-        keys: Those with a window.
-        values: ``[len(keys)]``, in their order.
-    """
-
-    keys: tuple[str, ...]
-    values: Tensor
-
-
-@dataclass(frozen=True)
-class StepLosses:
-    """What one pass over the windows of a step gives.
-
-    Args:
-        generators: As ``generator_losses`` gives them.
-        discriminators: As ``discriminator_losses`` gives them.
-    """
-
-    generators: TermLosses | None
-    discriminators: TermLosses | None
 
 
 @dataclass(frozen=True)
@@ -234,7 +183,7 @@ class DiscriminatorBank(nn.Module):
 
         Generated and real windows of one size are judged together, those of both directions in one call.
         """
-        found = self._judged(shown, for_generators=False, for_networks=True).discriminators
+        found = self._judged(shown, for_generators=False, for_networks=True).networks
         self.keep_windows()
         return found
 
@@ -265,28 +214,11 @@ class DiscriminatorBank(nn.Module):
         for of, _ in waiting:
             of.pool.undo(of.drawn)
 
-    def pixel_generator_losses(self, shown: Sequence[Shown]) -> TermLosses | None:
-        """How far generated pixels are from being named as the masks of their sources say.
-
-        Args:
-            shown: Of regions that have a pixel classifier.
-
-        Returns:
-            A mean over the images that hold the region for each; ``None`` where no image holds any.
-        """
-        return _together({of.key: self.pixels.generator_loss(of.key, of.fake, of.fake_masks) for of in shown})
-
-    def pixel_learning_losses(self, shown: Sequence[Shown]) -> TermLosses | None:
-        """How well the pixel classifiers name pixels; ``None`` where no image holds any region."""
-        return _together(
-            {
-                of.key: self.pixels.learning_loss(
-                    of.key, of.fake, of.fake_masks, of.real, of.real_masks, shares=self.shares
-                )
-                for of in shown
-                if of.real is not None and of.real_masks is not None
-            }
-        )
+    def pixel_losses(
+        self, shown: Sequence[Shown], *, for_generators: bool = True, for_networks: bool = True
+    ) -> StepLosses:
+        """How pixel classifiers name the pixels of a step's images: see :meth:`PixelClassifiers.losses`."""
+        return self.pixels.losses(shown, for_generators=for_generators, for_networks=for_networks, shares=self.shares)
 
     def _judged(self, shown: Sequence[Shown], *, for_generators: bool, for_networks: bool) -> StepLosses:
         self.forget_windows()
@@ -466,11 +398,6 @@ class DiscriminatorBank(nn.Module):
         device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
         for key, pool in self.pools.items():
             pool.load_state_dict(state[key], device)
-
-
-def _together(losses: Mapping[str, Tensor | None]) -> TermLosses | None:
-    found = {key: loss for key, loss in losses.items() if loss is not None}
-    return TermLosses(tuple(found), torch.stack(list(found.values()))) if found else None
 
 
 def _n_of_generators(windows: _Windows) -> tuple[int, int]:

@@ -95,18 +95,23 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Map ``[N, in_channels, h, w]`` and ``[N, skip_channels, H, W]`` to ``[N, out_channels, H, W]``."""
-        fine = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-        height_px, width_px = skip.shape[-2:]
-        if is_tracing():
-            # A traced program takes pictures of any size, so nothing in it may hang on whether a side was odd. A side
-            # that was halved lacks one line at most; one more than is needed is cut off again.
-            fine = functional.pad(fine, (0, 1, 0, 1), mode="replicate")
-        fine = fine[..., :height_px, :width_px]
-        missing_rows, missing_columns = height_px - fine.shape[-2], width_px - fine.shape[-1]
-        if missing_rows or missing_columns:
-            fine = functional.pad(fine, (0, missing_columns, 0, missing_rows), mode="replicate")
-        features: Tensor = self.conv(torch.cat([skip, fine], dim=1))
+        features: Tensor = self.conv(torch.cat([skip, doubled(x, skip)], dim=1))
         return features
+
+
+def doubled(x: Tensor, skip: Tensor) -> Tensor:
+    """Coarse features at twice their size, bilinear with aligned corners, of just the skip's height and width."""
+    fine = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+    height_px, width_px = skip.shape[-2:]
+    if is_tracing():
+        # A traced program takes pictures of any size, so nothing in it may hang on whether a side was odd. A side that
+        # was halved lacks one line at most; one more than is needed is cut off again.
+        fine = functional.pad(fine, (0, 1, 0, 1), mode="replicate")
+    fine = fine[..., :height_px, :width_px]
+    missing_rows, missing_columns = height_px - fine.shape[-2], width_px - fine.shape[-1]
+    if missing_rows or missing_columns:
+        fine = functional.pad(fine, (0, missing_columns, 0, missing_rows), mode="replicate")
+    return fine
 
 
 class OutConv(nn.Module):
@@ -161,7 +166,7 @@ class UNet(nn.Module):
         Raises:
             ShapeError: ``x`` has other channels or dimensions, or is too small.
         """
-        self._check(x)
+        self.check_input(x)
         skips: list[Tensor] = []
         features: Tensor = self.stem(x)
         for down in self.downs:
@@ -171,11 +176,16 @@ class UNet(nn.Module):
             features = up(features, skips.pop())
         return features
 
-    def _check(self, x: Tensor) -> None:
-        smallest_px = 2**self.depth
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
+    def check_input(self, x: Tensor, n_networks: int = 1) -> None:
+        """Check images for this network, or for several of its build side by side, their channels one after another.
+
+        Raises:
+            ShapeError: ``x`` has other channels or dimensions, or is too small.
+        """
+        smallest_px, channels = 2**self.depth, n_networks * self.in_channels
+        if x.ndim != 4 or x.shape[1] != channels:
             raise ShapeError(
-                f"`x` must have the shape [N, {self.in_channels}, H, W]; got {list(x.shape)}; "
+                f"`x` must have the shape [N, {channels}, H, W]; got {list(x.shape)}; "
                 f"add the missing dimension or set `in_channels`"
             )
         if min(x.shape[-2:]) < smallest_px:

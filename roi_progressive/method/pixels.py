@@ -10,7 +10,9 @@ The term is one of the whole image, unless ``pixel_reach_px`` keeps it to the re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ from ..runtime.uploads import upload
 from .generator import OutConv, UNet
 from .held_images import HeldImages
 from .regions import Bools, Floats, RegionMask
+from .shown import Shown, StepLosses, TermLosses
+from .stacked_unets import StackedUNets
 from .windows import in_full
 
 REST, REGION, GENERATED = range(3)
@@ -74,8 +78,24 @@ def class_weights(inside: Bools, visible: Bools | None = None) -> Floats:
     return weights
 
 
+@dataclass(frozen=True)
+class _Named:
+    """Images whose pixels one classifier names.
+
+    Args:
+        kind: ``generator``: generated ones, whose gradient goes back to the images; ``real`` or ``fake``: those that
+            the classifier learns from.
+        images: ``[n, C, H, W]``, in single precision or better.
+        counts: What each class counts at each pixel, ``[n, 3, H, W]``.
+    """
+
+    kind: str
+    images: Tensor
+    counts: Floats
+
+
 class PixelClassifiers(nn.Module):
-    """The pixel classifiers of all regions and directions that ask for one.
+    """The pixel classifiers of all regions and directions that ask for one, those of a region asked together.
 
     Args:
         config: Regions.
@@ -99,6 +119,7 @@ class PixelClassifiers(nn.Module):
                 for key, region in self._regions.items()
             }
         )
+        self._stacks: dict[tuple[str, ...], StackedUNets] = {}
 
     def generator_loss(self, key: str, fake: Tensor, masks: RegionMask) -> Tensor | None:
         """How far the pixels of generated images are from being named as the masks of their sources say.
@@ -112,20 +133,9 @@ class PixelClassifiers(nn.Module):
             The mean over the images that hold the region; ``None`` where none does. The classifier's own parameters get
             no gradient.
         """
-        held = HeldImages.of(masks, self._regions[key].pixel_reach_px)
-        if held is None:
-            return None
-        network = self.networks[key]
-        learns = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        for parameter in learns:  # saves their half of the backward pass
-            parameter.requires_grad_(False)
-        try:
-            # A view: torch's own counters hook what a module is called with, and cannot hook a leaf of autograd.grad.
-            logits = network(held.chosen(in_full(fake).view(fake.shape)))
-        finally:
-            for parameter in learns:
-                parameter.requires_grad_(True)
-        return _naming_loss(logits, class_weights(held.inside, held.visible))
+        direction, _, region = key.partition("_")
+        found = self.losses([Shown(direction, region, fake, masks)], for_networks=False).generators
+        return None if found is None else found.values[0]
 
     def learning_loss(
         self,
@@ -144,36 +154,133 @@ class PixelClassifiers(nn.Module):
             fake_masks: The masks of the images they were made from.
             real: Real images of the target domain.
             real_masks: Their own masks.
-            shares: What the means over generated and real images here weigh among those of all processes, by
-                ``fake_<key>`` and ``real_<key>``; 1 where it says nothing.
+            shares: As for :meth:`losses`.
 
         Returns:
             Half the mean over real images plus half the mean over generated ones, of those that hold the region;
             ``None`` where none does.
         """
-        of_fake, of_real = HeldImages.of(fake_masks, None), HeldImages.of(real_masks, None)
-        held = [(kind, image, of) for kind, image, of in (("real", real, of_real), ("fake", fake, of_fake)) if of]
-        if not held:
-            return None
-        images = [of.chosen(in_full(image.detach())) for _, image, of in held]
-        if len({image.shape[1:] for image in images}) == 1:  # one call for both; no image sees another
-            logits = self.networks[key](torch.cat(images)).split([len(image) for image in images])
-        else:
-            logits = [self.networks[key](image) for image in images]
-        losses = []
-        for (kind, _, of), found in zip(held, logits, strict=True):
-            if kind == "real":
-                loss = _naming_loss(found, class_weights(of.inside))
-            else:
-                loss = -found.log_softmax(dim=1)[:, GENERATED].mean()
-            losses.append(0.5 * (shares or {}).get(f"{kind}_{key}", 1.0) * loss)
-        return losses[0] if len(losses) == 1 else losses[0] + losses[1]
+        direction, _, region = key.partition("_")
+        shown = Shown(direction, region, fake, fake_masks, real, real_masks)
+        found = self.losses([shown], for_generators=False, shares=shares).networks
+        return None if found is None else found.values[0]
+
+    def losses(
+        self,
+        shown: Sequence[Shown],
+        *,
+        for_generators: bool = True,
+        for_networks: bool = True,
+        shares: Mapping[str, float] | None = None,
+    ) -> StepLosses:
+        """``generator_loss`` and ``learning_loss`` of several regions and directions in one pass.
+
+        Both directions of a region share their calls where as many images of one size hold it. A gradient of both
+        losses at once is right for each: that of the first reaches images only, that of the second networks only.
+
+        Args:
+            shown: Of regions that have a pixel classifier; what has no real images teaches nothing.
+            for_generators: Whether the generators' losses are wanted.
+            for_networks: Whether those that the classifiers learn from are.
+            shares: What the means over generated and real images here weigh among those of all processes, by
+                ``fake_<key>`` and ``real_<key>``; 1 where it says nothing.
+        """
+        calls: dict[tuple[str, torch.Size], dict[str, list[_Named]]] = {}
+        for of in shown:
+            for named in self._named(of, shares or {}, for_generators, for_networks):
+                calls.setdefault((of.region, named.images.shape[1:]), {}).setdefault(of.key, []).append(named)
+        found: dict[bool, list[tuple[tuple[str, ...], Tensor]]] = {True: [], False: []}
+        for call in calls.values():
+            for keys in self._asked_together(call):
+                n_generated = sum(len(of.images) for of in call[keys[0]] if of.kind == "generator")
+                of_images = self._losses_of_images([call[key] for key in keys], keys, n_generated)
+                for is_generated, part in ((True, of_images[:n_generated]), (False, of_images[n_generated:])):
+                    if len(part):
+                        found[is_generated].append((keys, part.sum(dim=0)))
+        return StepLosses(_by_key(found[True]), _by_key(found[False]))
+
+    def _named(
+        self, of: Shown, shares: Mapping[str, float], for_generators: bool, for_networks: bool
+    ) -> Iterator[_Named]:
+        held = HeldImages.of(of.fake_masks, self._regions[of.key].pixel_reach_px) if for_generators else None
+        if held is not None:
+            counts = _counts(held, class_weights(held.inside, held.visible))
+            yield _Named("generator", held.chosen(in_full(of.fake)), counts)
+        if not for_networks or of.real is None or of.real_masks is None:
+            return
+        held = HeldImages.of(of.real_masks, None)
+        if held is not None:
+            counts = 0.5 * shares.get(f"real_{of.key}", 1.0) * _counts(held, class_weights(held.inside))
+            yield _Named("real", held.chosen(in_full(of.real.detach())), counts)
+        held = HeldImages.of(of.fake_masks, None)
+        if held is not None:
+            counts = 0.5 * shares.get(f"fake_{of.key}", 1.0) * _counts(held)
+            yield _Named("fake", held.chosen(in_full(of.fake.detach())), counts)
+
+    def _asked_together(self, call: Mapping[str, list[_Named]]) -> list[tuple[str, ...]]:
+        """The networks of one region and size of images that are asked in one call: all of them, or each alone."""
+        keys = tuple(call)
+        region = self._regions[keys[0]]
+        every = tuple(key for key, of in self._regions.items() if of is region)
+        same = len({tuple((of.kind, len(of.images)) for of in named) for named in call.values()}) == 1
+        if same and set(keys) == set(every) and not self._stack(every).is_hooked():
+            return [every]
+        return [(key,) for key in keys]
+
+    def _losses_of_images(self, named: Sequence[Sequence[_Named]], keys: tuple[str, ...], n_generated: int) -> Tensor:
+        """``[n, len(keys)]``: what each image adds to the loss of each network."""
+        images = torch.cat([of.images for of_key in named for of in of_key])
+        if len(keys) > 1:
+            images = images.view(len(keys), -1, *images.shape[1:]).transpose(0, 1).flatten(1, 2)
+        counts = np.stack([np.concatenate([of.counts for of in of_key]) for of_key in named], axis=1)
+        logits = self._logits(keys, images, n_generated)
+        (counted,) = upload([counts.astype(np.float64 if logits.dtype == torch.float64 else np.float32)], logits.device)
+        return -(logits.log_softmax(dim=2) * counted).sum(dim=(2, 3, 4))
+
+    def _logits(self, keys: tuple[str, ...], images: Tensor, n_generated: int) -> Tensor:
+        """Logits ``[n, len(keys), 3, H, W]``; the networks learn from the images after the generated ones."""
+        stack = self._stack(keys)
+        if not stack.is_hooked():
+            return stack(images, n_generated)
+        (key,) = keys
+        network = self.networks[key]
+        learns = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        found = []
+        for part, learn in ((images[:n_generated], False), (images[n_generated:], True)):
+            for parameter in learns:
+                parameter.requires_grad_(learn)
+            found += [network(part)] if len(part) else []
+        for parameter in learns:
+            parameter.requires_grad_(True)
+        return torch.cat(found)[:, None]
+
+    def _stack(self, keys: tuple[str, ...]) -> StackedUNets:
+        if keys not in self._stacks:
+            networks = [cast(PixelClassifier, self.networks[key]) for key in keys]
+            self._stacks[keys] = StackedUNets(networks, [network.class_head for network in networks])
+        return self._stacks[keys]
 
 
-def _naming_loss(logits: Tensor, weights: Floats) -> Tensor:
-    """Cross entropy of pixels by the weights of their classes, ``[n, 2, H, W]``, and the mean over the images."""
-    n = len(weights)
-    (counts,) = upload(
-        [(weights / n).astype(np.float64 if logits.dtype == torch.float64 else np.float32)], logits.device
-    )
-    return -(logits.log_softmax(dim=1)[:, :GENERATED] * counts).sum()
+def _counts(held: HeldImages, weights: Floats | None = None) -> Floats:
+    """What the classes count at each pixel of a mean over images, ``[n, 3, H, W]``; ``None`` has all be generated."""
+    counts = np.zeros((len(held), 3, *held.inside.shape[1:]))
+    if weights is None:
+        counts[:, GENERATED] = 1 / held.inside.size
+    else:
+        counts[:, :GENERATED] = weights / len(held)
+    return counts
+
+
+def _by_key(found: Sequence[tuple[tuple[str, ...], Tensor]]) -> TermLosses | None:
+    """Losses of several calls, those of one network in one sum."""
+    if len(found) < 2:
+        return TermLosses(*found[0]) if found else None
+    keys = [key for of_call, _ in found for key in of_call]
+    distinct = list(dict.fromkeys(keys))
+    values = torch.cat([values for _, values in found])
+    if len(distinct) < len(keys):
+        parts: dict[str, list[Tensor]] = {}
+        for key, value in zip(keys, values.unbind(), strict=True):
+            parts.setdefault(key, []).append(value)
+        values = torch.stack([torch.stack(of_key).sum() for of_key in parts.values()])
+    return TermLosses(tuple(distinct), values)

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from .discriminators import PatchDiscriminator, RegionDiscriminator
 from .logit_weights import pyramid
+from .side_by_side import Listeners, SideBySide, convolution_backward
 
 EPSILON = 1e-5
 """InstanceNorm2d's own."""
@@ -24,9 +25,7 @@ _PARTS = (nn.Conv2d, nn.InstanceNorm2d, nn.LeakyReLU)
 class StackedPatchGAN:
     """Several ``PatchDiscriminator`` of one build as one network of grouped convolutions.
 
-    The networks keep their parameters, and whatever is done to those is done to the stack: both look at the same
-    memory, in which the parameters of all networks follow one another. InstanceNorm looks at each channel of each
-    sample alone, so that no network sees another's windows.
+    InstanceNorm looks at each channel of each sample alone, so that no network sees another's windows.
 
     Args:
         networks: See ``of``.
@@ -43,12 +42,8 @@ class StackedPatchGAN:
         self._has_bias = [layer.bias is not None for layer in convolutions[0]]
         weights = [[layer.weight for layer in same] for same in layers]
         biases = [[layer.bias for layer in same if layer.bias is not None] for same in layers]
-        self._parameters = [same for same in (*weights, *biases) if same]
-        self._every = [parameter for same in self._parameters for parameter in same]
-        self.stacked: list[Tensor] = []
-        """Weights of all layers, then their biases, those of all networks following one another."""
-        self._places: list[tuple[nn.Parameter, int]] = []
-        self._dtype = torch.float32
+        self._parameters = SideBySide([same for same in (*weights, *biases) if same])
+        """Weights of all layers, then their biases."""
 
     @classmethod
     def of(cls, networks: Sequence[nn.Module], *, compiled: bool = False) -> StackedPatchGAN | None:
@@ -79,21 +74,20 @@ class StackedPatchGAN:
             ShapeError: The windows are too small.
         """
         self._networks[0].check_input(pixels, len(self._networks))
-        if not self._is_stacked():
-            self._stack()
-        parameters = self._every if first_learnt < len(pixels) else ()
-        logits: Tensor = _Layers.apply(self, first_learnt, pixels, *parameters)
+        whole = self._parameters.whole()
+        parameters = self._parameters.every if first_learnt < len(pixels) else ()
+        logits: Tensor = _Layers.apply(self, whole, first_learnt, pixels, *parameters)
         return logits
 
-    def _forward(self, pixels: Tensor, stacked: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def _forward(self, pixels: Tensor, whole: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Logits, and of every layer what ``_backward`` needs: what it read, what came out of the convolution, and the
         norm's mean and inverse deviation."""
         x, kept, last = pixels, [], len(self._geometry) - 1
-        biases = iter(stacked[last + 1 :])
+        biases = iter(whole[last + 1 :])
         for place, (_, stride, padding) in enumerate(self._geometry):
             kept.append(x)
             bias = next(biases) if self._has_bias[place] else None
-            x = F.conv2d(x, stacked[place], bias, stride, padding, groups=len(self._networks))
+            x = F.conv2d(x, whole[place], bias, stride, padding, groups=len(self._networks))
             if place == last:
                 break
             if place == 0:
@@ -108,26 +102,31 @@ class StackedPatchGAN:
         return x, kept
 
     def _backward(
-        self, gradient: Tensor, stacked: Sequence[Tensor], kept: Sequence[Tensor], first_learnt: int, to_pixels: bool
+        self, gradient: Tensor, whole: Sequence[Tensor], kept: Sequence[Tensor], first_learnt: int, to_pixels: bool
     ) -> tuple[Tensor | None, list[Tensor]]:
-        """Gradients of the pixels, where asked for, and of ``stacked``, where any window is learnt from."""
+        """Gradients of the pixels, where asked for, and of ``whole``, where any window is learnt from."""
         last, learnt = len(self._geometry) - 1, slice(first_learnt, None)
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         place, rest, learns = last, list(kept), first_learnt < len(gradient)
         while True:
-            read, weight, has_bias = rest.pop(), stacked[place], self._has_bias[place]
-            of_layer = functools.partial(self._convolution_backward, place, weight)
+            read, weight, has_bias = rest.pop(), whole[place], self._has_bias[place]
+            _, stride, padding = self._geometry[place]
+            of_layer = functools.partial(
+                convolution_backward, weight=weight, stride=stride, padding=padding, groups=len(self._networks)
+            )
             handed_on: Tensor | None = None
             if learns and first_learnt == 0:
-                handed_on, of_weight, of_bias = of_layer(gradient, read, (place > 0 or to_pixels, True, has_bias))
+                handed_on, of_weight, of_bias = of_layer(
+                    gradient, read, wanted=(place > 0 or to_pixels, True, has_bias)
+                )
             elif learns:
-                _, of_weight, of_bias = of_layer(gradient[learnt], read[learnt], (False, True, has_bias))
+                _, of_weight, of_bias = of_layer(gradient[learnt], read[learnt], wanted=(False, True, has_bias))
             if learns:
                 weights.append(of_weight)
                 biases += [of_bias] if has_bias else []
             if handed_on is None and (place > 0 or to_pixels):
-                handed_on, _, _ = of_layer(gradient, read, (True, False, False))
+                handed_on, _, _ = of_layer(gradient, read, wanted=(True, False, False))
             if place == 0:
                 return handed_on, [*weights[::-1], *biases[::-1]]
             gradient = torch.ops.aten.leaky_relu_backward(handed_on, read, SLOPE, True)
@@ -148,42 +147,6 @@ class StackedPatchGAN:
                 )[0].view(gradient.shape)
             place -= 1
 
-    def _convolution_backward(
-        self, place: int, weight: Tensor, gradient: Tensor, read: Tensor, wanted: tuple[bool, bool, bool]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of what a convolution read, of its weight and of its bias."""
-        _, stride, padding = self._geometry[place]
-        found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-            gradient,
-            read,
-            weight,
-            [len(weight)] if wanted[2] else None,
-            [stride, stride],
-            [padding, padding],
-            [1, 1],
-            False,
-            [0, 0],
-            len(self._networks),
-            wanted,
-        )
-        return found
-
-    def _is_stacked(self) -> bool:
-        """Whether the networks' parameters still lie where they were put: a move to a device takes them elsewhere."""
-        return bool(self._places) and all(
-            parameter.data_ptr() == place and parameter.dtype == self._dtype for parameter, place in self._places
-        )
-
-    @torch.no_grad()
-    def _stack(self) -> None:
-        """Lay the parameters of all networks side by side, and let each parameter be its part of that."""
-        self.stacked = [torch.cat([parameter.data for parameter in same]) for same in self._parameters]
-        for stacked, same in zip(self.stacked, self._parameters, strict=True):
-            for parameter, part in zip(same, stacked.chunk(len(same)), strict=True):
-                parameter.data = part
-        self._places = [(parameter, parameter.data_ptr()) for parameter in self._every]
-        self._dtype = self.stacked[0].dtype
-
 
 class _Layers(torch.autograd.Function):
     """All layers of a ``StackedPatchGAN``, whose networks learn from some of the windows only.
@@ -192,24 +155,25 @@ class _Layers(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, of: StackedPatchGAN, first_learnt: int, pixels: Tensor, *parameters: Tensor) -> Tensor:
-        logits, kept = of.forward(pixels, of.stacked)
-        ctx.of, ctx.first_learnt = of, first_learnt
+    def forward(
+        ctx: Any, of: StackedPatchGAN, whole: list[Tensor], first_learnt: int, pixels: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        logits, kept = of.forward(pixels, whole)
+        ctx.of, ctx.whole, ctx.first_learnt = of, whole, first_learnt
         ctx.save_for_backward(*kept)
-        ctx.stacked = of.stacked
         return logits
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        to_pixels, to_networks = ctx.needs_input_grad[2], any(ctx.needs_input_grad[3:])
+        to_pixels, to_networks = ctx.needs_input_grad[3], any(ctx.needs_input_grad[4:])
         first_learnt = ctx.first_learnt if to_networks else len(gradient)
-        of_pixels, of_stacked = ctx.of.backward(gradient, ctx.stacked, ctx.saved_tensors, first_learnt, to_pixels)
-        n_parameters = len(ctx.needs_input_grad) - 3
+        of_pixels, of_whole = ctx.of.backward(gradient, ctx.whole, ctx.saved_tensors, first_learnt, to_pixels)
+        n_parameters = len(ctx.needs_input_grad) - 4
         if not to_networks:
-            return None, None, of_pixels, *[None] * n_parameters
-        n_networks = n_parameters // len(of_stacked)
-        return None, None, of_pixels, *(part for stacked in of_stacked for part in stacked.chunk(n_networks))
+            return None, None, None, of_pixels, *[None] * n_parameters
+        n_networks = n_parameters // len(of_whole)
+        return None, None, None, of_pixels, *(part for found in of_whole for part in found.chunk(n_networks))
 
 
 class StackedRegion:
@@ -222,17 +186,7 @@ class StackedRegion:
 
     def __init__(self, networks: Sequence[RegionDiscriminator], stacks: Sequence[StackedPatchGAN]) -> None:
         self._stacks = list(stacks)
-        self._parts = [part for network in networks for part in network.modules()]
-        self._hooks = [
-            hooks
-            for part in self._parts
-            for hooks in (
-                part._forward_hooks,
-                part._forward_pre_hooks,
-                part._backward_hooks,
-                part._backward_pre_hooks,
-            )
-        ]
+        self._listeners = Listeners(networks)
 
     @classmethod
     def of(cls, networks: Sequence[RegionDiscriminator], *, compiled: bool = False) -> StackedRegion | None:
@@ -244,7 +198,7 @@ class StackedRegion:
 
     def is_hooked(self) -> bool:
         """Whether somebody listens to a call of a network or of a part of one, or has compiled it."""
-        return any(self._hooks) or any(part._compiled_call_impl is not None for part in self._parts)
+        return self._listeners.are_there()
 
     def __call__(self, pixels: Tensor, first_learnt: int) -> list[Tensor]:
         """Logits ``[n, len(networks), h, w]``, scale by scale; see ``StackedPatchGAN``."""

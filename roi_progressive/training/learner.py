@@ -11,16 +11,17 @@ from torch import Tensor, nn
 
 from ..config import Config, RegionConfig
 from ..errors import CheckpointError, one_line
-from ..method.bank import DiscriminatorBank, Shown, TermLosses
+from ..method.bank import DiscriminatorBank
 from ..method.discriminators import DiscriminatorFactory, patch_discriminator_for
 from ..method.foreign_networks import ForeignNetwork
+from ..method.shown import Shown, TermLosses
 from ..plugins.adapter import Adapter, Translation
 from ..plugins.manager import Plugins
 from ..runtime.distributed import average_gradients, n_processes
 from ..runtime.finite import drop_where_not, finite, is_mixed, single_precision
 from ..runtime.rng import ForkedStream
 from ..saving.names import REVERSE
-from .objective import Contribution, GeneratorObjective, Shares, masks_of
+from .objective import Contribution, GeneratorObjective, Learnt, Shares, masks_of
 from .optimizer import SharedAdam
 from .tap import leaf
 from .uncertainty import GGDWrapper
@@ -75,10 +76,10 @@ class Learner:
         """Contributions to the step at hand."""
         self._has_several_forwards = False
         """Whether the step before had more than one."""
-        self._learnt: tuple[TermLosses, list[tuple[nn.Parameter, Tensor]]] | None = None
-        """The discriminators' losses and gradients of the step's only forward, where made with the contribution."""
-        self._learnt_of: set[tuple[str, str]] = set()
-        """The directions and regions that they judged."""
+        self._learnt: dict[str, Learnt] = {}
+        """By kind of network the losses and gradients of the step's only forward, where made with the contribution."""
+        self._learnt_of: dict[str, set[tuple[str, str]]] = {}
+        """The directions and regions that they are of."""
         self._objective = GeneratorObjective(config, self.bank, self._heads, plugins)
         self._shares = Shares()
         self._mixed = False
@@ -97,14 +98,14 @@ class Learner:
         self._mixed = is_mixed(translations[0].fake)
         self.count(translations)
         self._n_forwards += 1
-        self._learnt = None
+        self._learnt = {}
         learn = self._n_forwards == 1 and not self._has_several_forwards
         with self._drawing(), single_precision(translations[0].fake):
             contribution = self._objective.contribution(translations, weights, self._shares, learn=learn)
-        losses = contribution.discriminators
-        self._learnt = None if losses is None else (losses, contribution.of_bank)
+        self._learnt = contribution.of_bank
         self._learnt_of = {
-            (translation.direction, region) for translation, region in self._active(translations, weights)
+            "D": _directions_and_regions(self._active(translations, weights)),
+            "D_pixels": _directions_and_regions(self._named(translations, weights)),
         }
         self._of_heads, self._of_heads_is_finite = contribution.of_heads, contribution.is_finite
         return contribution
@@ -115,7 +116,7 @@ class Learner:
 
     def forget(self) -> None:
         """The step at hand is over, or is not made: what it has taught nobody yet is lost."""
-        self._of_heads, self._learnt = [], None
+        self._of_heads, self._learnt = [], {}
         self.bank.forget_windows()
         self._forwards_are_over()
 
@@ -205,25 +206,27 @@ class Learner:
                 parameter.grad = torch.full_like(parameter, torch.nan)
             of_heads = [(parameter, torch.full_like(parameter, torch.nan)) for parameter, _ in of_heads]
         elif is_finite:
-            found = _by_name("D", judged, self._learnt_losses(judged))
-            found |= _by_name("D_pixels", named, self._learn(self.bank.pixel_learning_losses, named))
+            found = _by_name("D", judged, self._learnt_losses("D", judged))
+            found |= _by_name("D_pixels", named, self._learnt_losses("D_pixels", named))
         self.were_finite = finite(parameter.grad for parameter in moving if parameter.grad is not None)
         moved = self._move(of_heads, moving, self.were_finite if is_finite else torch.tensor(False))
         if not moved or not is_finite:
             return None
         return found
 
-    def _learnt_losses(self, judged: Sequence[tuple[Translation, str]]) -> TermLosses | None:
-        """The discriminators' losses, whose gradients are left on their parameters."""
-        learnt, self._learnt = self._learnt, None
-        asked = {(translation.direction, region) for translation, region in judged}
-        if learnt is not None and asked == self._learnt_of:
-            losses, gradients = learnt
-            for parameter, gradient in gradients:
-                parameter.grad = gradient
+    def _learnt_losses(self, kind: str, pairs: Sequence[tuple[Translation, str]]) -> TermLosses | None:
+        """The losses of all networks of a kind, whose gradients are left on their parameters."""
+        learnt = self._learnt.pop(kind, None)
+        if learnt is None or _directions_and_regions(pairs) != self._learnt_of[kind]:
+            return self._learn(self.bank.discriminator_losses if kind == "D" else self._naming_losses, pairs)
+        for parameter, gradient in learnt.gradients:
+            parameter.grad = gradient
+        if kind == "D":
             self.bank.keep_windows()
-            return losses
-        return self._learn(self.bank.discriminator_losses, judged)
+        return learnt.losses
+
+    def _naming_losses(self, shown: Sequence[Shown]) -> TermLosses | None:
+        return self.bank.pixel_losses(shown, for_generators=False).networks
 
     def _learn(
         self, losses_of: Callable[[Sequence[Shown]], TermLosses | None], pairs: Sequence[tuple[Translation, str]]
@@ -324,6 +327,10 @@ class Learner:
         for direction, saved in optimizers.items():
             self._optimize_head(direction)
             self._optimizer.load(direction, saved)
+
+
+def _directions_and_regions(pairs: Sequence[tuple[Translation, str]]) -> set[tuple[str, str]]:
+    return {(translation.direction, region) for translation, region in pairs}
 
 
 def _by_name(kind: str, pairs: Sequence[tuple[Translation, str]], losses: TermLosses | None) -> dict[str, Tensor]:

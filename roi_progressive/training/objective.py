@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import ConfigError, MaskError
-from ..method.bank import DiscriminatorBank, Shown, StepLosses, TermLosses
+from ..method.bank import DiscriminatorBank
 from ..method.regions import RegionMask
+from ..method.shown import Shown, StepLosses, TermLosses
 from ..method.structure import structure_loss
 from ..plugins.adapter import Translation
 from ..plugins.manager import Plugins
@@ -45,6 +46,19 @@ class Gradient:
     is_image: bool
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """What networks of one kind learn from a step.
+
+    Args:
+        losses: Their own, detached.
+        gradients: Their parameters, each with its gradient.
+    """
+
+    losses: TermLosses
+    gradients: list[tuple[nn.Parameter, Tensor]]
+
+
 @dataclass
 class Contribution:
     """What one step adds.
@@ -57,8 +71,8 @@ class Contribution:
         losses: Each term unweighted, detached, by name.
         of_heads: The parameters of the heads that the terms lead to, on every process the same, since uncertainty does
             not depend on regions; each with its gradient.
-        of_bank: Parameters of the discriminators with their own gradients, where those were asked for and could be had.
-        discriminators: The discriminators' own losses then, detached.
+        of_bank: What discriminators (``D``) and pixel classifiers (``D_pixels``) learn, where that was asked for and
+            could be had in the same pass.
     """
 
     value: Tensor
@@ -66,8 +80,7 @@ class Contribution:
     gradients: list[Gradient] = field(default_factory=list)
     losses: dict[str, Tensor] = field(default_factory=dict)
     of_heads: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
-    of_bank: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
-    discriminators: TermLosses | None = None
+    of_bank: dict[str, Learnt] = field(default_factory=dict)
 
 
 class _Leaves:
@@ -201,10 +214,12 @@ class GeneratorObjective:
         shares = shares or Shares()
         images = _images_of(translations)
         leaves = _Leaves(largest(images) if self._shown_to_plugins else None)
-        of_regions, learnt = self._region_terms(translations, weights, leaves, shares, learn=learn)
+        of_regions, discriminators = self._region_terms(translations, weights, leaves, shares, learn=learn)
+        of_pixels, classifiers = self._pixel_terms(translations, weights, leaves, shares, learn=learn)
+        learnt = {kind: of for kind, of in (("D", discriminators), ("D_pixels", classifiers)) if of is not None}
         terms = [
             *of_regions,
-            *self._pixel_terms(translations, weights, leaves, shares),
+            *of_pixels,
             *self._structure_terms(translations, weights, leaves, shares),
             *self._ggd_terms(translations, weights, leaves, shares),
         ]
@@ -213,22 +228,26 @@ class GeneratorObjective:
         losses = {name: loss for term in terms for name, loss in zip(term.names, term.values.detach(), strict=True)}
         losses = {name: losses[name] for name in sorted(losses, key=_as_shown(translations, self._config))}
         masks_are_finite = all(mask.is_finite for mask in masks_in(translations))
-        if not terms and learnt is None:
+        if not terms and not learnt:
             return Contribution(translations[0].fake.new_zeros(()), _are_finite(images, masks_are_finite))
         total = _weighted_sum(terms) if terms else translations[0].fake.new_zeros(())
-        # The generators' terms reach images and heads only, the discriminators' own losses nothing but them.
-        root = total if learnt is None else total + learnt.values.sum()
+        # The generators' terms reach images and heads only, the own losses of our networks nothing but them.
+        root = sum((of.values.sum() for of in learnt.values()), total)
         if not root.requires_grad:  # a plugin's constant, where the region it speaks of is absent
             is_finite = _are_finite([*images, total], masks_are_finite)
             return Contribution(zero_where_not(is_finite, total), is_finite, losses=losses)
         heads = [head.head for head in self._heads.values() if head.head is not None]
         head_parameters = [p for head in heads for p in self._parameters_of(head)]
-        bank_parameters = [
-            p for key in (() if learnt is None else learnt.keys) for p in self._parameters_of(self._bank.networks[key])
-        ]
+        networks = {"D": self._bank.networks, "D_pixels": self._bank.pixels.networks}
+        of_kinds = {
+            kind: [p for key in of.keys for p in self._parameters_of(networks[kind][key])]
+            for kind, of in learnt.items()
+        }
+        bank_parameters = [p for parameters in of_kinds.values() for p in parameters]
         inputs = [leaf for _, leaf, _, _ in leaves.pairs]
         every = torch.autograd.grad(root, [*inputs, *head_parameters, *bank_parameters], allow_unused=True)
-        found, of_bank = every[: len(inputs) + len(head_parameters)], every[len(inputs) + len(head_parameters) :]
+        found = every[: len(inputs) + len(head_parameters)]
+        of_parameter = dict(zip(bank_parameters, every[len(found) :], strict=True))
         is_finite = _are_finite([*images, total, *found], masks_are_finite)
         # On the CPU it is read once, elsewhere not at all.
         known = is_finite if is_read_late(is_finite) else bool(is_finite)
@@ -244,8 +263,13 @@ class GeneratorObjective:
             gradients,
             losses,
             _with_gradient(head_parameters, found[len(inputs) :]),
-            _with_gradient(bank_parameters, of_bank),
-            None if learnt is None else TermLosses(learnt.keys, learnt.values.detach()),
+            {
+                kind: Learnt(
+                    TermLosses(learnt[kind].keys, learnt[kind].values.detach()),
+                    _with_gradient(parameters, [of_parameter[p] for p in parameters]),
+                )
+                for kind, parameters in of_kinds.items()
+            },
         )
 
     def _parameters_of(self, network: nn.Module) -> list[nn.Parameter]:
@@ -276,17 +300,26 @@ class GeneratorObjective:
         if found is None:
             found = StepLosses(self._bank.generator_losses(list(shown.values())) if shown else None, None)
         if found.generators is None:
-            return [], found.discriminators
-        return [_terms_of("G", found.generators, shown, weights, shares)], found.discriminators
+            return [], found.networks
+        return [_terms_of("G", found.generators, shown, weights, shares)], found.networks
 
     def _pixel_terms(
-        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
-    ) -> Iterator[_Terms]:
+        self,
+        translations: Sequence[Translation],
+        weights: Mapping[str, float],
+        leaves: _Leaves,
+        shares: Shares,
+        *,
+        learn: bool,
+    ) -> tuple[list[_Terms], TermLosses | None]:
+        """The generators' terms, and where ``learn`` is asked for, the pixel classifiers' own losses."""
         weights = {region.name: weights.get(region.name, 0.0) * region.pixel_weight for region in self._config.regions}
         shown = self._shown(translations, weights, leaves)
-        found = self._bank.pixel_generator_losses(list(shown.values())) if shown else None
-        if found is not None:
-            yield _terms_of("G_pixels", found, shown, weights, shares)
+        learn = learn and all(of.real_masks is not None for of in shown.values())
+        found = self._bank.pixel_losses(list(shown.values()), for_networks=learn)
+        if found.generators is None:
+            return [], found.networks
+        return [_terms_of("G_pixels", found.generators, shown, weights, shares)], found.networks
 
     def _structure_terms(
         self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
