@@ -19,7 +19,7 @@ from roi_progressive.errors import DataError
 from roi_progressive.evaluation.image_files import read_sigma
 from roi_progressive.evaluation.pairs import pairs_from_folders
 from roi_progressive.runs import figure as run_figure
-from roi_progressive.runs.calibrate import FILE, SigmaCalibration, calibrate, read_calibration
+from roi_progressive.runs.calibrate import FILE, SigmaCalibration, calibrate, read_calibration, uncalibrated_note
 from roi_progressive.runs.evaluate import evaluate_run
 from roi_progressive.runs.export import export
 from roi_progressive.runs.figure import draw_run
@@ -27,6 +27,7 @@ from roi_progressive.runs.folder import Run
 from roi_progressive.runs.train import TrainOptions, resume, train
 from roi_progressive.runs.translate import translate
 from roi_progressive.runs.volume import translate_volume
+from roi_progressive.saving.checkpoint import save_checkpoint
 from roi_progressive.saving.records import read_json, write_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,8 +88,8 @@ def test_a_figure_shows_the_calibrated_sigma_and_says_so(run: Path, monkeypatch:
     for before, after in zip(*drawn, strict=True):
         [raw], [put_right] = before.maps.values(), after.maps.values()
         assert list(before.maps) == ["predicted σ"] and list(after.maps) == ["calibrated σ"]
-        factor = calibration.directions["A2B"].inside["tumor"].factor
-        np.testing.assert_allclose(put_right[before.mask], factor * raw[before.mask])
+        factor = calibration.directions["A2B"].image.factor  # the mask must not be seen in a map of the networks'
+        np.testing.assert_allclose(put_right, factor * raw)
 
 
 def test_it_is_of_the_networks_it_was_made_of(run: Path, small_networks: dict[str, Any], tmp_path: Path) -> None:
@@ -101,7 +102,15 @@ def test_it_is_of_the_networks_it_was_made_of(run: Path, small_networks: dict[st
     resume(tmp_path / "going")
     assert _kept(tmp_path / "going") is None
     scores = evaluate_run(tmp_path / "going", references=(), uncertainty=True)
-    assert "calibration is of other networks" in scores.notes[0]
+    assert "calibrated for epoch 1, and these networks are those of epoch 2: give --epoch 1, or" in scores.notes[0]
+    assert "roi-progressive calibrate RUN --epoch 2" in scores.notes[0]
+    calibrate(tmp_path / "going")
+    copied = torch.load(tmp_path / "going" / "networks" / "2_net_G_A.pth", weights_only=True)
+    save_checkpoint(tmp_path / "going" / "networks" / "2_net_G_A.pth", {name: 0.9 * of for name, of in copied.items()})
+    networks = Run.open(tmp_path / "going").networks
+    assert "is of networks that it no longer has: roi-progressive calibrate RUN --epoch 2" in uncalibrated_note(
+        networks, 2
+    )
 
 
 def test_a_sigma_that_does_not_rank_the_errors_is_named(run: Path) -> None:
@@ -168,7 +177,7 @@ def test_a_new_patients_sigma_is_that_of_the_calibrated_image(run: Path, tmp_pat
         done = translate_volume(
             tmp_path / "ct.nii.gz", files[0], run=run, direction="A2B", preparation=preparation, sigma=files[1]
         )
-        notes = [note for note in done.notes if note.startswith("sigma is")]
+        notes = [note for note in done.notes if note.startswith("Sigma is")]
         return sitk.GetArrayFromImage(sitk.ReadImage(str(files[1]))), notes
 
     raw, [said] = sigma_of("raw")
@@ -193,6 +202,8 @@ def test_a_program_returns_the_calibrated_sigma_and_its_card_says_which(run: Pat
     assert "It is as the networks give it: `roi-progressive calibrate RUN`" in card
     factor = calibrate(run).directions["B2A"].image.factor
     (same_image, put_right), card = program("put_right")
-    assert "It is calibrated on the pairs of 3 patients" in card and f"B2A {factor:.3g}" in card
+    assert "It is calibrated on the pairs of 3 patients" in card and f"{factor:.3g}" in card
+    inside = calibrate(run).directions["B2A"].inside["tumor"].factor
+    assert f"inside tumor it would be {inside:.3g}" in card and "region coverage" not in card
     torch.testing.assert_close(same_image, image, rtol=0, atol=0)
     torch.testing.assert_close(put_right, factor * raw)

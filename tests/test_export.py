@@ -347,5 +347,7 @@ def test_a_program_that_gives_something_else_is_not_kept(
 
 def test_the_command_writes_and_says_what(plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(plain), str(tmp_path / "out"), "--direction", "A2B"]) == 0
-    assert capsys.readouterr().out == f"wrote {tmp_path / 'out' / 'A2B.pt'}, {tmp_path / 'out' / 'card.md'}\n"
+    said = capsys.readouterr()
+    assert said.out == f"wrote {tmp_path / 'out' / 'A2B.pt'}, {tmp_path / 'out' / 'card.md'}\n"
+    assert "networks: epoch 1, the last one\n" in said.err
     assert roi_progressive.export is export

@@ -75,10 +75,14 @@ def test_its_modules_are_there_inside_the_block_and_gone_after_it(checkout: Path
     mine = type(sys)("models")
     monkeypatch.setitem(sys.modules, "models", mine)
     path = list(sys.path)
+    (checkout / "models" / "networks.py").write_text(
+        f"import sys; sys.path.append({str(checkout)!r})", encoding="utf-8"
+    )
     with HostCheckout(checkout).imported():
         import models
+        import models.networks  # a host that puts itself on the path once more, as MaskGAN does
 
-        assert models.create_model and models is not mine
+        assert models.create_model and models is not mine and sys.path[-1] == str(checkout)
     assert sys.modules["models"] is mine and sys.path == path
     assert not any(name.split(".")[0] == "options" for name in sys.modules)
 

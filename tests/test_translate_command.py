@@ -70,7 +70,7 @@ def test_one_patient_from_a_dicom_folder_whose_header_tells_the_way(place: Path,
     status, out, err = typed("run series OUT/mr.nii.gz --sigma OUT/sigma.nii.gz --dicom OUT/dicom")
     assert status == 0, err
     first, said, *notes = out.splitlines()
-    assert first.startswith("device: cpu")
+    assert first.startswith("device: cpu") and first.endswith("; networks: epoch 2, the last one")
     assert said.endswith("CT → MR, 12 slices in grey levels") and str(tmp_path / "mr.nii.gz") in said
     assert notes and all(note.startswith("note: ") for note in notes)
     assert len(list((tmp_path / "dicom").glob("*.dcm"))) == 12

@@ -71,11 +71,12 @@ class HostCheckout:
         """Have the checkout's modules importable inside the block; afterwards they are gone, and ours are back."""
         tops = {path.stem for path in self.folder.iterdir() if path.suffix == ".py" or path.is_dir()}
         hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in tops}
+        path = list(sys.path)
         sys.path.insert(0, str(self.folder))
         try:
             yield self
         finally:
-            sys.path.remove(str(self.folder))
+            sys.path[:] = path  # a host may have put more there, itself once more among it
             for name in [name for name in sys.modules if name.split(".")[0] in tops]:
                 del sys.modules[name]
             sys.modules.update(hidden)

@@ -9,8 +9,10 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from ..errors import RoiProgressiveError
 from ..saving.plain_text import printable, printable_lines
 
 _CHOICES = re.compile(r"invalid choice: '(?P<typed>[^']*)' \(choose from (?P<choices>[^)]*)\)$")
@@ -110,8 +112,24 @@ def line_width() -> int:
     return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
 
 
+def networks_line(run: Path, epoch: str | None) -> str:
+    """Which networks of a run a command takes, as its first lines say it; empty where it will say what is wrong."""
+    from ..runs.kept_epochs import chosen_epoch, epoch_in_words
+
+    networks = run / "networks" if (run / "run.json").is_file() else run
+    try:
+        return f"networks: {epoch_in_words(networks, chosen_epoch(networks, epoch))}"
+    except RoiProgressiveError:
+        return ""
+
+
 def device_line(device: str) -> str:
     """The first line of a command that computes: where."""
     from ..runtime.devices import choose_device, describe_device
 
     return f"device: {describe_device(choose_device(device))}"
+
+
+def first_line(device: str, run: Path | None, epoch: str | None) -> str:
+    """What is said as a command begins to compute with the networks of a run: where, and with which."""
+    return "; ".join(filter(None, (device_line(device), "" if run is None else networks_line(run, epoch))))

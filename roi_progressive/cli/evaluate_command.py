@@ -14,7 +14,7 @@ from .. import setting_checks as check
 from ..errors import ConfigError
 from ..saving.names import DIRECTIONS
 from . import volume_evaluation
-from .command import add_command, add_device, add_epoch, device_line, line_width, show
+from .command import add_command, add_device, add_epoch, first_line, line_width, show
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _scored(
         from ..runs.volume_scores import write_evaluation
         from ..saving.whole_files import require_new_or_empty
 
-        bar.first_line = device_line(options.device)
+        bar.first_line = first_line(options.device, options.run, options.epoch)
         report = bar.part(0.0, SHARE_OF_SCORES)
         given = {"weights_dir": options.weights, "device": options.device, "report": report}
         if options.run is not None:

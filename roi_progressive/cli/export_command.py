@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from ..saving.names import DIRECTIONS
-from .command import add_command, show
+from .command import add_command, add_epoch, networks_line, show
 
 
 def add(commands: Any) -> None:
@@ -27,7 +28,7 @@ def add(commands: Any) -> None:
     )
     export.add_argument("--direction", choices=DIRECTIONS, nargs="+", default=DIRECTIONS, help="which (both)")
     export.add_argument("--sigma", action="store_true", help="let it return the predicted standard deviation too")
-    export.add_argument("--epoch", metavar="N", help="whose networks: of this epoch, or last (last)")
+    add_epoch(export)
     export.add_argument("--data", type=Path, metavar="DIR", help="where the run's data set lies now, if it has moved")
     export.add_argument("--force", action="store_true", help="replace an earlier export in that folder")
 
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace) -> None:
     """
     from ..runs.export import export
 
+    networks = networks_line(options.run, options.epoch)
     done = export(
         options.run,
         options.out,
@@ -50,6 +52,7 @@ def run(options: argparse.Namespace) -> None:
         data=options.data,
         force=options.force,
     )
+    print(networks, file=sys.stderr)
     for note in done.notes:
         show(f"note: {note}")
     show(f"wrote {', '.join(map(str, done.files))}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..saving.names import DIRECTIONS
-from .command import add_command, add_device, add_epoch, device_line, show
+from .command import add_command, add_device, add_epoch, first_line, show
 from .progress import ProgressBar
 
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     with ProgressBar("figure", delay_s=1.0) as bar:
         from ..runs.figure import draw_run  # takes seconds
 
-        bar.first_line = device_line(options.device)
+        bar.first_line = first_line(options.device, options.run, options.epoch)
         drawn = draw_run(
             options.run,
             epoch=options.epoch,

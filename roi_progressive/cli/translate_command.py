@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
 from ..saving.names import DIRECTIONS
-from .command import add_command, add_device, add_epoch, device_line, show
+from .command import add_command, add_device, add_epoch, first_line, show
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> None:
 
     scans, several = given_scans(options.scan)
     opened = _opened(options)
-    with ProgressBar("translate", device_line(options.device)) as bar, opened as made:
+    ours = options.run if options.host is None else None
+    with ProgressBar("translate", first_line(options.device, ours, options.epoch)) as bar, opened as made:
         done, problems = _several(made, scans, options, bar) if several else (_single(made, scans[0], options, bar), 0)
     show(done)
     if problems:

@@ -61,14 +61,16 @@ def looks_like_hounsfield(array: npt.NDArray[Any]) -> bool:
 
 def may_be_hounsfield(array: npt.NDArray[Any]) -> bool:
     """Whether values could be Hounsfield units, though no air lies around: a crop of a CT has some of air or lung, fat
-    below 0, and most of its tissue just above.
+    below 0, and much of its tissue just above.
+
+    An MR that was padded far below 0 has no fat there.
 
     Args:
         array: ``(slices, rows, columns)``, finite.
     """
-    between = (array > _BELOW_AIR_HU) & (array < _FAT_BELOW_HU)
+    fat = (array > _NO_TISSUE_HU) & (array < _FAT_BELOW_HU)
     tissue = (array >= _FAT_BELOW_HU) & (array < -_NO_TISSUE_HU)
-    return bool(array.min() < 0.5 * AIR_HU and between.mean() > _SOME and tissue.mean() > 20 * _SOME)
+    return bool(array.min() < 0.5 * AIR_HU and fat.mean() > _SOME and tissue.mean() > 20 * _SOME)
 
 
 def checked_hounsfield(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from ..saving.names import DOMAINS, Domains
+from ..saving.names import DOMAINS, SPLITS, Domains
 from ..saving.records import NUMBER, EntryError, entry, fault_of, of_kind, read_json
 from .hounsfield import in_hounsfield
 from .options import PrepareOptions
@@ -48,7 +48,7 @@ class Preparation:
             domains; what concerns the choice of slices and patients has its default.
         in_hounsfield: Whether the values of domain ``A`` and ``B`` are HU.
         standard: What ``fit_standard`` found, by domain, where scans were standardised.
-        slices_mm: Distance of the slices, by domain; of a domain without slices there is none.
+        slices_mm: Distance of the slices trained on, by domain; of a domain without slices there is none.
         pixels_mm: Side of a picture's pixels, likewise.
     """
 
@@ -120,12 +120,17 @@ class Preparation:
             domain: _in_hounsfield(of_domain, name)
             for (domain, of_domain), name in zip(by_domain.items(), options.domains, strict=True)
         }
+        trained_on = {
+            name: [found for found in of_domain if entry(found, "split", str) == SPLITS[0]] or of_domain
+            for name, of_domain in by_domain.items()
+            if of_domain
+        }
         return cls(
             options,
             units,
             _standard(of_kind(manifest.get("mr_standard"), "`mr_standard`", dict, type(None)), units),
-            {name: _spread_of(found, slice(0, 1)) for name, found in by_domain.items() if found},
-            {name: _spread_of(found, slice(1, 3)) for name, found in by_domain.items() if found},
+            {name: _spread_of(found, slice(0, 1)) for name, found in trained_on.items()},
+            {name: _spread_of(found, slice(1, 3)) for name, found in trained_on.items()},
         )
 
 

@@ -183,10 +183,27 @@ def read_calibration(networks: Path, options: TrainOptions, config: Config, epoc
 
 def calibration_note(run: Run, calibration: SigmaCalibration | None, split: str) -> str:
     """What a reader of this run's sigma must know of it, in a line."""
-    if calibration is not None:
-        seen = "these very slices" if split == calibration.split else f"the pairs of {calibration.split}"
-        return f"Sigma is calibrated on {seen} ({calibration.n_patients} patients), by direction and region."
-    trained = "Sigma is as the networks give it: trained without pairs, it is not the size of the error"
-    stale = (run.networks / FILE).is_file()
-    why = "the run's calibration is of other networks" if stale else "a few pairs put that right"
-    return f"{trained}; {why}: roi-progressive calibrate RUN."
+    if calibration is None:
+        return uncalibrated_note(run.networks, run.epoch) + "."
+    seen = "these very slices" if split == calibration.split else f"the pairs of {calibration.split}"
+    return f"Sigma is calibrated on {seen} ({calibration.n_patients} patients), by direction and region."
+
+
+def uncalibrated_note(networks: Path, epoch: int) -> str:
+    """What to know of a sigma that is not calibrated, and what puts it right.
+
+    Args:
+        networks: The folder of a run's networks.
+        epoch: Whose they are.
+    """
+    as_given = "Sigma is as the networks give it: trained without pairs, it is not the size of the error"
+    command = f"roi-progressive calibrate RUN --epoch {epoch}"
+    if not (networks / FILE).is_file():
+        return f"{as_given}; a few pairs put that right: {command}"
+    of_epoch = entry(read_json(networks / FILE), "epoch", int)
+    if of_epoch == epoch:
+        return f"{as_given}; the run's calibration is of networks that it no longer has: {command}"
+    return (
+        f"{as_given}; the run is calibrated for epoch {of_epoch}, and these networks are those of epoch {epoch}: give "
+        f"--epoch {of_epoch}, or calibrate these: {command}"
+    )

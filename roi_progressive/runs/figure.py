@@ -227,10 +227,11 @@ def _row(
     maps = {}
     per_grey = 1.0 if pair.hu_per_grey is None else pair.hu_per_grey
     if sigma_dir is not None:
-        known = None if calibration is None else calibration.directions
-        [pair] = with_sigma([pair], {pair.direction: sigma_dir}, known, region)
+        [pair] = with_sigma([pair], {pair.direction: sigma_dir})
         assert pair.sigma is not None
-        maps["predicted σ" if calibration is None else "calibrated σ"] = per_grey * pair.sigma
+        # Another factor inside of the region would draw the mask into what the networks know nothing of.
+        factor = 1.0 if calibration is None else calibration.directions[pair.direction].image.factor
+        maps["predicted σ" if calibration is None else "calibrated σ"] = per_grey * factor * pair.sigma
     if error:
         maps["|generated − real|"] = per_grey * np.abs(pair.fake.astype(np.float64) - pair.real)
     unit = "grey levels (0 to 255)" if pair.hu_per_grey is None else "HU"

@@ -84,6 +84,22 @@ def why_ended(folder: Path) -> str | None:
     return reason
 
 
+def epoch_in_words(networks: Path, epoch: int) -> str:
+    """Which of a run's epochs one is, and which other one it keeps.
+
+    Raises:
+        CheckpointError: The file that names either is damaged.
+    """
+    last, best = (_pointed(networks / name).get("epoch") for name in (_POINTER, _BEST_POINTER))
+    if best is None:
+        return f"epoch {epoch}, the last one"
+    if best == last:
+        return f"epoch {epoch}, the last one and the best"
+    if epoch == best:
+        return f"epoch {epoch}, the best one (the last is {last}: --epoch last)"
+    return f"epoch {epoch}, the last one (the best is {best}: --epoch best)"
+
+
 def chosen_epoch(networks: Path, epoch: int | str | None = None) -> int:
     """The one way in which commands find the networks that they are to use.
 

@@ -82,7 +82,7 @@ def model_card(run: Run, epoch: int, programs: Sequence[Program], calibration: S
         _how_to_use(programs, domains, manifest, run.neighbours),
         _trained_on(run, domains, manifest),
         _trained_how(run),
-        _how_good(run, epoch, programs, domains),
+        _how_good(run, epoch, programs, domains, calibration),
         _limits(programs, domains, manifest),
         _sigma(run, programs, calibration),
     ]
@@ -211,7 +211,9 @@ def _as_code(content: Any) -> list[str]:
     return ["```json", json.dumps(content, indent=1, default=str).replace("`", "'"), "```"]
 
 
-def _how_good(run: Run, epoch: int, programs: Sequence[Program], domains: Domains) -> str:
+def _how_good(
+    run: Run, epoch: int, programs: Sequence[Program], domains: Domains, calibration: SigmaCalibration | None
+) -> str:
     lines = ["## How good it was", ""]
     path = run.images("test", DIRECTIONS[0]).parent / "metrics.json"
     if not path.is_file():
@@ -235,6 +237,8 @@ def _how_good(run: Run, epoch: int, programs: Sequence[Program], domains: Domain
         f"| slices | {' | '.join(str(rows[d].get('n_slices')) for d in shown)} |",
     ]
     for metric in METRICS:
+        if metric.needs == "sigma" and calibration is not None:  # scored with factors of its own inside of a region
+            continue
         values = [_with_interval(rows[d], metric.key) for d in shown]
         if any(values):
             lines.append(f"| {metric.title} | {' | '.join(value or 'n/a' for value in values)} |")
@@ -324,10 +328,13 @@ def _sigma(run: Run, programs: Sequence[Program], calibration: SigmaCalibration 
             "It is as the networks give it: `roi-progressive calibrate RUN` with a few pairs puts its size right."
         )
     else:
-        factors = ", ".join(f"{p.direction} {calibration.directions[p.direction].image.factor:.3g}" for p in programs)
         lines.append(
             f"It is calibrated on the pairs of {calibration.n_patients} patients: what the networks give, times a "
-            f"factor that makes it as large as the errors of whole images are ({factors}). Inside a region errors may "
-            f"be larger."
+            f"factor that makes it as large as the errors of whole images are. Nothing tells a program where a region "
+            f"is, whose errors may be larger or smaller:"
         )
+        for program in programs:
+            of = calibration.directions[program.direction]
+            inside = "".join(f"; inside {in_markdown(r)} it would be {c.factor:.3g}" for r, c in of.inside.items())
+            lines.append(f"- `{program.file}`: the factor is {of.image.factor:.3g}{inside}.")
     return "\n".join(lines)

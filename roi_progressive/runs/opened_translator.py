@@ -16,13 +16,9 @@ from ..errors import ConfigError, DataError
 from ..plugins.adapter import Uncertainty
 from ..saving.locks import resolved
 from ..saving.names import DIRECTIONS
-from .calibrate import SigmaCalibration, read_calibration
+from .calibrate import SigmaCalibration, read_calibration, uncalibrated_note
 from .generators import TrainedNetworks, loaded_generators
 from .volume_translator import Generator, Translator
-
-UNCALIBRATED = (
-    "sigma is as the networks give it, not the size of the error; `roi-progressive calibrate` puts that right"
-)
 
 Make = Callable[[str, Tensor], tuple[Tensor, Tensor | None]]
 
@@ -85,11 +81,17 @@ def translator(
         )
     loaded = loaded_generators(trained.folder, trained.options, trained.config, trained.epoch, device)
     with loaded as generators:
-        calibration = None
+        calibration, note = None, None
+        make: Make = generators.translate
         if generators.have_sigma:
             calibration = read_calibration(trained.folder, trained.options, trained.config, trained.epoch)
-        make = generators.translate if calibration is None else _calibrated(generators.translate, calibration)
-        note = UNCALIBRATED if calibration is None else f"sigma is calibrated on {calibration.n_patients} patients"
+            note = uncalibrated_note(trained.folder, trained.epoch)
+        if calibration is not None:
+            make = _calibrated(generators.translate, calibration)
+            note = (
+                f"Sigma is calibrated on {calibration.n_patients} patients, by the factor of whole images: nothing "
+                f"tells where a new scan's regions are"
+            )
         yield Translator(
             known,
             direction,

@@ -186,9 +186,6 @@ class Translator:
             notes.append(
                 f"{job.scan.name} is a scan of the data set; {known} of its slices are cut as those that it has there"
             )
-        if volume.may_be_hounsfield and not volume.looks_like_hounsfield:
-            name = self.preparation.domains.name(source)
-            notes.append(f"the values of {job.scan.name} could be HU; it was taken for a scan of modality {name}")
         notes += self._spacing_notes(job.scan.name, source, spacing_mm, squares)
         del volume
         result = _Result.empty(found.values.shape, grid, lps, self.preparation.mapping_of_target(target), job)
@@ -250,8 +247,11 @@ class Translator:
             if "Hounsfield" in str(error) and not in_hu[target_of(direction)]:
                 add_note(error, hint)
             raise
-        if volume.looks_like_hounsfield and in_hu[target_of(direction)]:  # else the volume's own notes say so
+        if in_hu[target_of(direction)] and (volume.looks_like_hounsfield or volume.may_be_hounsfield):
             raise DataError(f"`scan` must be of modality {name}; the values of {scan.name} are those of HU; {hint}")
+        if volume.may_be_hounsfield and not volume.looks_like_hounsfield:  # else the volume's own notes say so
+            said = f"the values of {scan.name} could be HU; it was taken for a scan of modality {name}"
+            volume = replace(volume, notes=(*volume.notes, said))
         return volume
 
     # -- the generator -------------------------------------------------------------------------------------------------
@@ -316,16 +316,19 @@ class Translator:
         trained, size_px = self.preparation.slices_mm.get(domain), self.preparation.options.size_px
         if trained is not None and len(squares) > 1 and spacing_mm[0] not in trained:
             yield f"the slices of {name} lie {spacing_mm[0]:.3g} mm apart, those of the training {trained}"
-        pixels = self.preparation.pixels_mm.get(domain)
+        seen = self.preparation.pixels_mm.get(domain)
         sides = {
             length_mm / size_px
             for square in squares
             for length_mm in (spacing_mm[1] * square.height, spacing_mm[2] * square.width)
         }
-        if pixels is not None and not all(side in pixels for side in sides):
+        if seen is not None and not all(side in seen for side in sides):
+            far = max(sides, key=lambda side: max(side / seen.greatest, seen.least / side))
+            drawn = "smaller" if far > seen.greatest else "larger"
             yield (
-                f"a pixel that the network sees of {name} is {max(sides):.3g} mm wide, those of the training {pixels}: "
-                f"the body is larger or smaller than theirs"
+                f"a pixel that the network sees of {name} is {far:.3g} mm wide, those of the training {seen}: the body "
+                f"is drawn {drawn} than the network knows it, and the result may be worse; to be sure of one scale "
+                f"prepare with --field-of-view"
             )
 
     def _value_notes(
