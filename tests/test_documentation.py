@@ -63,7 +63,10 @@ def every_command() -> Iterator[tuple[str, list[str]]]:
 
 # --- commands ---------------------------------------------------------------------------------------------------------
 
-MEDICAL = ("prepare", "train", "evaluate", "figure", "calibrate", "evaluate", "evaluate", "export")
+MEDICAL = (
+    *("prepare", "train", "evaluate", "figure", "calibrate", "translate"),
+    *("calibrate", "evaluate", "evaluate", "export"),
+)
 HANDED_ON = ("A2B.pt", "B2A.pt", "card.md")
 
 
@@ -72,6 +75,7 @@ def test_the_printed_commands_take_scans_to_a_table(
 ) -> None:
     write_scans(tmp_path)
     monkeypatch.chdir(tmp_path)
+    shutil.copy("p05_ct.nii.gz", "p09_ct.nii.gz")
     chain = [*ours("scans.md"), *ours("evaluation.md")]
     assert [command[0] for command in chain] == list(MEDICAL)
     for command in chain:
@@ -85,7 +89,7 @@ def test_the_printed_commands_take_scans_to_a_table(
         assert main([*command, *SHORTENED.get(command[0], [])]) == 0, capsys.readouterr().err
     assert "TPSNR" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "handed_on").iterdir()) == [*HANDED_ON, "written.json"]
-    assert (tmp_path / "volume_scores" / "volumes.md").is_file()
+    assert (tmp_path / "volume_scores" / "volumes.md").is_file() and (tmp_path / "p09_sigma.nii.gz").is_file()
     assert (tmp_path / "run" / "test" / "figure_B2A.png").is_file()
 
 
@@ -103,6 +107,9 @@ def test_three_commands_translate_a_patient_from_ct_alone_without_masks(
     assert [command[0] for command in chain] == ["prepare", "train", "translate"]
     for command in chain:
         assert main([*command, *SHORTENED.get(command[0], [])]) == 0, capsys.readouterr().err
+        if command[0] == "train":  # what was not aligned cannot be scored, and the way on is the next command
+            said = capsys.readouterr().out.splitlines()[-1]
+            assert "for a new scan: roi-progressive translate unguided SCAN OUT; its data are not in pairs" in said
     scan, made = (sitk.ReadImage(f"p09_{kind}.nii.gz") for kind in ("ct", "mr"))
     for part in ("Origin", "Spacing", "Direction", "Size"):
         assert getattr(scan, f"Get{part}")() == getattr(made, f"Get{part}")()

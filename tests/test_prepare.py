@@ -244,6 +244,15 @@ def test_in_an_aligned_pair_a_lacking_mask_is_that_of_the_other_and_said_so(tmp_
         assert entry.get("masks_of_other_modality") == (["tumor"] if entry["domain"] == "B" else None)
         masks = [pixels(tmp_path / "out" / f"train{d}_tumor" / f"{entry['name']}.png") for d in "AB"]
         assert (masks[0] == masks[1]).all()
+    assert "1 of 1 patients have no mask of tumor on their MR: that on their CT is taken for both" in report.notes
+
+
+def test_a_single_patient_to_test_on_is_said_to_have_no_interval(volumes, tmp_path):
+    said = "the part to test on is one patient, whose scores have no interval"
+    notes = prepare(volumes, tmp_path / "one", replace(SMALL, split=(2, 1, 1))).notes
+    assert any(note.startswith(said) for note in notes)
+    notes = prepare(volumes, tmp_path / "two", replace(SMALL, split=(1, 1, 2))).notes
+    assert not any(note.startswith(said) for note in notes)
 
 
 def test_pairs_also_lie_side_by_side_with_their_masks(volumes, tmp_path):
@@ -337,7 +346,7 @@ def test_the_report_reads_as_lines_with_counts_notes_and_problems(volumes, tmp_p
 
 
 def test_files_that_are_not_there_are_said_with_the_folder_that_paths_are_relative_to(volumes, tmp_path):
-    words = f"1 files of the list are not there, first {str(tmp_path / 'lost.nii.gz')!r}; its paths are relative to the"
+    words = f"1 file of the list is not there, first {str(tmp_path / 'lost.nii.gz')!r}; its paths are relative to the"
     volumes.write_text(volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
     report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=16))
     assert any(note.startswith(words) and repr(str(tmp_path)) in note for note in report.notes)

@@ -177,13 +177,18 @@ def _train_here(options: argparse.Namespace) -> None:
 
 
 def _what_now(folder: Path) -> str:
+    from ..runs.data_place import is_paired
     from ..runs.folder import Run
     from ..runs.kept_epochs import best_epoch
 
     run, best = Run.open(folder), best_epoch(folder)
     ended = "" if run.ended is None else f" (ended after epoch {run.epoch}: {run.ended})"
     which = "" if best is None else f" --epoch best (its best epoch is {best}; or last)"
-    return f"{folder} is trained{ended}; for the table: roi-progressive evaluate {folder}{which}"
+    now = f"for the table: roi-progressive evaluate {folder}{which}"
+    if not is_paired(run.data):
+        command = f"roi-progressive translate {folder} SCAN OUT"
+        now = f"for a new scan: {command}{which}; its data are not in pairs, so that nothing can be scored"
+    return f"{folder} is trained{ended}; {now}"
 
 
 def _notes(chosen: TrainOptions, given: dict[str, object]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,13 +121,15 @@ def prepare(
             *_perhaps_hounsfield(volumes),
             *_empty_parts(counts, domains, split_of),
             *_missing(files, manifest_csv),
+            *_borrowed(slices, domains),
         ]
         notes += _unpaired(counts, options, domains)
+        patients = {split: len({e["patient"] for e in slices if e["split"] == split}) for split in SPLITS}
+        notes += _single_test_patient(patients)
         _write_sheets(place, slices, volumes.regions, domains)
         manifest = manifest_record(volumes, options, split_of, slices, standard)
         text = to_json(manifest, ascii_only=False) + "\n"
         place.put(place.pictures / "manifest.json", lambda aside: aside.write_text(text, encoding="utf-8"))
-    patients = {split: len({e["patient"] for e in slices if e["split"] == split}) for split in SPLITS}
     return PrepareReport(Path(out), manifest, problems, notes, counts, patients)
 
 
@@ -240,9 +242,33 @@ def _missing(files: Sequence[Path], manifest_csv: str | Path) -> list[str]:
     if not missing:
         return []
     folder = Path(manifest_csv).resolve().parent
+    are = "1 file of the list is" if len(missing) == 1 else f"{len(missing)} files of the list are"
     return [
-        f"{len(missing)} files of the list are not there, first {str(missing[0])!r}; its paths are relative to the "
-        f"folder it lies in, {str(folder)!r}"
+        f"{are} not there, first {str(missing[0])!r}; its paths are relative to the folder it lies in, {str(folder)!r}"
+    ]
+
+
+def _borrowed(slices: Sequence[Mapping[str, Any]], domains: Domains) -> Iterator[str]:
+    """A line for every region and domain whose masks come from the other scan of a pair."""
+    patients: dict[tuple[str, str], set[str]] = {}
+    of_domain = {domain: {s["patient"] for s in slices if s["domain"] == domain} for domain in DOMAINS}
+    for found in slices:
+        for region in found.get("masks_of_other_modality", ()):
+            patients.setdefault((found["domain"], region), set()).add(found["patient"])
+    for (domain, region), without in sorted(patients.items()):
+        name, other = domains.name(domain), domains.name(next(d for d in DOMAINS if d != domain))
+        yield (
+            f"{len(without)} of {len(of_domain[domain])} patients have no mask of {region} on their {name}: that on "
+            f"their {other} is taken for both"
+        )
+
+
+def _single_test_patient(patients: Mapping[str, int]) -> list[str]:
+    if patients["test"] != 1 or sum(patients.values()) < 4:
+        return []
+    return [
+        "the part to test on is one patient, whose scores have no interval; --split, or a column `split` in the list, "
+        "gives it more"
     ]
 
 

@@ -46,6 +46,15 @@ def preparation_of(data: Path) -> Preparation | None:
     return read_preparation(manifest)
 
 
+def is_paired(data: Path) -> bool:
+    """Whether the images of a data set's test part can be pairs: not where ``prepare`` says that they are none."""
+    try:
+        found = read_json(data / "manifest.json")
+    except (OSError, ValueError):  # of another program; whoever scores it says what is missing
+        return True
+    return not isinstance(found, dict) or found.get("kind") != "prepared" or found.get("paired", True) is not False
+
+
 def neighbours_of(data: Path, asked: int | None) -> int:
     """How many neighbours above and below a slice a training on a data set takes.
 

@@ -80,11 +80,11 @@ def model_card(run: Run, epoch: int, programs: Sequence[Program], calibration: S
         f"# {' and '.join(_title(p.direction, domains) for p in programs)}",
         _what_it_is(run, epoch, programs, domains),
         _how_to_use(programs, domains, manifest, run.neighbours),
-        _trained_on(run, domains, manifest),
-        _trained_how(run),
         _how_good(run, epoch, programs, domains, calibration),
         _limits(programs, domains, manifest),
         _sigma(run, programs, calibration),
+        _trained_on(run, domains, manifest),
+        _trained_how(run),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -159,7 +159,28 @@ def _how_to_use(programs: Sequence[Program], domains: Domains, manifest: Mapping
                 f"Of {in_markdown(domains.name(domain))}, -1 is {low:g} HU and 1 is {high:g} HU: "
                 f"`HU = (x + 1) / 2 * {high - low:g} + {low:g}`; what lies beyond is clipped."
             )
+        elif manifest.get("kind") == "prepared":
+            lines.append(_of_no_unit(manifest, in_markdown(domains.name(domain))))
+    if manifest.get("kind") == "prepared":
+        field_mm = manifest.get("field_of_view_mm")
+        side = "the body's longer side" if field_mm is None else f"{float(field_mm):g} mm"
+        lines.append(
+            f"A slice is axial, seen from the feet, the patient's front at the top; a square of {side} around the body "
+            f"is resized to {manifest['size_px']} px. `roi-progressive translate` does all of it."
+        )
     return "\n".join(lines)
+
+
+def _of_no_unit(manifest: Mapping[str, Any], name: str) -> str:
+    """How the values of a domain that is not in HU become an image's."""
+    steps = manifest.get("mr_steps", ())
+    low, high = manifest.get("mr_percentiles", (0, 100)) if "clip" in steps else (0, 100)
+    before = [step for step in steps if step not in ("clip", "zscore")]
+    after = f", after {' and '.join(before)}" if before else ""
+    return (
+        f"Of {name}, -1 is the percentile {low:g} and 1 the percentile {high:g} of the body's values in the whole "
+        f"volume{after}, linear between and clipped beyond; all but the body is -1."
+    )
 
 
 def _window(manifest: Mapping[str, Any], domain: str) -> tuple[float, float] | None:
@@ -200,7 +221,7 @@ def _counts(data: Path, split: str, domain: str, manifest: Mapping[str, Any]) ->
 
 
 def _trained_how(run: Run) -> str:
-    options = asdict(run.options)
+    options = {name: value for name, value in asdict(run.options).items() if value is not None}
     guidance = run.config.to_mapping() if run.config.regions or run.config.ggd else "none: a plain CycleGAN"
     lines = ["## How it was trained", "", "Options of the trainer, and the guidance by regions:", ""]
     return "\n".join([*lines, *_as_code({"options": options, "guidance": guidance})])
