@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from torch import Tensor
 from ..data.dicom_files import modalities_of
 from ..data.dicom_writing import CLASSES, DerivedSeries, source_headers, write_series
 from ..data.framed_scans import FramedScans
-from ..data.framing import Square, resize_to, square_around
-from ..data.orientation import seen_along
+from ..data.framing import Square, square_around
 from ..data.pictures import Intensities, intensities_of, neighbour_indices, picture_pixels
 from ..data.preparation import Preparation
 from ..data.preprocessing import FloatArray, IntensityMapping
@@ -32,6 +31,7 @@ from ..saving.names import DIRECTIONS, DOMAINS, ONE_PHASE, REVERSE, source_of, t
 from ..saving.whole_files import require_new_or_empty
 from ..saving.written import new_folder, remove_half_written_of, write_checksums
 from .folder import network_input, pictures_as_grey, require_finite
+from .made_volume import MadeVolume
 from .train import Report
 
 Generator = Callable[[Tensor], Any]
@@ -188,7 +188,9 @@ class Translator:
             )
         notes += self._spacing_notes(job.scan.name, source, spacing_mm, squares)
         del volume
-        result = _Result.empty(found.values.shape, grid, lps, self.preparation.mapping_of_target(target), job)
+        result = MadeVolume.empty(
+            found.values.shape, grid, lps, self.preparation.mapping_of_target(target), with_sigma=job.sigma is not None
+        )
         done = 0
         for batch in _batches(slices.tolist(), options.size_px, self.device.type):
             pictures = self._pictures(found, batch, squares)
@@ -332,7 +334,7 @@ class Translator:
             )
 
     def _value_notes(
-        self, found: Intensities, source: str, target: str, result: _Result, squares: Mapping[int, Square]
+        self, found: Intensities, source: str, target: str, result: MadeVolume, squares: Mapping[int, Square]
     ) -> Iterator[str]:
         in_hu, mapping = self.preparation.in_hounsfield, result.mapping
         if in_hu[source]:
@@ -371,7 +373,7 @@ class Translator:
     # -- what is written -----------------------------------------------------------------------------------------------
 
     def _write(
-        self, job: VolumeJob, result: _Result, grid: Grid, about: DerivedSeries | None, force: bool
+        self, job: VolumeJob, result: MadeVolume, grid: Grid, about: DerivedSeries | None, force: bool
     ) -> tuple[Path, Path, Path | None, Path | None]:
         files = [path for path in (job.out, job.sigma) if path is not None]
         with ExitStack() as stack:
@@ -411,40 +413,6 @@ class Translator:
             f"{self.preparation.units(target)}, clipped to {mapping.low:g} to {mapping.high:g}.",
             sources,
         )
-
-
-@dataclass
-class _Result:
-    """The volumes in the making, in the order of the scan's own axes; views of them have the order of the slices."""
-
-    values: FloatArray
-    sigma: FloatArray | None
-    mapping: IntensityMapping
-    values_in_order: FloatArray
-    sigma_in_order: FloatArray | None
-    at_ends: int = field(default=0)
-
-    @classmethod
-    def empty(cls, shape: tuple[int, ...], grid: Grid, lps: Any, mapping: IntensityMapping, job: VolumeJob) -> _Result:
-        """Volumes that hold background: ``shape`` in LPS, of which ``lps`` is the direction."""
-        own = seen_along(np.broadcast_to(np.float32(0), shape), lps, grid.direction).shape
-        values = np.full(own, mapping.low, dtype=np.float32)
-        sigma = None if job.sigma is None else np.zeros(own, dtype=np.float32)
-        in_order = None if sigma is None else seen_along(sigma, grid.direction, lps)
-        return cls(values, sigma, mapping, seen_along(values, grid.direction, lps), in_order)
-
-    def put(self, squares: Mapping[int, Square], image: Tensor, sigma: Tensor | None) -> None:
-        """Write generated slices to their places: ``squares`` in the order of ``image``, by the slices' indices."""
-        low, high = np.float32(self.mapping.low), np.float32(self.mapping.high)
-        for place, (index, square) in enumerate(squares.items()):
-            plane = resize_to(image[place].clamp(-1, 1).numpy(), (square.height, square.width))
-            values = np.clip(self.mapping.invert(plane).astype(np.float32), low, high)
-            square.put_back(values, self.values_in_order[index])
-            inside = square.seen_of(values, self.values_in_order[index].shape)
-            self.at_ends += int(((inside == low) | (inside == high)).sum())
-            if self.sigma_in_order is not None and sigma is not None:
-                spread = resize_to(sigma[place].numpy(), (square.height, square.width))
-                square.put_back(spread * ((high - low) / 2), self.sigma_in_order[index])
 
 
 def _batches(slices: list[int], size_px: int, device: str) -> Iterator[list[int]]:
