@@ -163,7 +163,7 @@ def _check_columns(header: Sequence[str]) -> tuple[str, ...]:
         if name not in header:
             near = difflib.get_close_matches(name, [other.lower() for other in others], n=1, cutoff=0.6)
             wrong = next((other for other in others if near and other.lower() == near[0]), None)
-            hint = f"is `{wrong}` meant to be it? rename that" if wrong else f"add it; got {', '.join(header)}"
+            hint = f"did you mean the column `{wrong}`? rename it" if wrong else f"add it; got {', '.join(header)}"
             raise DataError(f"`manifest` lacks the column `{name}`; {hint}")
     for name in others:
         near = difflib.get_close_matches(name.lower(), (PHASE_COLUMN, SPLIT_COLUMN), n=1, cutoff=0.8)
