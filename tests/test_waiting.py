@@ -217,6 +217,20 @@ def test_nor_does_it_with_other_settings(settings: dict[str, Any], monkeypatch: 
     assert len(guidance.losses) == 6
 
 
+@pytest.mark.parametrize("reach_px", [None, 3])
+def test_nor_does_it_with_pixel_classifiers_and_the_structure_tie(
+    reach_px: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"pixel_weight": 1.0, "pixel_channels": 2, "pixel_reach_px": reach_px, "structure_weight": 1.0}
+    host = Host()
+    guidance = Guidance(config_of(region=more), host, Plugins([]))
+    with device_that_nobody_reads(monkeypatch) as device:
+        for seed in range(3):
+            step(host, guidance, device, seed)
+    kinds = ("G_tumor", "D_tumor", "G_pixels_tumor", "D_pixels_tumor", "G_structure_tumor", "ggd")
+    assert set(guidance.losses) == {f"{kind}_{d}" for kind in kinds for d in ("A2B", "B2A")}
+
+
 def test_nor_does_it_in_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host()
     guidance = Guidance(config_of(), host, Plugins([]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,7 +45,10 @@ class HeldImages(NamedTuple):
 
     def chosen(self, images: Tensor) -> Tensor:
         """These of the batch's images; the gradient reaches visible pixels alone."""
-        found = images if self.places is None else images[self.places]
+        found = images
+        if self.places is not None:
+            (places,) = upload([np.asarray(self.places)], images.device)
+            found = images.index_select(0, places)
         if self.visible is None:
             return found
         (visible,) = upload([self.visible[:, None]], found.device)
