@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..saving.decoding import decoded_array, decoded_image
-from ..saving.records import EntryError, entry, of_kind, read_json
+from ..saving.records import NUMBER, EntryError, entry, of_kind, read_json
 from .framing import Square
 from .options import PrepareOptions
 from .pictures import Intensities, picture_pixels
@@ -29,18 +29,22 @@ class FramedScan:
         domain: ``A`` or ``B``.
         square: What was cut out of its slices.
         spacing_mm: Distance of its slices, rows and columns.
+        of_grey: How its values come back from grey levels; of an MR no other scan's do likewise.
         pictures: Its pictures, without the ending of their names, by the index of the slice.
     """
 
     domain: str
     square: Square
     spacing_mm: tuple[float, ...]
+    of_grey: tuple[float, ...]
     pictures: dict[int, Path]
 
     def is_of(self, found: Intensities, spacing_mm: tuple[float, float, float], options: PrepareOptions) -> bool:
         """Whether the picture of its first slice is the one that its square makes of these values."""
         index, path = next(iter(self.pictures.items()))
         if index >= len(found.values) or not np.allclose(self.spacing_mm, spacing_mm, rtol=1e-5):
+            return False
+        if not np.allclose(self.of_grey, found.mapping.of_grey(), rtol=1e-4):
             return False
         again = picture_pixels(found.scaled(index), self.square, options)
         return _holds(path, again)
@@ -88,8 +92,10 @@ def _add(scans: dict[tuple[str, ...], FramedScan], folder: Path, record: Mapping
     sides = entry(record, "square_px", dict)
     square = Square(*(entry(sides, side, int) for side in ("top", "left", "height", "width")))
     spacing_mm = tuple(map(float, entry(record, "source_spacing_mm", list)))
-    scan = scans.setdefault(key, FramedScan(key[0], square, spacing_mm, {}))
-    if (scan.square, scan.spacing_mm) != (square, spacing_mm):
+    grey = entry(record, "intensity", dict)
+    of_grey = tuple(float(entry(grey, name, *NUMBER)) for name in ("a", "b"))
+    scan = scans.setdefault(key, FramedScan(key[0], square, spacing_mm, of_grey, {}))
+    if (scan.square, scan.spacing_mm, scan.of_grey) != (square, spacing_mm, of_grey):
         raise EntryError("its slices of one scan are of several squares")
     picture = folder / f"{entry(record, 'split', str)}{key[0]}" / entry(record, "name", str)
     scan.pictures[entry(record, "index", int)] = picture
