@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -45,6 +46,7 @@ def kill_itself(self: UnalignedDataset, index: Any) -> None:
     os.kill(os.getpid(), signal.SIGBUS)  # as the system does where shared memory is full
 
 
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="only forked workers have a patched class")
 def test_a_worker_that_is_killed_is_one_line_that_says_what_to_do(loader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UnalignedDataset, "__getitem__", kill_itself)
     with (
