@@ -54,6 +54,8 @@ class PrepareReport:
         for split in SPLITS:
             slices = ", ".join(f"{self.slice_counts.get(f'{split}{domain}', 0)} {domain}" for domain in DOMAINS)
             lines.append(f"  {split:<5} {self.patient_counts.get(split, 0)} patients, slices: {slices}")
+        if self.patient_counts.get(SPLITS[2]) == 1 and sum(self.patient_counts.values()) > 3:
+            lines.append("  scores of one patient have no interval; --split, or a column `split`, gives `test` more")
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"left out: {problem}" for problem in self.problems]
         return "\n".join(lines)
@@ -124,12 +126,11 @@ def prepare(
             *_borrowed(slices, domains),
         ]
         notes += _unpaired(counts, options, domains)
-        patients = {split: len({e["patient"] for e in slices if e["split"] == split}) for split in SPLITS}
-        notes += _single_test_patient(patients)
         _write_sheets(place, slices, volumes.regions, domains)
         manifest = manifest_record(volumes, options, split_of, slices, standard)
         text = to_json(manifest, ascii_only=False) + "\n"
         place.put(place.pictures / "manifest.json", lambda aside: aside.write_text(text, encoding="utf-8"))
+    patients = {split: len({e["patient"] for e in slices if e["split"] == split}) for split in SPLITS}
     return PrepareReport(Path(out), manifest, problems, notes, counts, patients)
 
 
@@ -261,15 +262,6 @@ def _borrowed(slices: Sequence[Mapping[str, Any]], domains: Domains) -> Iterator
             f"{len(without)} of {len(of_domain[domain])} patients have no mask of {region} on their {name}: that on "
             f"their {other} is taken for both"
         )
-
-
-def _single_test_patient(patients: Mapping[str, int]) -> list[str]:
-    if patients["test"] != 1 or sum(patients.values()) < 4:
-        return []
-    return [
-        "the part to test on is one patient, whose scores have no interval; --split, or a column `split` in the list, "
-        "gives it more"
-    ]
 
 
 def _unpaired(counts: Mapping[str, int], options: PrepareOptions, domains: Domains) -> list[str]:
