@@ -48,7 +48,7 @@ def test_it_tells_what_a_run_would_be(
         assert held in said
     n_epochs = 400 if case == "CUT" else 200
     assert f"epochs 1 to {round(0.15 * n_epochs)}: stage 1 (whole + ggd)" in said
-    assert f"epochs {n_epochs // 2 + 1} to {n_epochs}: stage 2 (whole + tumor + ggd)" in said
+    assert f"epochs {round(0.15 * n_epochs) + 1} to {n_epochs}: stage 2 (whole + tumor + ggd)" in said
     assert re.search(r"parameters \+\d+ %, memory \+\d+ %, FLOPs \+[1-9]\d* % of the host's step", said)
     assert "initialize network" not in said, "what the host prints is not ours to repeat"
 
