@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -12,8 +13,9 @@ from collections.abc import Callable
 
 import pytest
 
+from roi_progressive.cli.main import main
 from roi_progressive.cli.progress import ProgressBar
-from roi_progressive.cli.streams import EnduringStream, ended_by_signals, enduring_streams
+from roi_progressive.cli.streams import EnduringStream, ended_by_signals, enduring_streams, interrupted
 
 
 def vanished() -> io.TextIOWrapper:
@@ -117,3 +119,41 @@ def test_other_errors_in_finalizers_are_reported_as_ever(monkeypatch: pytest.Mon
     with ended_by_signals():
         Broken()
     assert reported == [ValueError]
+
+
+def _as_c_code_does(number: int) -> None:
+    """A signal that comes while C code calls Python comes out of it as an error of a library's own."""
+    try:
+        signal.raise_signal(number)
+    except KeyboardInterrupt as interrupt:
+        raise ImportError("initialization failed") from interrupt
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_library_made_an_error_of_is_a_signal(number: int) -> None:
+    told = pytest.raises(KeyboardInterrupt, match="the same again")
+    with ended_by_signals() as arrived, told, interrupted(lambda: "the same again"):
+        _as_c_code_does(number)
+    assert arrived == [number]
+    with ended_by_signals(), pytest.raises(ImportError), interrupted(lambda: "the same again"):
+        raise ImportError("no signal came")
+
+
+def test_a_command_whose_signal_was_caught_ends_at_its_next_report() -> None:
+    with ended_by_signals(), pytest.raises(KeyboardInterrupt), ProgressBar("train") as bar:
+        bar.step(1, 9, "p01")
+        with contextlib.suppress(ImportError):
+            _as_c_code_does(signal.SIGTERM)
+        bar.step(2, 9, "p02")
+    bar = ProgressBar("train")
+    with bar:
+        bar.step(1, 9, "another command")
+
+
+def test_a_command_says_how_to_go_on_whatever_the_signal_came_out_as(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("roi_progressive.data.prepare.prepare", lambda *given, **named: _as_c_code_does(signal.SIGTERM))
+    assert main(["prepare", "list.csv", "out"]) == 128 + signal.SIGTERM
+    said = capsys.readouterr().err
+    assert "interrupted; the same command again goes on where it stopped" in said and "Traceback" not in said

@@ -9,6 +9,7 @@ from typing import Any
 from .. import setting_checks as check
 from .command import add_command, add_device, device_line, show
 from .progress import ProgressBar
+from .streams import interrupted
 
 
 def add(commands: Any) -> None:
@@ -38,18 +39,16 @@ def run(options: argparse.Namespace) -> None:
     from ..runs.demo_report import summary
 
     check.whole("", "processes", options.processes, 1)
-    try:
-        with ProgressBar("demo", device_line(options.device)) as bar:
-            metrics = run_demo(
-                options.out,
-                seed=options.seed,
-                epochs=options.epochs,
-                processes=options.processes,
-                weights_dir=options.weights,
-                device=options.device,
-                force=options.force,
-                report=bar.share,
-            )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"start again with: roi-progressive demo --force --out {options.out}") from None
+    again = f"start again with: roi-progressive demo --force --out {options.out}"
+    with interrupted(lambda: again), ProgressBar("demo", device_line(options.device)) as bar:
+        metrics = run_demo(
+            options.out,
+            seed=options.seed,
+            epochs=options.epochs,
+            processes=options.processes,
+            weights_dir=options.weights,
+            device=options.device,
+            force=options.force,
+            report=bar.share,
+        )
     show(summary(metrics, options.out))

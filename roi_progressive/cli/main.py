@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..errors import RoiProgressiveError
 from ..saving.plain_text import printable
 from .parser import COMMANDS, parser
-from .streams import ended_by_signals, enduring_streams
+from .streams import ended_by_signals, enduring_streams, interrupted
 
 INTERRUPTED = 130
 
@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        COMMANDS[options.command].run(options)
+        with interrupted():
+            COMMANDS[options.command].run(options)
     except RoiProgressiveError as error:
         return _mistake("; ".join([str(error), *getattr(error, "__notes__", ())]))
     except OSError as error:

@@ -11,6 +11,7 @@ from ..errors import DataError
 from ..saving.names import CT_AND_MR
 from .command import add_command, show
 from .progress import ProgressBar
+from .streams import interrupted
 
 
 def add(commands: Any) -> None:
@@ -145,12 +146,9 @@ def run(options: argparse.Namespace) -> None:
         domains=tuple(options.domains),
         **({} if options.in_hu is None else {"hounsfield": tuple(options.in_hu)}),
     )
-    try:
-        with ProgressBar("prepare") as bar:
-            given = {"processes": options.processes, "force": options.force, "report": bar.step}
-            report = prepare(options.manifest, options.out, chosen, **given)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command again goes on where it stopped") from None
+    with interrupted(lambda: "the same command again goes on where it stopped"), ProgressBar("prepare") as bar:
+        given = {"processes": options.processes, "force": options.force, "report": bar.step}
+        report = prepare(options.manifest, options.out, chosen, **given)
     show(report)
     if options.strict and report.problems:
         raise DataError(

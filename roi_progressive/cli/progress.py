@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..saving.plain_text import printable
+from .streams import end_if_signalled
 
 _FORM = "{desc}: {percentage:3.0f}%|{bar:24}| {elapsed}, {remaining} left {postfix}"
 
@@ -72,6 +73,7 @@ class ProgressBar:
 
     def step(self, done: int, total: int, text: str) -> None:
         """Report steps done, steps in all, and what is being done."""
+        end_if_signalled()
         with self._lock:
             self._last = (done, total, text)
             if self._bar is not None or self._delay_s <= 0:

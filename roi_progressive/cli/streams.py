@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -79,6 +79,42 @@ def enduring_streams() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+_of_commands: list[list[int]] = []
+"""The signals that came, of the command that is running; of several, one in another, the last."""
+
+
+def _was_signalled() -> bool:
+    return bool(_of_commands and _of_commands[-1])
+
+
+@contextmanager
+def interrupted(how_to_go_on: Callable[[], str] | None = None) -> Iterator[None]:
+    """In the block, a signal ends the command as what it is, also where a library made an error of its own of it.
+
+    A signal that comes while C code calls Python, as where a module is begun or a file written, comes out of it as an
+    ``ImportError`` or a ``RuntimeError``.
+
+    Args:
+        how_to_go_on: What the user is told with it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if how_to_go_on is None:
+            raise
+        raise KeyboardInterrupt(how_to_go_on()) from None
+    except Exception:
+        if not _was_signalled():
+            raise
+        raise KeyboardInterrupt(*([] if how_to_go_on is None else [how_to_go_on()])) from None
+
+
+def end_if_signalled() -> None:
+    """End a command that goes on although its signal came: somebody caught what it had raised."""
+    if _was_signalled() and threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[list[int]]:
     """In the block, whatever signal ends a program does so by a ``KeyboardInterrupt``, as Ctrl-C does.
@@ -92,6 +128,7 @@ def ended_by_signals() -> Iterator[list[int]]:
     """
     arrived: list[int] = []
     again: list[threading.Timer] = []
+    _of_commands.append(arrived)
 
     def end(number: int, frame: FrameType | None) -> None:
         arrived.append(number)
@@ -114,6 +151,7 @@ def ended_by_signals() -> Iterator[list[int]]:
                     before[number] = signal.signal(number, end)
         yield arrived
     finally:
+        _of_commands.remove(arrived)
         for timer in again:
             timer.cancel()
         sys.unraisablehook = report_dropped

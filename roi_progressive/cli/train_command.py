@@ -12,6 +12,7 @@ from .. import setting_checks as check
 from ..errors import ConfigError
 from .command import add_command, add_device, device_line, show
 from .progress import ProgressBar
+from .streams import interrupted
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -162,16 +163,14 @@ def _train_here(options: argparse.Namespace) -> None:
     else:
         chosen, config, data = _settings(options, given)
         place = chosen.device
-    try:
-        notes = [] if options.resume else _notes(chosen, given)
-        with ProgressBar("train", "\n".join([device_line(place), *notes])) as bar:
-            report = bar.step if is_main_process() else None
-            if options.resume:
-                resume(options.out, device=device, data=options.data, report=report)
-            else:
-                train(data, options.out, chosen, config, force=options.force, report=report)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(options, bar)) from None
+    notes = [] if options.resume else _notes(chosen, given)
+    bar = ProgressBar("train", "\n".join([device_line(place), *notes]))
+    with interrupted(lambda: _how_to_go_on(options, bar)), bar:
+        report = bar.step if is_main_process() else None
+        if options.resume:
+            resume(options.out, device=device, data=options.data, report=report)
+        else:
+            train(data, options.out, chosen, config, force=options.force, report=report)
     if is_main_process():
         show(_what_now(options.out))
 

@@ -11,6 +11,7 @@ from ..errors import ConfigError, DataError
 from ..saving.names import DIRECTIONS
 from .command import add_command, add_device, add_epoch, first_line, show
 from .progress import ProgressBar
+from .streams import interrupted
 
 if TYPE_CHECKING:
     from ..data.given_scans import GivenScan
@@ -101,10 +102,8 @@ def _single(made: Translator, scan: GivenScan, options: argparse.Namespace, bar:
 
     job = VolumeJob(scan.path, options.out, options.sigma, options.dicom)
     made.check(job, options.force)
-    try:
+    with interrupted(lambda: "nothing was written"):
         return str(made.translate(job, force=options.force, report=bar.step))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("nothing was written") from None
 
 
 def _several(
@@ -116,8 +115,6 @@ def _several(
     if options.sigma is not None and options.sigma.resolve() == options.out.resolve():
         raise ConfigError("`sigma` must be another folder than OUT; got the same; give another")
     places = {"sigma": options.sigma, "dicom": options.dicom, "force": options.force}
-    try:
+    with interrupted(lambda: f"what was finished lies in {options.out}"):
         done = translate_scans(made, scans, options.out, **places, report=bar.step)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"what was finished lies in {options.out}") from None
     return str(done), len(done.problems)

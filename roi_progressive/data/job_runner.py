@@ -51,7 +51,9 @@ def run_jobs(
     if min(processes, len(waiting)) < 2:
         for key, job in waiting.items():
             report(0, str(job))
-            place.keep(key, job(place))
+            record = job(place)
+            report(0, str(job))  # a user who ended it meanwhile ends it here, not with a volume left out for that
+            place.keep(key, record)
             report(job.volumes, str(job))
     else:
         place.forget_claims()
