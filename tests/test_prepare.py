@@ -247,12 +247,6 @@ def test_in_an_aligned_pair_a_lacking_mask_is_that_of_the_other_and_said_so(tmp_
     assert "1 of 1 patients have no mask of tumor on their MR: that on their CT is taken for both" in report.notes
 
 
-def test_a_single_patient_to_test_on_is_said_to_have_no_interval(volumes, tmp_path):
-    said = "scores of one patient have no interval"
-    assert said in str(prepare(volumes, tmp_path / "one", replace(SMALL, split=(2, 1, 1))))
-    assert said not in str(prepare(volumes, tmp_path / "two", replace(SMALL, split=(1, 1, 2))))
-
-
 def test_pairs_also_lie_side_by_side_with_their_masks(volumes, tmp_path):
     report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=32, slices_each_side=1, paired=True))
     aligned = prepare(volumes, tmp_path / "aligned", SMALL)

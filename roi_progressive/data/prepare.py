@@ -54,8 +54,6 @@ class PrepareReport:
         for split in SPLITS:
             slices = ", ".join(f"{self.slice_counts.get(f'{split}{domain}', 0)} {domain}" for domain in DOMAINS)
             lines.append(f"  {split:<5} {self.patient_counts.get(split, 0)} patients, slices: {slices}")
-        if self.patient_counts.get(SPLITS[2]) == 1 and sum(self.patient_counts.values()) > 3:
-            lines.append("  scores of one patient have no interval; --split, or a column `split`, gives `test` more")
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"left out: {problem}" for problem in self.problems]
         return "\n".join(lines)

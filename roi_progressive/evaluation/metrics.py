@@ -30,7 +30,7 @@ TEXTURE_FLOOR = 1e-3
 ARROWS: dict[Better, str] = {"up": "↑", "down": "↓", "1": "→ 1", "0.9": "→ 0.9"}
 
 NO_REGION = "no region in the slice"
-NO_HU = "the real images are not in HU, or nothing says which HU their grey levels are"
+NO_HU = "no map from the real image's grey levels to HU is known"
 NO_SIGMA = "no sigma was predicted"
 NOT_ASKED = Unavailable("not asked for")
 
