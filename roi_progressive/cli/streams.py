@@ -103,7 +103,7 @@ def interrupted(how_to_go_on: Callable[[], str] | None = None) -> Iterator[None]
         if how_to_go_on is None:
             raise
         raise KeyboardInterrupt(how_to_go_on()) from None
-    except Exception:
+    except Exception:  # what a library made of the signal may be of any kind; without one it is raised as it is
         if not _was_signalled():
             raise
         raise KeyboardInterrupt(*([] if how_to_go_on is None else [how_to_go_on()])) from None
