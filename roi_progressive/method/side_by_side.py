@@ -82,20 +82,37 @@ def convolution_backward(
     stride: int,
     padding: int,
     groups: int,
-    wanted: tuple[bool, bool, bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of what a convolution read, of its weight and of its bias, those that are wanted."""
-    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        gradient,
-        read,
-        weight,
-        [len(weight)] if wanted[2] else None,
-        [stride, stride],
-        [padding, padding],
-        [1, 1],
-        False,
-        [0, 0],
-        groups,
-        wanted,
-    )
-    return found
+    first_learnt: int,
+    to_read: bool,
+    has_bias: bool,
+) -> tuple[Tensor | None, list[Tensor]]:
+    """The way back through a convolution whose parameters learn from some of the samples only.
+
+    Args:
+        gradient: Of what came out.
+        read: What it read.
+        weight: Its weight.
+        stride: In pixels, as all of its geometry.
+        padding: Likewise.
+        groups: How many networks lie side by side.
+        first_learnt: The parameters learn from this sample on; from none where it is their number.
+        to_read: Whether the gradient of what was read is wanted.
+        has_bias: Whether there is a bias.
+
+    Returns:
+        The gradient of what was read, ``None`` where it is not wanted, and those of weight and bias, if any is learnt.
+    """
+
+    def back(gradient: Tensor, read: Tensor, wanted: tuple[bool, bool, bool]) -> list[Tensor | None]:
+        bias_sizes = [len(weight)] if wanted[2] else None
+        geometry = [stride, stride], [padding, padding], [1, 1], False, [0, 0], groups
+        return [*torch.ops.aten.convolution_backward(gradient, read, weight, bias_sizes, *geometry, wanted)]
+
+    if first_learnt == 0:
+        handed_on, *learnt = back(gradient, read, (to_read, True, has_bias))
+    else:
+        from_there = slice(first_learnt, None)
+        learns = first_learnt < len(gradient)
+        learnt = back(gradient[from_there], read[from_there], (False, True, has_bias))[1:] if learns else []
+        handed_on = back(gradient, read, (True, False, False))[0] if to_read else None
+    return handed_on, [found for found in learnt if found is not None]

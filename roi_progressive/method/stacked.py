@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,28 +104,24 @@ class StackedPatchGAN:
         self, gradient: Tensor, whole: Sequence[Tensor], kept: Sequence[Tensor], first_learnt: int, to_pixels: bool
     ) -> tuple[Tensor | None, list[Tensor]]:
         """Gradients of the pixels, where asked for, and of ``whole``, where any window is learnt from."""
-        last, learnt = len(self._geometry) - 1, slice(first_learnt, None)
         weights: list[Tensor] = []
         biases: list[Tensor] = []
-        place, rest, learns = last, list(kept), first_learnt < len(gradient)
+        place, rest = len(self._geometry) - 1, list(kept)
         while True:
-            read, weight, has_bias = rest.pop(), whole[place], self._has_bias[place]
-            _, stride, padding = self._geometry[place]
-            of_layer = functools.partial(
-                convolution_backward, weight=weight, stride=stride, padding=padding, groups=len(self._networks)
+            read, (_, stride, padding) = rest.pop(), self._geometry[place]
+            handed_on, learnt = convolution_backward(
+                gradient,
+                read,
+                whole[place],
+                stride=stride,
+                padding=padding,
+                groups=len(self._networks),
+                first_learnt=first_learnt,
+                to_read=place > 0 or to_pixels,
+                has_bias=self._has_bias[place],
             )
-            handed_on: Tensor | None = None
-            if learns and first_learnt == 0:
-                handed_on, of_weight, of_bias = of_layer(
-                    gradient, read, wanted=(place > 0 or to_pixels, True, has_bias)
-                )
-            elif learns:
-                _, of_weight, of_bias = of_layer(gradient[learnt], read[learnt], wanted=(False, True, has_bias))
-            if learns:
-                weights.append(of_weight)
-                biases += [of_bias] if has_bias else []
-            if handed_on is None and (place > 0 or to_pixels):
-                handed_on, _, _ = of_layer(gradient, read, wanted=(True, False, False))
+            weights += learnt[:1]
+            biases += learnt[1:]
             if place == 0:
                 return handed_on, [*weights[::-1], *biases[::-1]]
             gradient = torch.ops.aten.leaky_relu_backward(handed_on, read, SLOPE, True)

@@ -147,23 +147,17 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         read, weight = ctx.saved_tensors
         to_read, to_parameters = ctx.needs_input_grad[0], ctx.needs_input_grad[6:]
-        first = ctx.first_learnt if any(to_parameters) else len(gradient)
-        has_bias = len(to_parameters) > ctx.groups
-        handed_on: Tensor | None = None
-        found: list[Tensor] = []
-
-        def of_layer(gradient: Tensor, read: Tensor, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:
-            return convolution_backward(
-                gradient, read, weight, stride=1, padding=ctx.padding, groups=ctx.groups, wanted=wanted
-            )
-
-        if first == 0:
-            handed_on, *found = of_layer(gradient, read, (to_read, True, has_bias))
-        else:
-            if first < len(gradient):
-                _, *found = of_layer(gradient[first:], read[first:], (False, True, has_bias))
-            if to_read:
-                handed_on, *_ = of_layer(gradient, read, (True, False, False))
-        of_parameters = [part for whole in found if whole is not None for part in whole.chunk(ctx.groups)]
+        handed_on, found = convolution_backward(
+            gradient,
+            read,
+            weight,
+            stride=1,
+            padding=ctx.padding,
+            groups=ctx.groups,
+            first_learnt=ctx.first_learnt if any(to_parameters) else len(gradient),
+            to_read=to_read,
+            has_bias=len(to_parameters) > ctx.groups,
+        )
+        of_parameters = [part for whole in found for part in whole.chunk(ctx.groups)]
         nothing: list[Tensor | None] = [None] * len(to_parameters)
         return (handed_on, *[None] * 5, *(of_parameters or nothing))
