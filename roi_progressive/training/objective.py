@@ -214,8 +214,12 @@ class GeneratorObjective:
         shares = shares or Shares()
         images = _images_of(translations)
         leaves = _Leaves(largest(images) if self._shown_to_plugins else None)
-        of_regions, discriminators = self._region_terms(translations, weights, leaves, shares, learn=learn)
-        of_pixels, classifiers = self._pixel_terms(translations, weights, leaves, shares, learn=learn)
+        regions = self._config.regions
+        by_patches = {region.name: weights.get(region.name, 0.0) * region.weight for region in regions}
+        by_pixels = {region.name: weights.get(region.name, 0.0) * region.pixel_weight for region in regions}
+        given = (translations, leaves, shares)
+        of_regions, discriminators = self._network_terms("G", by_patches, self._region_losses, *given, learn=learn)
+        of_pixels, classifiers = self._network_terms("G_pixels", by_pixels, self._pixel_losses, *given, learn=learn)
         learnt = {kind: of for kind, of in (("D", discriminators), ("D_pixels", classifiers)) if of is not None}
         terms = [
             *of_regions,
@@ -283,43 +287,39 @@ class GeneratorObjective:
         """Whether a plugin's network or term sees the images."""
         return self._bank.has_foreign_networks or bool(self._plugins.names("roi_generator_losses"))
 
-    def _region_terms(
+    def _network_terms(
         self,
-        translations: Sequence[Translation],
+        kind: str,
         weights: Mapping[str, float],
+        losses_of: Callable[[Sequence[Shown], bool], StepLosses],
+        translations: Sequence[Translation],
         leaves: _Leaves,
         shares: Shares,
         *,
         learn: bool,
     ) -> tuple[list[_Terms], TermLosses | None]:
-        """The generators' terms, and where ``learn`` is asked for and possible, the discriminators' own losses."""
-        weights = {region.name: weights.get(region.name, 0.0) * region.weight for region in self._config.regions}
-        shown = self._shown(translations, weights, leaves)
-        learn = learn and all(of.real_masks is not None for of in shown.values())
-        found = self._bank.step_losses(list(shown.values())) if learn and shown else None
-        if found is None:
-            found = StepLosses(self._bank.generator_losses(list(shown.values())) if shown else None, None)
-        if found.generators is None:
-            return [], found.networks
-        return [_terms_of("G", found.generators, shown, weights, shares)], found.networks
+        """The generators' terms by networks of one kind, and what these learn from, if that is asked for and possible.
 
-    def _pixel_terms(
-        self,
-        translations: Sequence[Translation],
-        weights: Mapping[str, float],
-        leaves: _Leaves,
-        shares: Shares,
-        *,
-        learn: bool,
-    ) -> tuple[list[_Terms], TermLosses | None]:
-        """The generators' terms, and where ``learn`` is asked for, the pixel classifiers' own losses."""
-        weights = {region.name: weights.get(region.name, 0.0) * region.pixel_weight for region in self._config.regions}
+        Args:
+            kind: What the terms are called.
+            weights: Of the regions.
+            losses_of: What the networks say of what they are shown; whether they are to learn from it.
+            translations: One a direction.
+            leaves: Where the terms are computed.
+            shares: What means weigh.
+            learn: Whether their own losses are asked for.
+        """
         shown = self._shown(translations, weights, leaves)
-        learn = learn and all(of.real_masks is not None for of in shown.values())
-        found = self._bank.pixel_losses(list(shown.values()), for_networks=learn)
-        if found.generators is None:
-            return [], found.networks
-        return [_terms_of("G_pixels", found.generators, shown, weights, shares)], found.networks
+        found = losses_of(list(shown.values()), learn and all(of.real_masks is not None for of in shown.values()))
+        terms = [] if found.generators is None else [_terms_of(kind, found.generators, shown, weights, shares)]
+        return terms, found.networks
+
+    def _region_losses(self, shown: Sequence[Shown], learn: bool) -> StepLosses:
+        found = self._bank.step_losses(shown) if learn and shown else None
+        return found or StepLosses(self._bank.generator_losses(shown) if shown else None, None)
+
+    def _pixel_losses(self, shown: Sequence[Shown], learn: bool) -> StepLosses:
+        return self._bank.pixel_losses(shown, for_networks=learn)
 
     def _structure_terms(
         self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
