@@ -32,6 +32,28 @@ def _classifiers(**region: Any) -> PixelClassifiers:
     return classifiers
 
 
+def _generator_loss(classifiers: PixelClassifiers, key: str, fake: Tensor, masks: RegionMask) -> Tensor | None:
+    """Of one network alone."""
+    direction, _, region = key.partition("_")
+    found = classifiers.losses([Shown(direction, region, fake, masks)], for_networks=False).generators
+    return None if found is None else found.values[0]
+
+
+def _learning_loss(
+    classifiers: PixelClassifiers,
+    key: str,
+    fake: Tensor,
+    fake_masks: RegionMask,
+    real: Tensor,
+    real_masks: RegionMask,
+    shares: dict[str, float] | None = None,
+) -> Tensor | None:
+    direction, _, region = key.partition("_")
+    shown = Shown(direction, region, fake, fake_masks, real, real_masks)
+    found = classifiers.losses([shown], for_generators=False, shares=shares).networks
+    return None if found is None else found.values[0]
+
+
 def _images(n: int = 3) -> tuple[Tensor, Tensor]:
     torch.manual_seed(1)
     fake, real = torch.rand(2, n, 1, SIDE_PX, SIDE_PX, dtype=torch.float64).mul(2).sub(1).unbind()
@@ -76,7 +98,7 @@ def test_the_generators_loss_and_gradient_are_those_of_a_loop_over_pixels(reach_
     network = copy.deepcopy(classifiers.networks[KEY])
     fake, _ = _images()
     ours, theirs = fake.clone().requires_grad_(), fake.clone().requires_grad_()
-    loss = classifiers.generator_loss(KEY, ours, RegionMask.from_tensor(MASKS))
+    loss = _generator_loss(classifiers, KEY, ours, RegionMask.from_tensor(MASKS))
     assert loss is not None
     loss.backward()
     if reach_px == 0:  # nothing of the rest is visible: the tumour has all of the weight
@@ -107,7 +129,7 @@ def test_with_a_reach_the_gradient_is_exactly_zero_beyond_it_and_without_one_it_
 ) -> None:
     for reach, whole in ((reach_px, False), (None, True)):
         fake = _images()[0].requires_grad_()
-        loss = _classifiers(pixel_reach_px=reach).generator_loss(KEY, fake, RegionMask.from_tensor(MASKS))
+        loss = _generator_loss(_classifiers(pixel_reach_px=reach), KEY, fake, RegionMask.from_tensor(MASKS))
         assert loss is not None
         loss.backward()
         assert fake.grad is not None
@@ -124,7 +146,7 @@ def test_what_a_classifier_learns_is_a_loop_over_real_and_generated_images() -> 
     fake, real = _images()
     real_masks = _masks(None, (2, 2, 6, 9), None)
     given = (fake.requires_grad_(), RegionMask.from_tensor(MASKS), real, RegionMask.from_tensor(real_masks))
-    loss = classifiers.learning_loss(KEY, *given)
+    loss = _learning_loss(classifiers, KEY, *given)
     assert loss is not None
     loss.backward()
     assert fake.grad is None
@@ -136,7 +158,7 @@ def test_what_a_classifier_learns_is_a_loop_over_real_and_generated_images() -> 
     for ours, theirs in zip(classifiers.networks[KEY].parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-14)
     assert all(parameter.grad is None for parameter in classifiers.networks["B2A_tumor"].parameters())
-    weighed = classifiers.learning_loss(KEY, *given, shares={f"real_{KEY}": 0.0, f"fake_{KEY}": 2.0})
+    weighed = _learning_loss(classifiers, KEY, *given, shares={f"real_{KEY}": 0.0, f"fake_{KEY}": 2.0})
     assert weighed is not None
     assert weighed.item() == pytest.approx(sum(_named_generated(network, shown[k]).item() for k in (0, 2)) / 2)
 
@@ -152,8 +174,8 @@ def test_an_image_weighs_one_whatever_its_region_and_half_of_it_is_the_regions()
 def test_no_image_with_the_region_is_no_loss() -> None:
     classifiers, empty = _classifiers(), RegionMask.from_tensor(torch.zeros(3, 1, SIDE_PX, SIDE_PX))
     fake, real = _images()
-    assert classifiers.generator_loss(KEY, fake, empty) is None
-    assert classifiers.learning_loss(KEY, fake, empty, real, empty) is None
+    assert _generator_loss(classifiers, KEY, fake, empty) is None
+    assert _learning_loss(classifiers, KEY, fake, empty, real, empty) is None
 
 
 def test_only_regions_that_ask_for_one_have_a_classifier() -> None:
@@ -220,10 +242,10 @@ def test_both_directions_and_both_losses_in_one_pass_are_each_loss_alone(
     (found.generators.values.sum() + found.networks.values.sum()).backward()
     losses: dict[str, list[Tensor]] = {"generators": [], "networks": []}
     for of in _shown(theirs, reals, masks):
-        generated = alone.generator_loss(of.key, of.fake, of.fake_masks)
+        generated = _generator_loss(alone, of.key, of.fake, of.fake_masks)
         assert generated is not None and of.real is not None and of.real_masks is not None
         generated.backward()
-        learnt = alone.learning_loss(of.key, of.fake, of.fake_masks, of.real, of.real_masks, shares)
+        learnt = _learning_loss(alone, of.key, of.fake, of.fake_masks, of.real, of.real_masks, shares)
         assert learnt is not None
         learnt.backward()
         losses["generators"].append(generated)
@@ -244,9 +266,9 @@ def test_images_of_two_sizes_are_named_apart_and_count_in_one_loss() -> None:
     real, real_masks = torch.rand(2, 1, 16, 40, dtype=torch.float64), torch.zeros(2, 1, 16, 40)
     real_masks[0, 0, 3:8, 20:30] = 1
     given = (fake, RegionMask.from_tensor(MASKS), real, RegionMask.from_tensor(real_masks))
-    loss = classifiers.learning_loss(KEY, *given)
+    loss = _learning_loss(classifiers, KEY, *given)
     parts = [
-        alone.learning_loss(KEY, *given, shares={f"real_{KEY}": float(of_real), f"fake_{KEY}": float(not of_real)})
+        _learning_loss(alone, KEY, *given, shares={f"real_{KEY}": float(of_real), f"fake_{KEY}": float(not of_real)})
         for of_real in (True, False)
     ]
     assert loss is not None and parts[0] is not None and parts[1] is not None

@@ -33,6 +33,7 @@ from roi_progressive.host import CycleGANModel
 from roi_progressive.host import dataset as dataset_module
 from roi_progressive.method.discriminators import PatchDiscriminator
 from roi_progressive.method.regions import RegionMask
+from roi_progressive.method.shown import Shown
 from roi_progressive.method.stages import Stage
 
 INERT = Config(regions=(), ggd=None)
@@ -240,9 +241,9 @@ class _Reference:
                 if loss is not None:
                     total = total + weights[region.name] * region.weight * loss
                 if region.pixel_weight > 0:
-                    loss = self.bank.pixels.generator_loss(f"{direction}_{region.name}", fake, mask)
-                    if loss is not None:
-                        total = total + weights[region.name] * region.pixel_weight * loss
+                    named = self.bank.pixels.losses([Shown(direction, region.name, fake, mask)]).generators
+                    if named is not None:
+                        total = total + weights[region.name] * region.pixel_weight * named.values[0]
             if self.config.ggd is not None:
                 scale, shape = _maps(self.heads[other], features, rec)
                 loss = ggd_nll(rec - real[direction], scale, shape, epsilon=self.config.ggd.epsilon)
@@ -259,9 +260,9 @@ class _Reference:
                 )
                 total = total if loss is None else total + loss
                 if region.pixel_weight > 0:
-                    given = (fakes[direction].detach(), own, batch[target], theirs)
-                    loss = self.bank.pixels.learning_loss(f"{direction}_{region.name}", *given)
-                    total = total if loss is None else total + loss
+                    shown = Shown(direction, region.name, fakes[direction].detach(), own, batch[target], theirs)
+                    named = self.bank.pixels.losses([shown], for_generators=False).networks
+                    total = total if named is None else total + named.values[0]
         return total
 
 

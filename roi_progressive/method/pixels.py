@@ -22,7 +22,7 @@ from ..config import Config, RegionConfig
 from ..runtime.uploads import upload
 from .generator import OutConv, UNet
 from .held_images import HeldImages
-from .regions import Bools, Floats, RegionMask
+from .regions import Bools, Floats
 from .shown import Shown, StepLosses, TermLosses
 from .stacked_unets import StackedUNets
 from .windows import in_full
@@ -121,50 +121,6 @@ class PixelClassifiers(nn.Module):
         )
         self._stacks: dict[tuple[str, ...], StackedUNets] = {}
 
-    def generator_loss(self, key: str, fake: Tensor, masks: RegionMask) -> Tensor | None:
-        """How far the pixels of generated images are from being named as the masks of their sources say.
-
-        Args:
-            key: ``<direction>_<region>``.
-            fake: Generated images ``[N, C, H, W]`` in [-1, 1].
-            masks: The masks of the images they were made from.
-
-        Returns:
-            The mean over the images that hold the region; ``None`` where none does. The classifier's own parameters get
-            no gradient.
-        """
-        direction, _, region = key.partition("_")
-        found = self.losses([Shown(direction, region, fake, masks)], for_networks=False).generators
-        return None if found is None else found.values[0]
-
-    def learning_loss(
-        self,
-        key: str,
-        fake: Tensor,
-        fake_masks: RegionMask,
-        real: Tensor,
-        real_masks: RegionMask,
-        shares: Mapping[str, float] | None = None,
-    ) -> Tensor | None:
-        """How well a classifier names the pixels of real images, and those of generated ones.
-
-        Args:
-            key: ``<direction>_<region>``.
-            fake: Generated images ``[N, C, H, W]`` in [-1, 1].
-            fake_masks: The masks of the images they were made from.
-            real: Real images of the target domain.
-            real_masks: Their own masks.
-            shares: As for :meth:`losses`.
-
-        Returns:
-            Half the mean over real images plus half the mean over generated ones, of those that hold the region;
-            ``None`` where none does.
-        """
-        direction, _, region = key.partition("_")
-        shown = Shown(direction, region, fake, fake_masks, real, real_masks)
-        found = self.losses([shown], for_generators=False, shares=shares).networks
-        return None if found is None else found.values[0]
-
     def losses(
         self,
         shown: Sequence[Shown],
@@ -173,7 +129,11 @@ class PixelClassifiers(nn.Module):
         for_networks: bool = True,
         shares: Mapping[str, float] | None = None,
     ) -> StepLosses:
-        """``generator_loss`` and ``learning_loss`` of several regions and directions in one pass.
+        """How pixels are named, in one pass over the images that hold a region.
+
+        The generators' losses: how far generated pixels are from being named as the masks of their sources say, the
+        mean over the images. The classifiers' own: half the mean over real images, named as their masks say, plus half
+        the mean over generated ones, all of whose pixels are "generated".
 
         Both directions of a region share their calls where as many images of one size hold it. A gradient of both
         losses at once is right for each: that of the first reaches images only, that of the second networks only.
