@@ -55,12 +55,12 @@ def main() -> None:
     options = parser.parse_args()
     given = options.gliomas
     slices = Gliomas.load(given) if given.is_file() else read_gliomas(given, 64)
-    done = json.loads(options.out.read_text()) if options.out.exists() else {}
+    done = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     for seed in options.seeds:
         if str(seed) not in done:
             done[str(seed)] = _of_seed(slices, seed, options.steps, options.device)
             aside = options.out.with_suffix(".partial")
-            aside.write_text(json.dumps(done, indent=1))
+            aside.write_text(json.dumps(done, indent=1), encoding="utf-8")
             os.replace(aside, options.out)
         print(seed, json.dumps(done[str(seed)], indent=1), flush=True)
 

@@ -101,7 +101,7 @@ def live(work: Callable[[Report], None], folder: Path, end: dict[str, Any], n_ca
 
 def calls_of_a_whole_run(work: Callable[[Report], None], folder: Path, tally: Path) -> int:
     def counted(report: Report) -> None:
-        count_calls(folder, lambda n_calls: tally.open("a").write("x") and None)
+        count_calls(folder, lambda n_calls: tally.open("a", encoding="utf-8").write("x") and None)
         work(report)
 
     live(counted, folder, {}, 0)
@@ -169,7 +169,7 @@ def main(path: Path) -> None:
             ended = live(make(given, run), run.parent, end, n_calls)
             lives.append({"signal": ended, "saved": saved_epoch(run), "epochs": len(history(run))})
         found.append(lives)
-    path.with_suffix(".out").write_text(json.dumps(found))
+    path.with_suffix(".out").write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

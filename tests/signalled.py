@@ -62,7 +62,7 @@ def started(arguments: list[str], errors: Path, prepare: Callable[[], None] = la
         with open(errors, "w", encoding="utf-8") as stream:
             os.dup2(stream.fileno(), 2)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.stderr = os.fdopen(2, "w")
+            sys.stderr = os.fdopen(2, "w", encoding="utf-8")
             status = main(arguments)
             sys.stderr.flush()
     except SystemExit as end:
@@ -127,7 +127,7 @@ def main_of_cases(path: Path) -> None:
     found = [
         lived(case, Path(given["start"]), path.parent / f"case{number}") for number, case in enumerate(given["cases"])
     ]
-    path.with_suffix(".out").write_text(json.dumps(found))
+    path.with_suffix(".out").write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

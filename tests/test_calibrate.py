@@ -159,7 +159,7 @@ def test_what_cannot_be_calibrated_is_one_line(
 
 
 def test_files_of_others_are_not_written_over(run: Path) -> None:
-    (run / "networks" / FILE).write_text("my own notes")
+    (run / "networks" / FILE).write_text("my own notes", encoding="utf-8")
     with pytest.raises(DataError, match="is not ours"):
         calibrate(run)
     assert (run / "networks" / FILE).read_text(encoding="utf-8") == "my own notes"

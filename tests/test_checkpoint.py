@@ -123,7 +123,7 @@ def test_a_read_only_folder_is_a_checkpoint_error_in_one_line_and_spares_the_old
 
 
 def test_a_folder_that_is_a_file_is_a_checkpoint_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("here")
+    (tmp_path / "file").write_text("here", encoding="utf-8")
     with pytest.raises(CheckpointError, match=ONE_LINE):
         save_checkpoint(tmp_path / "file" / "a.pth", STATE)
     with pytest.raises(CheckpointError, match=ONE_LINE):

@@ -106,9 +106,15 @@ SPOILT_DATA: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no mask of one image": (lambda d: _first(d / "trainB_tumor").unlink(), "no mask file"),
     "a mask of another size": (lambda d: _grey(_first(d / "trainA_tumor"), 32, 30), "must be of its image's size"),
     "a truncated mask": (lambda d: _truncate(_first(d / "trainB_tumor")), "`tumor` mask '"),
-    "a mask that is no picture": (lambda d: _first(d / "trainB_tumor").write_text("mask"), "`tumor` mask '"),
+    "a mask that is no picture": (
+        lambda d: _first(d / "trainB_tumor").write_text("mask", encoding="utf-8"),
+        "`tumor` mask '",
+    ),
     "a truncated image": (lambda d: _truncate(_first(d / "trainB")), "readable images"),
-    "an image that is no picture": (lambda d: _first(d / "trainA").write_text("image"), "readable images"),
+    "an image that is no picture": (
+        lambda d: _first(d / "trainA").write_text("image", encoding="utf-8"),
+        "readable images",
+    ),
     "an image of 16 bits": (
         lambda d: Image.fromarray(np.zeros((32, 32), dtype=np.uint16)).save(_first(d / "trainA")),
         "8 bits",
@@ -286,9 +292,9 @@ def test_a_wrong_option_is_said_in_one_line_and_nothing_is_touched(
 ) -> None:
     places = {name: tmp_path / name.lower() for name in ("DATA", "RUN", "OUT", "NOWHERE", "FULL", "FILE", "TOML")}
     places["FULL"].mkdir()
-    (places["FULL"] / "letter.txt").write_text("mine")
-    places["FILE"].write_text("mine")
-    places["TOML"].write_text(TOML)
+    (places["FULL"] / "letter.txt").write_text("mine", encoding="utf-8")
+    places["FILE"].write_text("mine", encoding="utf-8")
+    places["TOML"].write_text(TOML, encoding="utf-8")
     before = _snapshot(tmp_path)
     said = WRONG_OPTIONS[typed]
     arguments = []
@@ -308,16 +314,31 @@ def _edit_options(run: Path, **changes: Any) -> None:
 
 SPOILT_RUNS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no data any more": (lambda r: shutil.rmtree(r.parent / "data"), "must still be there"),
-    "run.json that is no JSON": (lambda r: (r / "run.json").write_text("{"), "run.json' cannot be used"),
-    "run.json that is a list": (lambda r: (r / "run.json").write_text("[1]"), "run.json' cannot be used"),
-    "run.json without options": (lambda r: (r / "run.json").write_text("{}"), "run.json' cannot be used"),
+    "run.json that is no JSON": (
+        lambda r: (r / "run.json").write_text("{", encoding="utf-8"),
+        "run.json' cannot be used",
+    ),
+    "run.json that is a list": (
+        lambda r: (r / "run.json").write_text("[1]", encoding="utf-8"),
+        "run.json' cannot be used",
+    ),
+    "run.json without options": (
+        lambda r: (r / "run.json").write_text("{}", encoding="utf-8"),
+        "run.json' cannot be used",
+    ),
     "run.json of wrong options": (lambda r: _edit_options(r, depth="x"), "`depth` must be"),
     "other networks": (lambda r: _edit_options(r, channels=3), "same networks"),
     "no checkpoint": (lambda r: shutil.rmtree(r / "networks"), "must hold a saved epoch"),
     "no networks": (lambda r: [p.unlink() for p in r.glob("networks/*_net_*")], "must name a saved checkpoint"),
     "a damaged network": (lambda r: _truncate(r / "networks" / "1_net_G_A.pth"), "is damaged"),
-    "a wrong pointer": (lambda r: (r / "networks" / "latest.json").write_text('{"epoch": 7}'), "saved checkpoint"),
-    "a damaged pointer": (lambda r: (r / "networks" / "latest.json").write_text("7"), "must hold a saved epoch"),
+    "a wrong pointer": (
+        lambda r: (r / "networks" / "latest.json").write_text('{"epoch": 7}', encoding="utf-8"),
+        "saved checkpoint",
+    ),
+    "a damaged pointer": (
+        lambda r: (r / "networks" / "latest.json").write_text("7", encoding="utf-8"),
+        "must hold a saved epoch",
+    ),
 }
 
 
@@ -350,7 +371,7 @@ SPOILT_TESTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no test folder": (lambda d: shutil.rmtree(d / "testB"), "testB, which is missing"),
     "a missing test mask": (lambda d: _first(d / "testA_tumor").unlink(), "lacks"),
     "a truncated test image": (lambda d: _truncate(_first(d / "testB")), "cannot be read"),
-    "a damaged manifest": (lambda d: (d / "manifest.json").write_text("{"), "manifest"),
+    "a damaged manifest": (lambda d: (d / "manifest.json").write_text("{", encoding="utf-8"), "manifest"),
     "no training images for the references": (lambda d: shutil.rmtree(d / "trainB"), "trainB"),
     "a test image of another size": (lambda d: _grey(_first(d / "testB"), 36, 32), "must have the size"),
 }
@@ -377,7 +398,7 @@ def test_evaluate_says_in_one_line_what_is_wrong_with_the_test_data(
 def test_from_data_to_table(
     small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], small: list[str]
 ) -> None:
-    (tmp_path / "roi.toml").write_text(TOML)
+    (tmp_path / "roi.toml").write_text(TOML, encoding="utf-8")
     run = tmp_path / "run"
     train = ["train", "--data", str(small_data), "--out", str(run), *small, "--config", str(tmp_path / "roi.toml")]
     assert main([*train, "--no-flip", "--cycle", "5"]) == 0

@@ -39,7 +39,7 @@ def test_a_run_from_python_is_the_run_of_the_command(trained: Path, small_data: 
     options = "--channels 2 --depth 2 --discriminator-channels 2 --discriminator-layers 1 --epochs 2 --decay-epochs 0"
     often = "--validate-every 1 --save-every-epochs 1"
     region = '[[regions]]\nname = "tumor"\nscales = 1\nwindows_px = [24, 32]\nbase_channels = 2\n'
-    (tmp_path / "roi.toml").write_text(f"{region}[ggd]\nhidden_channels = 2\n")
+    (tmp_path / "roi.toml").write_text(f"{region}[ggd]\nhidden_channels = 2\n", encoding="utf-8")
     typed = ["train", "--data", str(small_data), "--out", str(tmp_path / "run"), *options.split(), *often.split()]
     assert main([*typed, "--config", str(tmp_path / "roi.toml")]) == 0
     assert history(tmp_path / "run") == history(trained)
@@ -118,5 +118,7 @@ def test_arguments_bear_the_names_of_the_command_line() -> None:
 
 
 def test_the_module_is_the_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "roi_progressive", "--version"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "roi_progressive", "--version"], capture_output=True, text=True, encoding="utf-8"
+    )
     assert done.stdout == f"roi-progressive {roi_progressive.__version__}\n" and torch.__version__

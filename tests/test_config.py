@@ -451,7 +451,8 @@ def test_a_file_with_every_section_is_read(tmp_path: Path) -> None:
             [stages]
             from_epochs = [10, 20]
             """
-        )
+        ),
+        encoding="utf-8",
     )
     expected = Config(
         regions=(RegionConfig("liver", scales=2, windows_px=(64, 128, 256)), RegionConfig("tumor", weight=2)),
@@ -489,7 +490,7 @@ def test_a_file_that_is_not_there_is_refused_with_its_path(tmp_path: Path) -> No
 
 def test_a_wrong_setting_in_a_file_is_refused_with_the_path_and_the_setting(tmp_path: Path) -> None:
     path = tmp_path / "roi.toml"
-    path.write_text("[[regions]]\nname = 'tumor'\nscales = 9\n")
+    path.write_text("[[regions]]\nname = 'tumor'\nscales = 9\n", encoding="utf-8")
     message = _refusal(Config.from_toml, path=path)
     assert message == f"{path}: `regions['tumor'].scales` must be a whole number between 1 and 6; got 9"
 

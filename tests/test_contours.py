@@ -200,7 +200,7 @@ def test_contours_in_a_file_without_an_ending_are_found_by_any_name(tmp_path):
 def test_a_file_without_a_name_lists_its_contours(tmp_path, name, way_out):
     scans.write_series(tmp_path / "ct")
     scans.write_rtstruct(tmp_path / name, {"GTV": [(CLOSED, at(A))], "CTV 1": []})
-    (tmp_path / "scans.csv").write_text(f"patient,phase,modality,image,tumor\np,NC,CT,ct,{name}\n")
+    (tmp_path / "scans.csv").write_text(f"patient,phase,modality,image,tumor\np,NC,CT,ct,{name}\n", encoding="utf-8")
     with pytest.raises(DataError, match=rf"'GTV', 'CTV 1'.*{way_out}") as caught:
         read_volume(read_volume_list(tmp_path / "scans.csv").rows[0])
     assert "\n" not in str(caught.value)

@@ -155,7 +155,7 @@ def test_curves_are_drawn_from_histories_of_any_length(done: tuple[Path, dict[st
         (tmp_path / arm).mkdir()
         shutil.copy(done[0] / arm / "history.jsonl", tmp_path / arm)
     lines = (tmp_path / "placebo" / "history.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (tmp_path / "placebo" / "history.jsonl").write_text("".join(lines[:1]))
+    (tmp_path / "placebo" / "history.jsonl").write_text("".join(lines[:1]), encoding="utf-8")
     draw_curves(tmp_path)
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
@@ -196,7 +196,7 @@ def test_a_folder_in_use_is_refused_and_with_force_the_demo_is_made_anew(
     with pytest.raises(DataError, match="new or empty"):
         run_demo(out, processes=0, **TINY)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    (out / "notes.txt").write_text("mine")
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

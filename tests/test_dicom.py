@@ -143,7 +143,10 @@ SPOILT_SERIES = {
     "two": (lambda f: write_series(write_series(f, scan()), scan(), series=2), "holds 2 of CT, of 7, 7 files"),
     "last truncated": (lambda f: _truncate(write_series(f, scan()), 2), "1_2.dcm in series is cut short"),
     "third truncated": (lambda f: _truncate(write_series(f, scan()), 3), "1_3.dcm in series is cut short"),
-    "no DICOM": (lambda f: (write_series(f, scan()) / "1_3.dcm").write_text("none"), "1_3.dcm in series is damaged"),
+    "no DICOM": (
+        lambda f: (write_series(f, scan()) / "1_3.dcm").write_text("none", encoding="utf-8"),
+        "1_3.dcm in series is damaged",
+    ),
     "one slice": (lambda f: write_series(f, scan()[:, :, :1]), "one only"),
     "no intercept": (lambda f: write_series(f, scan() + 1024, intercept=0), "Hounsfield"),
 }
@@ -214,7 +217,7 @@ def test_contours_that_cannot_be_used_are_named_in_one_line(tmp_path, fault):
 
 
 def test_a_file_that_is_no_rtstruct_is_named(tmp_path):
-    (tmp_path / "text.dcm").write_text("no DICOM")
+    (tmp_path / "text.dcm").write_text("no DICOM", encoding="utf-8")
     write_rtstruct(tmp_path / "plan.dcm", [], modality="RTPLAN")
     for name, words in (("text", "damaged"), ("plan", "modality RTPLAN"), ("lost", "cannot be opened")):
         with pytest.raises(DataError, match=f"`tumor`.*{name}.dcm.*{words}|`tumor`.*{words}.*{name}.dcm"):
@@ -252,7 +255,7 @@ def test_a_real_patient_is_the_same_from_dicom_and_from_nifti(tmp_path):
                 else (f"{nifti}/sts003_{m}.nii.gz", f"{nifti}/sts003_{m}_tumor.nii.gz")
             )
             table.append(["sts003", "NC", m.upper(), *cells])
-        with open(tmp_path / f"{kind}.csv", "w", newline="") as file:
+        with open(tmp_path / f"{kind}.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(table)
         written[kind] = prepare(tmp_path / f"{kind}.csv", tmp_path / kind, PrepareOptions(128, field_of_view_mm=150.0))
         assert written[kind].problems == []

@@ -90,7 +90,7 @@ def _companions(folder):
 
 
 def _others(folder):
-    (folder / "README.txt").write_text("made by a viewer")
+    (folder / "README.txt").write_text("made by a viewer", encoding="utf-8")
     (folder / "viewer").mkdir()
     scans.write_series(folder, modality="MR", series="8", name="mr{:03d}.dcm")
     scans.write_rtstruct(folder / "RS.dcm", {"GTV": []})
@@ -145,7 +145,7 @@ def test_no_slice_vanishes_wherever_it_lies_and_whatever_its_name(tmp_path, name
 
 def test_a_stray_file_among_slices_without_an_ending_is_named(tmp_path):
     scans.write_series(tmp_path / "ct", name="IM{:04d}")
-    (tmp_path / "ct" / "VERSION").write_text("3")
+    (tmp_path / "ct" / "VERSION").write_text("3", encoding="utf-8")
     volume = read(tmp_path / "ct")
     assert (volume.array == TRUE).all() and volume.notes == ("passed over VERSION in ct, which is no DICOM file",)
 
@@ -207,7 +207,7 @@ def test_one_bad_series_is_named_and_the_others_are_prepared(tmp_path, case, pro
     make, words = BAD[case]
     scans.write_series(tmp_path / "good")
     rows = [["p1", "NC", "CT", make(tmp_path), ""], ["p2", "NC", "CT", "good", ""]]
-    with open(tmp_path / "scans.csv", "w", newline="") as file:
+    with open(tmp_path / "scans.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["patient", "phase", "modality", "image", "tumor"], *rows])
     options = PrepareOptions(size_px=16, slices_each_side=1, split=(1, 0, 0))
     report = prepare(tmp_path / "scans.csv", tmp_path / "out", options, processes=processes)

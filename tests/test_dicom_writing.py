@@ -171,7 +171,7 @@ def test_a_multi_frame_file_is_named_as_the_source(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_files_is_not_written_into(source: Path, tmp_path: Path) -> None:
     (tmp_path / "dicom").mkdir()
-    (tmp_path / "dicom" / "mine.txt").write_text("mine")
+    (tmp_path / "dicom" / "mine.txt").write_text("mine", encoding="utf-8")
     given = {"generator": identity, "preparation": to_mr(), "dicom": tmp_path / "dicom"}
     with pytest.raises(DataError, match=r"must be a new or empty folder; .*dicom' holds files"):
         roi_progressive.translate_volume(source, tmp_path / "out.mha", **given)

@@ -126,7 +126,9 @@ def test_the_printed_functions_do_what_the_commands_do(
     (source,) = [block for block in blocks("evaluation.md", "python") if "roi_progressive.train(" in block]
     monkeypatch.chdir(tmp_path)
     shutil.copytree(small_data, "data")
-    Path("roi.toml").write_text('[[regions]]\nname = "tumor"\nscales = 1\nwindows_px = [24]\nbase_channels = 2\n')
+    Path("roi.toml").write_text(
+        '[[regions]]\nname = "tumor"\nscales = 1\nwindows_px = [24]\nbase_channels = 2\n', encoding="utf-8"
+    )
     small = ", ".join(f"{name}={value}" for name, value in small_networks.items())
     names: dict[str, Any] = {}
     exec(source.replace("epochs=50, decay_epochs=50", f"epochs=1, decay_epochs=0, {small}"), names)

@@ -182,7 +182,7 @@ def test_what_is_read_again_is_what_was_written(own: Path) -> None:
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"slices": [1]}', '{"slices": [{"name": "x"}]}', '{"arms": {}}'])
 def test_what_is_no_evaluation_cannot_be_compared(text: str | None, tmp_path: Path) -> None:
     if text is not None:
-        (tmp_path / "metrics.json").write_text(text)
+        (tmp_path / "metrics.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=r"`compare` must be a folder or metrics\.json"):
         read_slices(tmp_path)
 

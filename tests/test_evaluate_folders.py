@@ -82,7 +82,7 @@ def manifest(folder: Path, unit: str = "HU", domain: str = "A", **changes: Any) 
         }
         for name in NAMES
     ]
-    (folder / "manifest.json").write_text(json.dumps({"slices": slices}))
+    (folder / "manifest.json").write_text(json.dumps({"slices": slices}), encoding="utf-8")
     return folder / "manifest.json"
 
 
@@ -195,7 +195,7 @@ def test_nothing_is_overwritten_unless_forced_and_then_only_ours(
     folders: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate(folders) == 0
-    (folders / "out" / "letter.txt").write_text("mine")
+    (folders / "out" / "letter.txt").write_text("mine", encoding="utf-8")
     before = {path.name: path.stat().st_mtime_ns for path in (folders / "out").iterdir()}
     assert evaluate(folders, "--seed", "1") == 2
     assert "--force" in capsys.readouterr().err
@@ -214,7 +214,7 @@ def test_folders_that_do_not_fit_are_said_by_name(folders: Path) -> None:
         evaluate_folders([real] * 2, [fake] * 2, [masks] * 2, directions=("A2B", "A2B"))
     path = manifest(folders)
     content = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({"slices": content["slices"][1:]}))
+    path.write_text(json.dumps({"slices": content["slices"][1:]}), encoding="utf-8")
     with pytest.raises(DataError, match=rf"`manifest` must list every image; .* lacks {NAMES[0]} and 0 more of 12"):
         pairs_from_files(real, fake, masks, manifest=path)
     Image.fromarray(np.zeros((8, 9), np.uint8)).save(fake / f"{NAMES[0]}.png")
@@ -238,7 +238,7 @@ def test_a_manifest_that_cannot_be_used_is_said(spoil: dict[str, Any], said: str
     path = manifest(folders, **spoil)
     if said is None:  # the same name, with another phase
         slices = json.loads(path.read_text(encoding="utf-8"))["slices"]
-        path.write_text(json.dumps({"slices": [*slices, {**slices[0], "phase": "y"}]}))
+        path.write_text(json.dumps({"slices": [*slices, {**slices[0], "phase": "y"}]}), encoding="utf-8")
         said = "the patients and phases"
     with pytest.raises(DataError, match=f"must be a data set's manifest; .*{said}"):
         pairs_from_files(*(folders / name for name in ("real", "fake", "masks")), direction="B2A", manifest=path)

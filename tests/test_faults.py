@@ -278,7 +278,7 @@ def test_a_file_that_is_given_and_cannot_be_used_is_one_line_and_changes_nothing
     command: tuple[str, ...], file: str, line: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("SimpleITK", reason="the extra `medical` is not installed")
-    (tmp_path / "list.csv").write_text("patient,phase,modality,image,tumor\np,NC,CT,a.nii,\n")
+    (tmp_path / "list.csv").write_text("patient,phase,modality,image,tumor\np,NC,CT,a.nii,\n", encoding="utf-8")
     (tmp_path / file).write_bytes(LINES[line])
     manifest = place / "data" / "manifest.json"
     whole = manifest.read_bytes()

@@ -12,7 +12,7 @@ from roi_progressive.data.partial_folder import fingerprint
 
 @pytest.fixture
 def inputs(tmp_path):
-    (tmp_path / "list.csv").write_text("patient,phase\n")
+    (tmp_path / "list.csv").write_text("patient,phase\n", encoding="utf-8")
     (tmp_path / "ct.nii").write_bytes(b"1234")
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "1.dcm").write_bytes(b"12")
@@ -29,7 +29,7 @@ def changed(before, after):
 
 
 CHANGES = {
-    "list": lambda folder: (folder / "list.csv").write_text("patient,phase\np,NC\n"),
+    "list": lambda folder: (folder / "list.csv").write_text("patient,phase\np,NC\n", encoding="utf-8"),
     "a size": lambda folder: (folder / "ct.nii").write_bytes(b"123"),
     "a time": lambda folder: os.utime(folder / "ct.nii", (1, 1)),
     "a slice": lambda folder: (folder / "series" / "1.dcm").write_bytes(b"1"),

@@ -169,7 +169,7 @@ def test_a_file_in_the_folder_s_place(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
     out = str(tmp_path / "file" / "out")
     if command == "train":
         tiny = ["--channels", "2", "--depth", "2", "--discriminator-channels", "2", "--discriminator-layers", "1"]

@@ -105,7 +105,7 @@ def test_padding_that_the_file_marks_is_air_only_beyond_all_tissue():
 def test_a_cbct_is_taken_when_it_is_said_to_be_one_and_noted(tmp_path):
     sitk = pytest.importorskip("SimpleITK", reason='needs SimpleITK: pip install "roi-progressive[medical]"')
     sitk.WriteImage(sitk.GetImageFromArray((CT + 80).astype(np.int16)), str(tmp_path / "cbct.nii.gz"))
-    with open(tmp_path / "scans.csv", "w", newline="") as file:
+    with open(tmp_path / "scans.csv", "w", newline="", encoding="utf-8") as file:
         rows = [["patient", "phase", "modality", "image", "tumor"], ["p", "NC", "cbct", "cbct.nii.gz", ""]]
         csv.writer(file).writerows(rows)
     report = prepare(tmp_path / "scans.csv", tmp_path / "out", PrepareOptions(32, split=(1, 0, 0)))
@@ -116,7 +116,7 @@ def test_a_cbct_is_taken_when_it_is_said_to_be_one_and_noted(tmp_path):
 
 @pytest.mark.parametrize("word", ["CBCT2", "CBC", "kVCT", "C-arm CT"])
 def test_nobody_is_told_that_a_cbct_is_a_ct(tmp_path, word):
-    (tmp_path / "scans.csv").write_text(f"patient,phase,modality,image,tumor\np,NC,{word},x.nii,\n")
+    (tmp_path / "scans.csv").write_text(f"patient,phase,modality,image,tumor\np,NC,{word},x.nii,\n", encoding="utf-8")
     with pytest.raises(DataError) as caught:
         prepare(tmp_path / "scans.csv", tmp_path / "out")
     assert "did you mean 'CT'" not in str(caught.value)

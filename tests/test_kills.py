@@ -66,7 +66,7 @@ def preparing_ends() -> list[list[dict[str, Any]]]:
 def lived(folder: Path, given: dict[str, Any]) -> tuple[Path, list[list[dict[str, Any]]]]:
     """The folder of all runs of ``given``, and what was found after each of their lives."""
     path = folder / "cases.json"
-    path.write_text(json.dumps(given))
+    path.write_text(json.dumps(given), encoding="utf-8")
     one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     environment = {**os.environ, **one_thread, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(

@@ -242,7 +242,7 @@ def test_logging_changes_no_bit_of_a_run(
 def test_force_replaces_the_logs_of_the_earlier_run(small_data: Path, options: dict[str, Any], tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(small_data, run, TrainOptions(**options, logger=("csv",)), CONFIG)
-    (run / "logs" / "mine.txt").write_text("x")
+    (run / "logs" / "mine.txt").write_text("x", encoding="utf-8")
     train(small_data, run, TrainOptions(**options), force=True)
     assert [path.name for path in (run / "logs").rglob("*")] == ["mine.txt"]
 
@@ -267,7 +267,7 @@ def test_a_misspelled_logger_is_named_with_the_nearest() -> None:
 
 
 def test_a_table_of_another_hand_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "losses.csv").write_text("mine\n")
+    (tmp_path / "losses.csv").write_text("mine\n", encoding="utf-8")
     with CSVLogger(tmp_path, every=1) as logger:
         logger.log(1, {"a": torch.tensor(1.0)})
         with pytest.raises(DataError, match=r"must hold no other losses\.csv"):
@@ -280,4 +280,9 @@ def test_the_programs_are_imported_where_they_are_used() -> None:
     probe = "import sys, roi_progressive.loggers; print({'tensorboard', 'wandb', 'mlflow'} & set(sys.modules))"
     import subprocess
 
-    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", probe], capture_output=True, text=True, check=True, encoding="utf-8"
+        ).stdout
+        == "set()\n"
+    )

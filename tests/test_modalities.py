@@ -87,7 +87,9 @@ def test_b_is_brought_onto_the_grid_of_a_whatever_they_are(brains: Path, tmp_pat
 
 
 def test_a_missing_half_of_a_pair_is_named_by_its_domain(brains: Path, tmp_path: Path) -> None:
-    brains.write_text(brains.read_text(encoding="utf-8").replace("p4,FLAIR,flair.nii.gz,tumor.nii.gz\n", ""))
+    brains.write_text(
+        brains.read_text(encoding="utf-8").replace("p4,FLAIR,flair.nii.gz,tumor.nii.gz\n", ""), encoding="utf-8"
+    )
     report = prepare(brains, tmp_path / "out", PrepareOptions(size_px=32, domains=("T1", "FLAIR"), align=True))
     assert report.problems == ["line 10 (p4 T1): has no FLAIR of the same patient and phase to align with"]
 
@@ -194,7 +196,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_row_that_is_of_no_domain_is_named_with_the_words_that_are_known(tmp_path: Path, mistake: str) -> None:
     row, names, words = MISTAKES[mistake]
-    (tmp_path / "scans.csv").write_text(f"patient,modality,image,tumor\np,T1,i,t\n{row}")
+    (tmp_path / "scans.csv").write_text(f"patient,modality,image,tumor\np,T1,i,t\n{row}", encoding="utf-8")
     with pytest.raises(DataError, match=words) as caught:
         read_volume_list(tmp_path / "scans.csv", Domains(*names))
     assert "\n" not in str(caught.value)

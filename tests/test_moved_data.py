@@ -91,7 +91,7 @@ def test_another_manifest_and_what_is_no_folder_are_refused(moved: Path) -> None
 def test_a_run_of_an_older_version_that_has_no_fingerprint_takes_what_it_is_given(moved: Path) -> None:
     path = moved / "run" / "run.json"
     described = {key: value for key, value in read_json(path).items() if key not in ("data_fingerprint", "preparation")}
-    path.write_text(json.dumps(described))
+    path.write_text(json.dumps(described), encoding="utf-8")
     assert Run.open(path.parent, data=moved / "data").data == (moved / "data").resolve()
 
 

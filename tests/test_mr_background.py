@@ -103,7 +103,7 @@ def test_grey_values_are_those_of_the_body_without_padding(tmp_path, case):
     sitk = pytest.importorskip("SimpleITK", reason='needs SimpleITK: pip install "roi-progressive[medical]"')
     sitk.WriteImage(sitk.GetImageFromArray(VOLUMES[case].astype(np.float32)), str(tmp_path / "mr.nii.gz"))
     sitk.WriteImage(sitk.GetImageFromArray(TUMOR.astype(np.uint8)), str(tmp_path / "t.nii.gz"))
-    with open(tmp_path / "scans.csv", "w", newline="") as file:
+    with open(tmp_path / "scans.csv", "w", newline="", encoding="utf-8") as file:
         rows = [["patient", "phase", "modality", "image", "tumor"], ["p", "NC", "MR", "mr.nii.gz", "t.nii.gz"]]
         csv.writer(file).writerows(rows)
     options = PrepareOptions(56, split=(1, 0, 0), slices_each_side=9, field_of_view_mm=56.0, dtype="float32")

@@ -139,13 +139,13 @@ def test_figures_and_their_lines_bear_the_names_of_the_domains(
 
 def test_manifests_that_name_no_domains_are_of_ct_and_mr(tmp_path: Path) -> None:
     assert read_domains(tmp_path) == CT_AND_MR
-    (tmp_path / "manifest.json").write_text('{"slices": []}')
+    (tmp_path / "manifest.json").write_text('{"slices": []}', encoding="utf-8")
     assert read_domains(tmp_path) == read_domains(tmp_path / "manifest.json") == CT_AND_MR
 
 
 @pytest.mark.parametrize("domains", ['{"A": "T1"}', '["T1", "T2"]', '{"A": "=x()", "B": "T2"}', '{"A": 1, "B": 2}'])
 def test_a_manifest_whose_domains_cannot_be_names_is_refused(tmp_path: Path, domains: str) -> None:
-    (tmp_path / "manifest.json").write_text(f'{{"slices": [], "domains": {domains}}}')
+    (tmp_path / "manifest.json").write_text(f'{{"slices": [], "domains": {domains}}}', encoding="utf-8")
     with pytest.raises(DataError, match=r"manifest\.json must be a data set's manifest"):
         read_domains(tmp_path)
 

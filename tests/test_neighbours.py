@@ -59,7 +59,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = f"p{number}_{modality.lower()}.nii.gz"
             write_at(folder / name, draw(disc.shape, number))
             lines.append(f"p{number},{modality},{name},p{number}_tumor.nii.gz,{split}")
-    (folder / "scans.csv").write_text("\n".join(lines) + "\n")
+    (folder / "scans.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 
@@ -120,7 +120,7 @@ def test_an_aligned_pair_ends_where_either_volume_does(tmp_path: Path) -> None:
     """What B does not show is background in both, and no slice of anybody."""
     write_at(tmp_path / "ct.nii.gz", body_in_air((SLICES, 40, 40)))
     write_at(tmp_path / "mr.nii.gz", mr_in_air((SLICES, 40, 40))[1:5], origin=(-30.0, -40.0, 103.0))
-    (tmp_path / "scans.csv").write_text("patient,modality,image\np,CT,ct.nii.gz\np,MR,mr.nii.gz\n")
+    (tmp_path / "scans.csv").write_text("patient,modality,image\np,CT,ct.nii.gz\np,MR,mr.nii.gz\n", encoding="utf-8")
     prepare(tmp_path / "scans.csv", tmp_path / "data", replace(EVERY, split=(1, 0, 0), neighbours=1))
     for domain in "AB":
         first, *_, last = pictures(tmp_path / "data", f"train{domain}")

@@ -202,7 +202,9 @@ def test_every_public_name_can_be_used_where_torchvision_and_its_kin_are_broken(
     fakes = tmp_path / "fakes"
     for broken in HEAVY:
         (fakes / broken).mkdir(parents=True)
-        (fakes / broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+        (fakes / broken / "__init__.py").write_text(
+            "raise RuntimeError('operator torchvision::nms does not exist')\n", encoding="utf-8"
+        )
     _loaded_by(FORCE_EVERY_NAME, tmp_path, fakes)
     probe = "try:\n    import {0}\nexcept RuntimeError:\n    pass\nelse:\n    raise SystemExit('{0} is not broken')"
     _loaded_by("\n".join(map(probe.format, HEAVY)), tmp_path, fakes)

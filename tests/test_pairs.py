@@ -76,14 +76,14 @@ def test_patient_and_phase_come_from_the_name(paired_data: Path) -> None:
 def test_the_manifest_overrules_the_name(paired_data: Path, ending: str) -> None:
     rows = [{"name": f"p1_PV_004{ending}", "split": "test", "domain": "A", "patient": 7, "phase": "NC"}]
     rows.append({"name": f"p1_ART_003{ending}", "split": "val", "domain": "A", "patient": "x", "phase": "x"})
-    (paired_data / "manifest.json").write_text(json.dumps({"format": 1, "slices": rows}))
+    (paired_data / "manifest.json").write_text(json.dumps({"format": 1, "slices": rows}), encoding="utf-8")
     pairs = pairs_from_folders(paired_data, "test", "A2B", paired_data / "fake")
     assert [(p.patient, p.phase) for p in pairs] == [("p1", "ART"), ("7", "NC"), ("p_2", "ART")]
 
 
 def test_a_broken_manifest_is_named(paired_data: Path) -> None:
     for text in ("{", '{"slices": [{}]}', "[]", '{"slices": [{"split": "test", "name": 3}]}'):
-        (paired_data / "manifest.json").write_text(text)
+        (paired_data / "manifest.json").write_text(text, encoding="utf-8")
         with pytest.raises(DataError, match=r"manifest\.json must be"):
             pairs_from_folders(paired_data, "test", "A2B", paired_data / "fake")
 

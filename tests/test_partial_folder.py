@@ -102,7 +102,7 @@ def test_a_stopped_run_goes_on_with_what_is_not_done_and_ends_in_the_same_bytes(
 
 def test_a_forced_run_that_is_stopped_leaves_the_earlier_data_set(listed, tmp_path, monkeypatch):
     prepare(listed, tmp_path / "out", OPTIONS)
-    (tmp_path / "out" / "precious.txt").write_text("mine")
+    (tmp_path / "out" / "precious.txt").write_text("mine", encoding="utf-8")
     before = bytes_below(tmp_path / "out")
     with monkeypatch.context() as patch:
         stop_at_picture(patch, 3)
@@ -117,7 +117,7 @@ def test_a_forced_run_that_is_stopped_leaves_the_earlier_data_set(listed, tmp_pa
 
 def test_a_folder_that_is_no_data_set_is_never_replaced(listed, tmp_path):
     (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "thesis.tex").write_text("mine")
+    (tmp_path / "thesis" / "thesis.tex").write_text("mine", encoding="utf-8")
     with pytest.raises(DataError, match=r"or with --force one that we wrote; [^\n]+ has no record of that"):
         prepare(listed, tmp_path / "thesis", OPTIONS, force=True)
     assert bytes_below(tmp_path / "thesis") == {"thesis.tex": b"mine"} and hidden(tmp_path) == []
@@ -151,7 +151,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(listed, tmp_path, proce
 
 
 def change_the_list(listed):
-    listed.write_text(listed.read_text(encoding="utf-8") + "p9,NC,CT,CT0.nii.gz,box.nii.gz\n")
+    listed.write_text(listed.read_text(encoding="utf-8") + "p9,NC,CT,CT0.nii.gz,box.nii.gz\n", encoding="utf-8")
     return OPTIONS
 
 
@@ -184,7 +184,7 @@ def test_two_runs_into_one_folder_are_refused(listed, tmp_path):
     with partial_folder(tmp_path / "out", {}, force=False) as place:
         with pytest.raises(DataError, match="is being written by another run"):
             prepare(listed, tmp_path / "out", OPTIONS)
-        (place.pictures / "kept").write_text("whole")
+        (place.pictures / "kept").write_text("whole", encoding="utf-8")
     assert (tmp_path / "out" / "kept").read_bytes() == b"whole"
 
 
@@ -222,7 +222,7 @@ def kill_a_worker(child, records):
 
 
 def test_a_run_in_which_nothing_was_usable_leaves_nothing(listed, tmp_path):
-    listed.write_text("patient,phase,modality,image,tumor\np,NC,CT,lost.nii.gz,\n")
+    listed.write_text("patient,phase,modality,image,tumor\np,NC,CT,lost.nii.gz,\n", encoding="utf-8")
     with pytest.raises(DataError, match="must name a usable volume"):
         prepare(listed, tmp_path / "out", PrepareOptions())
     assert hidden(tmp_path) == [] and not (tmp_path / "out").exists()

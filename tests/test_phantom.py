@@ -126,7 +126,7 @@ def test_phantom_parts_are_balanced_over_phases_and_tumour_types(tmp_path):
 
 
 def test_phantom_refuses_a_folder_that_is_not_empty(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(DataError, match="`out` must be a new or empty folder"):
         make_phantom(tmp_path, **SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
@@ -136,7 +136,7 @@ def test_phantom_refuses_a_folder_that_is_not_empty(tmp_path):
 
 def test_forced_phantom_replaces_a_phantom_and_nothing_else(tmp_path):
     make_phantom(tmp_path, **{**SMALL, "n_test": 4}, seed=1)
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     (tmp_path / "trainA" / "mine.png").write_bytes(b"mine")
     make_phantom(tmp_path, **SMALL, seed=5, force=True)
     after = _digests(tmp_path)
@@ -178,7 +178,7 @@ def test_a_phantom_that_is_stopped_leaves_what_was_there(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", ['{"kind": "prepared"}', "[]", "not json"])
 def test_forced_phantom_never_replaces_prepared_data(tmp_path, text):
-    (tmp_path / "manifest.json").write_text(text)
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match="name another folder"):
         make_phantom(tmp_path, **SMALL, force=True)
     assert (tmp_path / "manifest.json").read_text(encoding="utf-8") == text

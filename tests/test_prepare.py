@@ -140,7 +140,7 @@ def test_every_picture_has_a_mask_and_an_entry_and_nothing_else_is_written(volum
 def test_the_same_input_gives_the_same_bytes_in_any_order_of_rows(volumes, tmp_path):
     prepare(volumes, tmp_path / "first", SMALL)
     header, *rows = volumes.read_text(encoding="utf-8").splitlines()
-    volumes.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    volumes.write_text("\n".join([header, *reversed(rows)]) + "\n", encoding="utf-8")
     prepare(volumes, tmp_path / "second", SMALL)
     assert bytes_below(tmp_path / "first") == bytes_below(tmp_path / "second")
 
@@ -269,7 +269,7 @@ def test_without_align_each_volume_keeps_its_own_slices(volumes, tmp_path):
 
 def test_align_leaves_out_and_reports_what_has_no_counterpart(volumes, tmp_path):
     text = volumes.read_text(encoding="utf-8").replace("p0,NC,MR", "p0,ART,MR")
-    volumes.write_text(text)
+    volumes.write_text(text, encoding="utf-8")
     report = prepare(volumes, tmp_path / "out", SMALL)
     assert len(report.problems) == 2 and all("p0" in problem for problem in report.problems)
     assert not any(entry["patient"] == "p0" for entry in report.manifest["slices"])
@@ -319,7 +319,8 @@ def test_a_bad_volume_is_reported_in_one_line_and_the_others_go_on(volumes, tmp_
     make(tmp_path)
     cells = "bad.nii.gz,ct_tumor.nii.gz" if column == "image" else "ct.nii.gz,bad.nii.gz"
     volumes.write_text(
-        volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz", f"p2,NC,CT,{cells}")
+        volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz", f"p2,NC,CT,{cells}"),
+        encoding="utf-8",
     )
     report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=16))
     assert len(report.problems) == 1
@@ -330,7 +331,9 @@ def test_a_bad_volume_is_reported_in_one_line_and_the_others_go_on(volumes, tmp_
 
 
 def test_the_report_reads_as_lines_with_counts_notes_and_problems(volumes, tmp_path):
-    volumes.write_text(volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
+    volumes.write_text(
+        volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"), encoding="utf-8"
+    )
     report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=16))
     lines = str(report).splitlines()
     assert lines[0].startswith("wrote 63 slices") and len(lines) == 4 + len(report.notes) + 1
@@ -339,7 +342,9 @@ def test_the_report_reads_as_lines_with_counts_notes_and_problems(volumes, tmp_p
 
 def test_files_that_are_not_there_are_said_with_the_folder_that_paths_are_relative_to(volumes, tmp_path):
     words = f"1 file of the list is not there, first {str(tmp_path / 'lost.nii.gz')!r}; its paths are relative to the"
-    volumes.write_text(volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
+    volumes.write_text(
+        volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"), encoding="utf-8"
+    )
     report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=16))
     assert any(note.startswith(words) and repr(str(tmp_path)) in note for note in report.notes)
     alone = write_list(tmp_path / "out", [["p", "NC", "CT", "lost.nii.gz", ""]])
@@ -369,7 +374,8 @@ def test_a_missing_label_is_an_empty_mask(volumes, tmp_path):
     volumes.write_text(
         volumes.read_text(encoding="utf-8").replace(
             "p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz", "p2,NC,CT,ct.nii.gz,ct_tumor.nii.gz#7"
-        )
+        ),
+        encoding="utf-8",
     )
     report = prepare(volumes, tmp_path / "out", PrepareOptions(size_px=16))
     assert len(report.problems) == 1 and "label 7" in report.problems[0]
@@ -429,19 +435,25 @@ def test_a_given_split_is_kept(volumes, tmp_path):
     assert report.manifest["split"]["patients"] == wanted
     assert {e["patient"]: e["split"] for e in report.manifest["slices"]} == wanted
     header, *rows = volumes.read_text(encoding="utf-8").splitlines()
-    volumes.write_text("\n".join([f"{header},split", *(f"{row},{wanted[row[:2]]}" for row in rows)]) + "\n")
+    volumes.write_text(
+        "\n".join([f"{header},split", *(f"{row},{wanted[row[:2]]}" for row in rows)]) + "\n", encoding="utf-8"
+    )
     assert (
         prepare(volumes, tmp_path / "column", PrepareOptions(size_px=16)).manifest["slices"]
         == report.manifest["slices"]
     )
-    volumes.write_text(volumes.read_text(encoding="utf-8").replace("mr_tumor.nii.gz,test", "mr_tumor.nii.gz,val", 1))
+    volumes.write_text(
+        volumes.read_text(encoding="utf-8").replace("mr_tumor.nii.gz,test", "mr_tumor.nii.gz,val", 1), encoding="utf-8"
+    )
     with pytest.raises(DataError, match="in one part"):
         prepare(volumes, tmp_path / "torn", PrepareOptions(size_px=16))
 
 
 def test_a_bad_volume_moves_nobody_to_another_part(volumes, tmp_path):
     whole = prepare(volumes, tmp_path / "whole", SMALL).manifest["split"]
-    volumes.write_text(volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
+    volumes.write_text(
+        volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"), encoding="utf-8"
+    )
     assert prepare(volumes, tmp_path / "part", SMALL).manifest["split"] == whole
 
 
@@ -468,7 +480,7 @@ def test_the_manifest_tells_everything_that_made_a_slice(volumes, tmp_path):
 def test_a_folder_with_files_is_kept_unless_forced(volumes, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "precious.txt").write_text("mine")
+    (out / "precious.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(DataError, match=r"`out`.*force"):
         prepare(volumes, out, SMALL)
     with pytest.raises(DataError, match="has no record of that"):
@@ -476,7 +488,7 @@ def test_a_folder_with_files_is_kept_unless_forced(volumes, tmp_path):
     assert bytes_below(out) == {"precious.txt": b"mine"}
     (out / "precious.txt").unlink()
     prepare(volumes, out, SMALL)
-    (out / "precious.txt").write_text("mine")
+    (out / "precious.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(DataError, match=r"`out`.*--force"):
         prepare(volumes, out, SMALL)
     prepare(volumes, out, SMALL, force=True)
@@ -576,14 +588,20 @@ def test_a_standard_scale_is_fitted_to_the_training_part_alone_and_source_values
     first = prepare(volumes, tmp_path / "first", options).manifest
     (tested,) = [patient for patient, split in first["split"]["patients"].items() if split == "test"]
     text = volumes.read_text(encoding="utf-8")
-    volumes.write_text(text.replace(f"{tested},NC,MR,mr.nii.gz,mr_t", f"{tested},NC,MR,other.nii.gz,other_t"))
+    volumes.write_text(
+        text.replace(f"{tested},NC,MR,mr.nii.gz,mr_t", f"{tested},NC,MR,other.nii.gz,other_t"), encoding="utf-8"
+    )
     second = prepare(volumes, tmp_path / "second", options).manifest
     assert first["mr_standard"] == second["mr_standard"] and first["mr_standard"]["fitted_on"] == "train"
     trained = next(patient for patient, split in first["split"]["patients"].items() if split == "train")
-    volumes.write_text(text.replace(f"{trained},NC,MR,mr.nii.gz,mr_t", f"{trained},NC,MR,other.nii.gz,other_t"))
+    volumes.write_text(
+        text.replace(f"{trained},NC,MR,mr.nii.gz,mr_t", f"{trained},NC,MR,other.nii.gz,other_t"), encoding="utf-8"
+    )
     assert prepare(volumes, tmp_path / "third", options).manifest["mr_standard"] != first["mr_standard"]
     entry = next(e for e in second["slices"] if e["domain"] == "B" and e["patient"] == tested)
-    volumes.write_text(text.replace(f"{tested},NC,MR,mr.nii.gz,mr_t", f"{tested},NC,MR,other.nii.gz,other_t"))
+    volumes.write_text(
+        text.replace(f"{tested},NC,MR,mr.nii.gz,mr_t", f"{tested},NC,MR,other.nii.gz,other_t"), encoding="utf-8"
+    )
     plain = prepare(volumes, tmp_path / "plain", PrepareOptions(size_px=32)).manifest
     linear = next(e["intensity"] for e in plain["slices"] if e["domain"] == "B" and e["name"] == entry["name"])
     grey, truth = (pixels(tmp_path / out / "testB" / f"{entry['name']}.png") for out in ("second", "plain"))
@@ -596,8 +614,10 @@ def test_a_standard_scale_is_fitted_to_the_training_part_alone_and_source_values
 
 
 def test_the_command_takes_a_split_file_and_is_strict_when_asked(volumes, tmp_path, capsys):
-    volumes.write_text(volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"))
-    (tmp_path / "split.csv").write_text("patient,split\np0,test\np1,train\np2,val\np3,train\n")
+    volumes.write_text(
+        volumes.read_text(encoding="utf-8").replace("p2,NC,CT,ct.nii.gz", "p2,NC,CT,lost.nii.gz"), encoding="utf-8"
+    )
+    (tmp_path / "split.csv").write_text("patient,split\np0,test\np1,train\np2,val\np3,train\n", encoding="utf-8")
     typed = [
         "prepare",
         str(volumes),
@@ -615,7 +635,9 @@ def test_the_command_takes_a_split_file_and_is_strict_when_asked(volumes, tmp_pa
     shown = capsys.readouterr()
     assert "lost.nii.gz" in shown.out and "`--strict` asks for every volume; got 1 left out" in shown.err
     assert len(list((tmp_path / "out").glob("*/*.png"))) > 0
-    (tmp_path / "split.csv").write_text("patient,split\np0,test\np1,train\np2,val\np3,train\np0,val\n")
+    (tmp_path / "split.csv").write_text(
+        "patient,split\np0,test\np1,train\np2,val\np3,train\np0,val\n", encoding="utf-8"
+    )
     assert main([*typed, "--force"]) == 2
     assert "'p0' is in test and in val" in capsys.readouterr().err
 

@@ -74,7 +74,7 @@ def test_the_checksum_is_the_sha_256_of_the_text_with_zeros_in_its_place() -> No
 
 @pytest.mark.parametrize("content", [CONTENT, {}, [1, 2], "text", 7, None, {"a": "sha256:short"}])
 def test_json_without_a_checksum_is_read_as_it_is(content: Any, tmp_path: Path) -> None:
-    (tmp_path / "older.json").write_text(json.dumps(content))
+    (tmp_path / "older.json").write_text(json.dumps(content), encoding="utf-8")
     assert read_json(tmp_path / "older.json") == content
 
 
@@ -82,11 +82,11 @@ def test_who_edits_a_record_is_told_what_to_do_and_can_do_it(tmp_path: Path) -> 
     path = tmp_path / "a.json"
     write_json(path, CONTENT)
     edited = {**json.loads(path.read_text(encoding="utf-8")), "epoch": 4}
-    path.write_text(json.dumps(edited))
+    path.write_text(json.dumps(edited), encoding="utf-8")
     with pytest.raises(ChangedRecordError, match=r"\Aits checksum does not match; remove its entry `checksum` if you"):
         read_json(path)
     del edited["checksum"]
-    path.write_text(json.dumps(edited))
+    path.write_text(json.dumps(edited), encoding="utf-8")
     assert read_json(path) == {**CONTENT, "epoch": 4}
 
 
@@ -105,7 +105,7 @@ def test_lines_are_read_back_in_order_and_a_cut_off_one_makes_room(tmp_path: Pat
     path = tmp_path / "a.jsonl"
     for epoch in (1, 2):
         append_json(path, {"epoch": epoch})
-    with open(path, "a") as file:
+    with open(path, "a", encoding="utf-8") as file:
         file.write('{"epoch": 3, "los')  # its writer was killed
     assert read_json_lines(path) == [{"epoch": 1}, {"epoch": 2}]
     append_json(path, {"epoch": 3})
@@ -122,7 +122,7 @@ def test_a_damaged_line_is_named_in_one_line(tmp_path: Path) -> None:
 
 
 def test_lines_of_an_older_version_are_read(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    (tmp_path / "a.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n', encoding="utf-8")
     assert read_json_lines(tmp_path / "a.jsonl") == [{"epoch": 1}, {"epoch": 2}]
 
 
@@ -140,7 +140,7 @@ def folder(tmp_path: Path) -> Path:
 def test_files_that_nobody_changed_pass_and_so_do_others(folder: Path) -> None:
     check_files(folder)
     (folder / "a.png").unlink()  # who needs it will miss it
-    (folder / "mine.txt").write_text("mine")
+    (folder / "mine.txt").write_text("mine", encoding="utf-8")
     check_files(folder)
 
 
@@ -154,7 +154,7 @@ def test_a_changed_file_is_named_in_one_line(folder: Path, name: str) -> None:
 
 def test_a_changed_record_is_named_in_one_line(folder: Path) -> None:
     record = folder / FOLDER_RECORD
-    record.write_text(record.read_text(encoding="utf-8").replace("a.png", "c.png"))
+    record.write_text(record.read_text(encoding="utf-8").replace("a.png", "c.png"), encoding="utf-8")
     with pytest.raises(DataError, match=rf"\A[^\n]*{FOLDER_RECORD} cannot be used: its checksum [^\n]+\Z"):
         check_files(folder)
 

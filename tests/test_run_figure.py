@@ -135,7 +135,7 @@ def test_images_of_older_networks_are_made_anew(run: Path, drawn: list[list[Comp
     image = next((copy / "test" / "A2B").glob("*.png"))
     before = image.read_bytes()
     image.write_bytes((run.parent / "data" / "testA" / image.name).read_bytes())
-    (copy / "test" / "A2B" / ".DS_Store").write_text("newer than any network")
+    (copy / "test" / "A2B" / ".DS_Store").write_text("newer than any network", encoding="utf-8")
     record = read_json(copy / "test" / "A2B" / "written.json")
     made_by, files = record["made_by"], {**record["files"], image.name: checksum_of(image)}
     older = {name: checksum_of(image) for name in made_by["networks"]}

@@ -84,8 +84,10 @@ def test_a_run_of_an_older_version_is_read(folder: Path) -> None:
     """Its records carry no checksums, and its networks none of the whole file."""
     run = Run.open(folder)
     for path in (folder / "run.json", folder / "networks" / "latest.json"):
-        path.write_text(json.dumps(read_json(path)))
-    (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history(folder)))
+        path.write_text(json.dumps(read_json(path)), encoding="utf-8")
+    (folder / "history.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in history(folder)), encoding="utf-8"
+    )
     for path in run.networks.glob("*.pth"):
         torch.save(torch.load(path, weights_only=True), path)
     assert Run.open(folder) == run
@@ -95,11 +97,11 @@ def test_a_run_of_an_older_version_is_read(folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["7", "{", '{"epoch": "3"}', '{"epoch": true}', "[]"])
 def test_a_damaged_pointer_is_an_error_that_says_how_to_mend_it(folder: Path, text: str) -> None:
-    (folder / "networks" / "latest.json").write_text(text)
+    (folder / "networks" / "latest.json").write_text(text, encoding="utf-8")
     for read in (Run.open, saved_epoch):
         with pytest.raises(CheckpointError, match=r'is damaged: [^\n]+ or write \{"epoch": N\} into it'):
             read(folder)
-    (folder / "networks" / "latest.json").write_text('{"epoch": 3}')
+    (folder / "networks" / "latest.json").write_text('{"epoch": 3}', encoding="utf-8")
     assert Run.open(folder).epoch == 3
 
 
@@ -127,7 +129,7 @@ def test_a_history_that_lacks_an_epoch_is_refused(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"*")
     with pytest.raises(DataError, match="must have a line for every epoch up to 3"):
         truncate_history(folder, 3)
-    path.write_text("")
+    path.write_text("", encoding="utf-8")
     with pytest.raises(DataError, match="must have a line for every epoch up to 3"):
         truncate_history(folder, 3)
 
@@ -140,7 +142,7 @@ def test_without_a_history_a_run_goes_on(folder: Path) -> None:
 
 @pytest.mark.parametrize("line", ["[1]", '{"stage": 1}', '{"epoch": "1"}'])
 def test_a_line_that_is_no_epoch_s_is_refused(folder: Path, line: str) -> None:
-    (folder / "history.jsonl").write_text(line + "\n")
+    (folder / "history.jsonl").write_text(line + "\n", encoding="utf-8")
     with pytest.raises(DataError, match="has a line that is no epoch's"):
         history(folder)
 
@@ -173,7 +175,7 @@ def test_what_a_killed_process_was_writing_goes_with_the_run_whatever_was_writte
     if whole is None:
         path.unlink()
     mine = path.with_name(f".{path.name}.mine.tmp")
-    mine.write_text("mine")
+    mine.write_text("mine", encoding="utf-8")
     evaluate_run(folder, references=())
     clear(folder)
     assert {str(left.relative_to(folder)) for left in folder.rglob("*") if left.is_file()} == {

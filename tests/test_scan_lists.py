@@ -42,7 +42,7 @@ def write(path: Path, values, shift=(0.0, 0.0, 0.0)) -> Path:
 
 def describe(folder: Path, **content) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def listed(folder: Path, layout: str, **options):
@@ -55,7 +55,7 @@ def prepared(tmp_path: Path, folder: Path, layout: str, domains: tuple[str, str]
     """What `prepare` makes of the list, saved elsewhere: its paths are absolute."""
     (tmp_path / "elsewhere").mkdir()
     table = tmp_path / "elsewhere" / "scans.csv"
-    table.write_text(scan_list(folder, layout, **options).csv())
+    table.write_text(scan_list(folder, layout, **options).csv(), encoding="utf-8")
     return prepare(table, tmp_path / "out", PrepareOptions(size_px=32, domains=domains, split=(1, 0, 0)))
 
 
@@ -70,8 +70,10 @@ def bids(tmp_path: Path) -> Path:
         write(derived / f"sub-{subject}_space-orig_dseg.nii.gz", LABELS)
     write(root / "sub-02" / "anat" / "sub-02_run-2_T1w.nii.gz", SCAN)
     write(root / "sub-02" / "func" / "sub-02_task-rest_bold.nii.gz", SCAN)
-    (root / "dataset_description.json").write_text("{}")
-    (root / "derivatives" / "seg" / "dseg.tsv").write_text("index\tname\n0\tbackground\n1\tliver\n2\tliver tumour\n")
+    (root / "dataset_description.json").write_text("{}", encoding="utf-8")
+    (root / "derivatives" / "seg" / "dseg.tsv").write_text(
+        "index\tname\n0\tbackground\n1\tliver\n2\tliver tumour\n", encoding="utf-8"
+    )
     return root
 
 
@@ -114,7 +116,9 @@ def test_a_bids_mask_belongs_to_the_scan_that_name_sidecar_or_grid_say(tmp_path:
     write(derived / "sub-1_space-T1w_label-named_mask.nii.gz", LIVER)
     write(derived / "sub-1_label-grid_mask.nii.gz", LIVER, shift=(4.0, 0.0, 0.0))
     write(derived / "sub-1_label-source_mask.nii.gz", LIVER)
-    (derived / "sub-1_label-source_mask.json").write_text('{"Sources": ["bids::sub-1/anat/sub-1_FLAIR.nii.gz"]}')
+    (derived / "sub-1_label-source_mask.json").write_text(
+        '{"Sources": ["bids::sub-1/anat/sub-1_FLAIR.nii.gz"]}', encoding="utf-8"
+    )
     write(derived / "sub-1_space-MNI152_label-template_mask.nii.gz", LIVER)
     rows, notes = listed(tmp_path, "bids")
     has = {row["modality"]: {name for name in row if row[name].startswith(str(derived))} for row in rows}
@@ -315,14 +319,18 @@ def test_a_description_that_cannot_be_used_is_named(tmp_path: Path, content, wor
 def test_a_name_of_a_label_that_nothing_tells_is_an_error_of_its_row(tmp_path: Path) -> None:
     write(tmp_path / "ct.nii.gz", CT)
     write(tmp_path / "seg.nii.gz", LABELS)
-    (tmp_path / "scans.csv").write_text("patient,modality,image,liver\np,CT,ct.nii.gz,seg.nii.gz#liver\n")
+    (tmp_path / "scans.csv").write_text(
+        "patient,modality,image,liver\np,CT,ct.nii.gz,seg.nii.gz#liver\n", encoding="utf-8"
+    )
     with pytest.raises(DataError, match=r"line 2, column `liver` names a label, 'liver', but.*give the label's number"):
         read_volume_list(tmp_path / "scans.csv")
-    (tmp_path / "seg_dseg.tsv").write_text("")
-    (tmp_path / "seg.tsv").write_text("index\tname\n1\tlever\n")
+    (tmp_path / "seg_dseg.tsv").write_text("", encoding="utf-8")
+    (tmp_path / "seg.tsv").write_text("index\tname\n1\tlever\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"names a label, 'liver', that seg\.nii\.gz has not; it has lever"):
         read_volume_list(tmp_path / "scans.csv")
-    (tmp_path / "seg.tsv").write_text("index\tname\n1\tliver\n2\ttumour\n")
+    (tmp_path / "seg.tsv").write_text("index\tname\n1\tliver\n2\ttumour\n", encoding="utf-8")
     assert read_volume_list(tmp_path / "scans.csv").rows[0].masks["liver"].labels == (1,)
-    (tmp_path / "scans.csv").write_text("patient,modality,image,liver\np,CT,ct.nii.gz,seg.nii.gz#liver+tumour\n")
+    (tmp_path / "scans.csv").write_text(
+        "patient,modality,image,liver\np,CT,ct.nii.gz,seg.nii.gz#liver+tumour\n", encoding="utf-8"
+    )
     assert read_volume_list(tmp_path / "scans.csv").rows[0].masks["liver"].labels == (1, 2)

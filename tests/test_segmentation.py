@@ -97,7 +97,7 @@ def test_a_name_that_is_not_there_is_helped(tmp_path):
     write(tmp_path, labels=("Tumor", "Tumor"))
     with pytest.raises(DataError, match="has 2 called 'Tumor'"):
         read(tmp_path, "Tumor")
-    (tmp_path / "scans.csv").write_text("patient,phase,modality,image,tumor\np,NC,CT,ct,seg.dcm\n")
+    (tmp_path / "scans.csv").write_text("patient,phase,modality,image,tumor\np,NC,CT,ct,seg.dcm\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"must name a contour or segment.*'Tumor', 'Tumor'; write 'seg\.dcm#Tumor'$"):
         read_volume_list(tmp_path / "scans.csv")
 

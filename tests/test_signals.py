@@ -142,10 +142,10 @@ def start(
         )
     for name, text in {**CHECKOUT, "roi.toml": ROI}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     for name in MINE:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("mine")
+        (folder / name).write_text("mine", encoding="utf-8")
     return folder
 
 
@@ -157,7 +157,7 @@ def found(start: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
         for name, number, at in moments()
     ]
     cases += [{"commands": commands, "again": [RESUME, FIGURE]} for commands in AT_ONCE]
-    path.write_text(json.dumps({"start": str(start), "cases": cases}))
+    path.write_text(json.dumps({"start": str(start), "cases": cases}), encoding="utf-8")
     one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     environment = {**os.environ, **one_thread, "CUDA_VISIBLE_DEVICES": "", "TORCH_HOME": str(path.parent)}
     run = subprocess.run(

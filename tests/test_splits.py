@@ -127,7 +127,7 @@ def test_a_split_file_is_read_with_its_other_columns_left_out(tmp_path):
     ],
 )
 def test_a_split_file_that_cannot_be_used_is_refused_in_one_line(tmp_path, text, words):
-    (tmp_path / "split.csv").write_text(text)
+    (tmp_path / "split.csv").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=words) as caught:
         read_split_file(tmp_path / "split.csv")
     assert "\n" not in str(caught.value)

@@ -22,7 +22,7 @@ def vanished() -> io.TextIOWrapper:
     """A stream whose reader has gone away."""
     reader, writer = os.pipe()
     os.close(reader)
-    return os.fdopen(writer, "w", buffering=1)
+    return os.fdopen(writer, "w", buffering=1, encoding="utf-8")
 
 
 def closed() -> io.StringIO:

@@ -255,7 +255,7 @@ def test_force_replaces_a_run_and_nothing_else(
     mine = {"test/A2B/x.png", "test/table.md", "notes.txt", "samples/mine.png", "networks/my_pretrained.pth"}
     for name in mine:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
-        (run / name).write_text("x")
+        (run / name).write_text("x", encoding="utf-8")
     with pytest.raises(DataError, match="new or empty"):
         train(small_data, run, one)
     train(small_data, run, one, force=True)
@@ -272,7 +272,7 @@ def test_a_file_of_the_user_s_under_a_name_of_ours_is_never_replaced(
     small_data: Path, tmp_path: Path, options: TrainOptions
 ) -> None:
     (tmp_path / "run" / "networks").mkdir(parents=True)
-    (tmp_path / "run" / "networks" / "2_net_G_A.pth").write_text("mine")
+    (tmp_path / "run" / "networks" / "2_net_G_A.pth").write_text("mine", encoding="utf-8")
     with pytest.raises(DataError, match=r"2_net_G_A\.pth' is not ours, by the record written\.json; move it away"):
         train(small_data, tmp_path / "run", options, force=True)
     assert [path.name for path in (tmp_path / "run").rglob("*")] == ["networks", "2_net_G_A.pth"]

@@ -110,7 +110,7 @@ def test_an_earlier_translation_is_replaced_whole(plain: Path) -> None:
     write_json(folder / "written.json", {**record, "files": {**record["files"], "gone_PV_001.png": None}})
     for mine in (plain / "test" / "mine.txt", folder / "mine.txt", folder / ".DS_Store", folder / "more" / "mine.png"):
         mine.parent.mkdir(exist_ok=True)
-        mine.write_text("mine")
+        mine.write_text("mine", encoding="utf-8")
     translate(plain)
     assert "gone_PV_001.png" not in _names(folder)
     assert (plain / "test" / "mine.txt").read_text(encoding="utf-8") == "mine"

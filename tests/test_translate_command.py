@@ -32,7 +32,7 @@ def place(small_networks: dict[str, Any], tmp_path_factory: pytest.TempPathFacto
         for modality, draw in (("CT", body_in_air), ("MR", mr_in_air)):
             write_at(folder / "old" / f"p{number}_{modality}.nii.gz", draw((3, 40, 40), number))
             lines.append(f"p{number},{modality},p{number}_{modality}.nii.gz")
-    (folder / "old" / "scans.csv").write_text("\n".join(lines) + "\n")
+    (folder / "old" / "scans.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     prepare(folder / "old" / "scans.csv", folder / "data", PrepareOptions(size_px=32))
     options = TrainOptions(**small_networks, epochs=2, decay_epochs=0, save_every_epochs=1, batch_size=9, device="cpu")
     train(folder / "data", folder / "run", options, Config(regions=(), ggd=GGDConfig(hidden_channels=2)))
@@ -96,8 +96,10 @@ def test_the_epoch_is_the_last_or_its_number(place: Path, tmp_path: Path, typed:
 def test_many_scans_go_into_a_folder_and_one_that_fails_is_named_at_the_end(
     place: Path, tmp_path: Path, typed: Typed, given: str
 ) -> None:
-    (place / "new.csv").write_text("modality,scan\nct,new/n7.nii.gz\nMR,mr.nii.gz\nCT,new/n8.nii.gz\n")
-    (place / "new.txt").write_text("new/n7.nii.gz\nnew/n8.nii.gz\n")
+    (place / "new.csv").write_text(
+        "modality,scan\nct,new/n7.nii.gz\nMR,mr.nii.gz\nCT,new/n8.nii.gz\n", encoding="utf-8"
+    )
+    (place / "new.txt").write_text("new/n7.nii.gz\nnew/n8.nii.gz\n", encoding="utf-8")
     status, out, err = typed(f"run {given} OUT/many --sigma OUT/spread --dicom OUT/dicom --direction A2B")
     assert status == 0, err
     for name in ("n7", "n8"):
@@ -114,7 +116,7 @@ def test_a_list_s_modalities_tell_the_way_of_each(place: Path, tmp_path: Path, t
     status, out, err = typed("run old/scans.csv OUT/both")
     assert status == 0, err
     assert out.count("CT → MR") == out.count("MR → CT") == 3
-    (place / "pet.csv").write_text("modality,scan\nPET,new/n7.nii.gz\nCT,new/n8.nii.gz\n")
+    (place / "pet.csv").write_text("modality,scan\nPET,new/n7.nii.gz\nCT,new/n8.nii.gz\n", encoding="utf-8")
     status, out, err = typed("run pet.csv OUT/pet")
     assert status == 2
     assert "left out: " in out and "must be a CT or a MR; n7.nii.gz is listed as PET" in out
@@ -138,7 +140,7 @@ def test_force_replaces_what_it_wrote(place: Path, tmp_path: Path, typed: Typed)
     assert typed(line)[0] == 0
     assert typed(line)[0] == 2
     assert typed(f"{line} --force")[0] == 0
-    (tmp_path / "mine.mha").write_text("mine")
+    (tmp_path / "mine.mha").write_text("mine", encoding="utf-8")
     status, _, err = typed("plain new/n7.nii.gz OUT/mine.mha --direction A2B --force")
     assert status == 2 and "is not ours" in err and (tmp_path / "mine.mha").read_text(encoding="utf-8") == "mine"
 

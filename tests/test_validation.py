@@ -383,7 +383,7 @@ def test_a_metric_that_no_slice_has_is_told_before_the_first_step(
 
 @pytest.mark.parametrize("text", ["[1]", '{"epoch": 1}', '{"epoch": 1, "metric": "psnr", "value": "x"}'])
 def test_a_line_that_is_no_validation_s_is_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / "validation.jsonl").write_text(text + "\n")
+    (tmp_path / "validation.jsonl").write_text(text + "\n", encoding="utf-8")
     with pytest.raises(DataError, match="has a line that is no validation's"):
         validations(tmp_path)
 
@@ -392,7 +392,7 @@ def test_a_changed_value_is_found_by_its_checksum(straight: Path, tmp_path: Path
     lines = (straight / "validation.jsonl").read_text(encoding="utf-8").splitlines()
     first = json.loads(lines[0])
     lines[0] = lines[0].replace(f'"value": {first["value"]}', '"value": 99.0')
-    (tmp_path / "validation.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "validation.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match="its checksum does not match"):
         validations(tmp_path)
     assert best_of([]) is None

@@ -170,7 +170,7 @@ def three_patients(folder: Path, reach: Sequence[float] = (1, 1, 1, 1)) -> Path:
             scan[air] = np.broadcast_to(scan[:, :1, :1], scan.shape)[air]
             write_at(folder / name, scan, (1.5, 1.7, 3 + number), turn)
             lines.append(f"p{number},{modality},{name},{split}")
-    (folder / "scans.csv").write_text("\n".join(lines) + "\n")
+    (folder / "scans.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 
@@ -306,7 +306,7 @@ def test_a_real_patient_comes_back_on_its_grid_with_the_slices_of_the_run(
     lines = ["patient,modality,image,split"]
     for patient, split in (("sts003", "train"), ("sts005", "test")):
         lines += [f"{patient},{m.upper()},{STS / f'{patient}_{m}.nii.gz'},{split}" for m in ("ct", "mr")]
-    (tmp_path / "scans.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "scans.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     config = Config(regions=(), ggd=GGDConfig(hidden_channels=2))
     data, run = trained_on(tmp_path / "scans.csv", tmp_path, small_networks, config, slices_each_side=4)
     translate(run, "test", device="cpu")
@@ -509,7 +509,7 @@ def test_a_run_of_an_older_version_takes_its_preparation_from_the_data_set(
     data, run = trained
     old = Path(shutil.copytree(run, tmp_path / "old"))
     described = {k: v for k, v in read_json(old / "run.json").items() if k not in ("preparation", "data_fingerprint")}
-    (old / "run.json").write_text(json.dumps(described))
+    (old / "run.json").write_text(json.dumps(described), encoding="utf-8")
     (old / "networks" / "preparation.json").unlink()
     scan = made_up / "p2_ct.nii.gz"
     with pytest.raises(DataError, match=r"`run` must know how its slices were made; .* with --data DIR"):

@@ -144,7 +144,7 @@ def pair(tmp_path, shift=(0.0, 0.0, 0.0), frame=scans.FRAME, align=True):
     mr = np.where(moved > -500, moved + 300 + 30 * np.sin(POINTS[..., 0]), 0.0)
     scans.write_series(tmp_path / "mr", mr, modality="MR", series="2", frame=frame)
     sitk.WriteImage(as_image(ROD.astype(np.uint8)), str(tmp_path / "m.nii"))
-    with open(tmp_path / "scans.csv", "w", newline="") as file:
+    with open(tmp_path / "scans.csv", "w", newline="", encoding="utf-8") as file:
         rows = [["p", "NC", "CT", "ct", "m.nii"], ["p", "NC", "MR", "mr", ""]]
         csv.writer(file).writerows([["patient", "phase", "modality", "image", "tumor"], *rows])
     options = PrepareOptions(size_px=32, slices_each_side=1, split=(1, 0, 0), align=align)
@@ -173,6 +173,8 @@ def test_a_pair_whose_bodies_lie_apart_is_left_out_and_one_that_half_does_is_not
 
 
 def test_a_ct_and_a_cbct_of_one_patient_and_phase_are_no_pair(tmp_path):
-    (tmp_path / "scans.csv").write_text("patient,phase,modality,image,tumor\np,NC,CT,a.nii,\np,NC,CBCT,b.nii,\n")
+    (tmp_path / "scans.csv").write_text(
+        "patient,phase,modality,image,tumor\np,NC,CT,a.nii,\np,NC,CBCT,b.nii,\n", encoding="utf-8"
+    )
     with pytest.raises(DataError, match="line 3 repeats p NC CBCT of line 2"):
         prepare(tmp_path / "scans.csv", tmp_path / "out", PrepareOptions(align=True))

@@ -19,14 +19,14 @@ def content(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def places(tmp_path: Path) -> list[Path]:
     """One where something lies, and one where nothing does."""
-    (tmp_path / "a.txt").write_text("old")
+    (tmp_path / "a.txt").write_text("old", encoding="utf-8")
     return [tmp_path / "a.txt", tmp_path / "b.txt"]
 
 
 def test_all_files_take_their_places_at_the_end(places: list[Path], tmp_path: Path) -> None:
     with written_whole(*places) as asides:
         for aside in asides:
-            aside.write_text("new")
+            aside.write_text("new", encoding="utf-8")
             assert aside.parent == tmp_path, "a rename is atomic only within one folder"
         assert content(tmp_path) == {"a.txt": "old", **{aside.name: "new" for aside in asides}}
     assert content(tmp_path) == {"a.txt": "new", "b.txt": "new"}
@@ -35,14 +35,14 @@ def test_all_files_take_their_places_at_the_end(places: list[Path], tmp_path: Pa
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError()])
 def test_none_does_where_one_cannot_be_written(places: list[Path], tmp_path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)), written_whole(*places) as (first, _):
-        first.write_text("new")
+        first.write_text("new", encoding="utf-8")
         raise error
     assert content(tmp_path) == {"a.txt": "old"}
 
 
 def test_a_file_that_was_not_written_is_an_error_and_changes_nothing(places: list[Path], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), written_whole(*places) as (first, _):
-        first.write_text("new")
+        first.write_text("new", encoding="utf-8")
     assert content(tmp_path) == {"a.txt": "old"}
 
 
@@ -55,13 +55,13 @@ def test_the_bytes_of_all_are_on_the_disk_before_any_name_says_so(
         monkeypatch.setattr(whole_files.os, name, lambda *a, name=name, real=real: calls.append(name) or real(*a))
     with written_whole(*places) as asides:
         for aside in asides:
-            aside.write_text("new")
+            aside.write_text("new", encoding="utf-8")
     assert calls == ["fsync", "fsync", "replace", "replace"]
 
 
 def test_a_missing_folder_is_made(tmp_path: Path) -> None:
     with written_whole(tmp_path / "x" / "y" / "a.txt") as (aside,):
-        aside.write_text("new")
+        aside.write_text("new", encoding="utf-8")
     assert content(tmp_path / "x" / "y") == {"a.txt": "new"}
 
 

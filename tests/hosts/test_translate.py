@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for modality, draw in (("CT", body_in_air), ("MR", mr_in_air)):
             write_at(folder / f"p{number}_{modality}.nii.gz", draw((3, 40, 40), number))
             lines.append(f"p{number},{modality},p{number}_{modality}.nii.gz")
-    (folder / "scans.csv").write_text("\n".join(lines) + "\n")
+    (folder / "scans.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     prepare(folder / "scans.csv", folder / "data", PrepareOptions(size_px=32, paired=True))
     return folder
 
