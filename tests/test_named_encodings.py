@@ -1,4 +1,4 @@
-"""Text has the encoding that its reader names: on another machine, or after a library set the locale, the default differs."""
+"""Text is read in the encoding its reader names: the default differs by machine, and after a library set the locale."""
 
 from __future__ import annotations
 
