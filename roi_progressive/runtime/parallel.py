@@ -9,7 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -144,8 +144,12 @@ def _interrupts_later() -> Iterator[None]:
     # A handler for what other threads let through, and a mask because a new process inherits that and no handler.
     handler = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     masked = hasattr(signal, "pthread_sigmask")
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ()) if masked else set()
     try:
+        if masked:
+            # Python's tracker of shared resources, which starts with the first process, would take the mask away.
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
