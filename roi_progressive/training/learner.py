@@ -21,8 +21,9 @@ from ..runtime.distributed import average_gradients, n_processes
 from ..runtime.finite import drop_where_not, finite, is_mixed, single_precision
 from ..runtime.rng import ForkedStream
 from ..saving.names import REVERSE
-from .objective import Contribution, GeneratorObjective, Learnt, Shares, masks_of
+from .objective import Contribution, GeneratorObjective, Learnt, masks_of
 from .optimizer import SharedAdam
+from .shares import Shares
 from .tap import leaf
 from .uncertainty import GGDWrapper
 

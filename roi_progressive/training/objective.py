@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..errors import ConfigError, MaskError
+from ..errors import MaskError
 from ..method.bank import DiscriminatorBank
 from ..method.regions import RegionMask
 from ..method.shown import Shown, StepLosses, TermLosses
 from ..method.structure import structure_loss
 from ..plugins.adapter import Translation
 from ..plugins.manager import Plugins
-from ..runtime.distributed import n_processes, sums_over_processes
 from ..runtime.finite import finite, is_read_late, largest, zero_where_not
-from ..runtime.uploads import upload
-from ..saving.names import REVERSE
-from .tap import leaf as leaf_of
+from .shares import Shares
+from .terms import Leaves, Terms, Weighted
 from .uncertainty import GGDWrapper
-from .uncertainty import terms as ggd_terms
+from .uncertainty_terms import UncertaintyTerms
 
 
 @dataclass(frozen=True)
@@ -83,95 +80,6 @@ class Contribution:
     of_bank: dict[str, Learnt] = field(default_factory=dict)
 
 
-class _Leaves:
-    """Detached copies of the host's tensors, one each, on which our terms are computed.
-
-    Args:
-        largest_of_images: Where a plugin sees the images, their largest number: zeros take the images' place where it
-            is not finite, lest a plugin's network take up NaN in its running statistics.
-    """
-
-    def __init__(self, largest_of_images: Tensor | None) -> None:
-        flag = None if largest_of_images is None else largest_of_images < math.inf
-        self._are_finite: Tensor | bool = True if flag is None else flag if is_read_late(flag) else bool(flag)
-        self.pairs: list[tuple[Tensor, Tensor, str, bool]] = []
-
-    def of(self, tensor: Tensor, name: str) -> Tensor:
-        for known, leaf, _, _ in self.pairs:
-            if known is tensor:
-                return leaf
-        return self.add(tensor, leaf_of(zero_where_not(self._are_finite, tensor.detach())), name, is_image=True)
-
-    def add(self, tensor: Tensor, leaf: Tensor, name: str, *, is_image: bool) -> Tensor:
-        self.pairs.append((tensor, leaf, name, is_image))
-        return leaf
-
-
-class Shares:
-    """What one process's means weigh among those of all, term by term; 1 where there is one process.
-
-    A host's gradients are averaged over the processes afterwards (DDP), and so are ours. A mean over n of the N windows
-    that all P processes hold together must therefore weigh n P / N: one tumour here and three there count 1 : 3.
-    """
-
-    def __init__(self) -> None:
-        self._counts: dict[str, tuple[int, int]] = {}
-        self._n_processes = n_processes()
-
-    def count(self, translations: Sequence[Translation], config: Config) -> None:
-        """Count a step's windows and pixels over all processes, in one small exchange.
-
-        Args:
-            translations: The same directions on every process.
-            config: Tells the regions.
-        """
-        own: dict[str, int] = {}
-        for translation in translations:
-            direction = translation.direction
-            own[f"ggd_{direction}"] = translation.fake.numel()
-            for region in config.regions:
-                own[f"fake_{direction}_{region.name}"] = _n_windows(translation.masks.get(region.name))
-                own[f"real_{direction}_{region.name}"] = _n_windows(translation.real_masks.get(region.name))
-        for (name, count), total in zip(own.items(), sums_over_processes(list(own.values())), strict=True):
-            self._counts[name] = count, total
-        self._n_processes = n_processes()
-
-    def ggd(self, direction: str) -> float:
-        """Weight of a mean over the pixels of this process's generated images."""
-        return self._of(f"ggd_{direction}")
-
-    def fake(self, region: str, direction: str) -> float:
-        """Weight of a mean over this process's generated windows of a region."""
-        return self._of(f"fake_{direction}_{region}")
-
-    def of_windows(self) -> dict[str, float]:
-        """Weights of the means over generated and real windows: ``fake_A2B_tumor``, ``real_A2B_tumor``, ..."""
-        return {name: self._of(name) for name in self._counts if not name.startswith("ggd_")}
-
-    def held_anywhere(self, region: str, direction: str) -> bool:
-        """Whether any process holds a window of the region, generated or real."""
-        return any(self._counts.get(f"{kind}_{direction}_{region}", (0, 0))[1] for kind in ("fake", "real"))
-
-    def _of(self, name: str) -> float:
-        count, total = self._counts.get(name, (1, self._n_processes))
-        return count * self._n_processes / total if total else 0.0
-
-
-@dataclass(frozen=True)
-class _Terms:
-    """Terms of one kind.
-
-    Args:
-        names: With their direction, ``G_tumor_A2B``, ...
-        weights: In the sum of all.
-        values: ``[len(names)]``.
-    """
-
-    names: tuple[str, ...]
-    weights: tuple[float, ...]
-    values: Tensor
-
-
 class GeneratorObjective:
     """Sums region, uncertainty and plugin terms over the directions of a step.
 
@@ -189,7 +97,7 @@ class GeneratorObjective:
         self._bank = bank
         self._heads = heads
         self._plugins = plugins
-        self._without_target: set[str] = set()
+        self._uncertainty = UncertaintyTerms(config.ggd, heads)
         self._parameters: WeakKeyDictionary[nn.Module, list[nn.Parameter]] = WeakKeyDictionary()
 
     def contribution(
@@ -213,60 +121,48 @@ class GeneratorObjective:
         """
         shares = shares or Shares()
         images = _images_of(translations)
-        leaves = _Leaves(largest(images) if self._shown_to_plugins else None)
-        regions = self._config.regions
-        by_patches = {region.name: weights.get(region.name, 0.0) * region.weight for region in regions}
-        by_pixels = {region.name: weights.get(region.name, 0.0) * region.pixel_weight for region in regions}
-        given = (translations, leaves, shares)
-        of_regions, discriminators = self._network_terms("G", by_patches, self._region_losses, *given, learn=learn)
-        of_pixels, classifiers = self._network_terms("G_pixels", by_pixels, self._pixel_losses, *given, learn=learn)
-        learnt = {kind: of for kind, of in (("D", discriminators), ("D_pixels", classifiers)) if of is not None}
-        terms = [
-            *of_regions,
-            *of_pixels,
-            *self._structure_terms(translations, weights, leaves, shares),
-            *self._ggd_terms(translations, weights, leaves, shares),
-        ]
-        taken = {name for term in terms for name in term.names}
-        terms += self._extra_terms(translations, leaves, taken)
-        losses = {name: loss for term in terms for name, loss in zip(term.names, term.values.detach(), strict=True)}
-        losses = {name: losses[name] for name in sorted(losses, key=_as_shown(translations, self._config))}
-        masks_are_finite = all(mask.is_finite for mask in masks_in(translations))
-        if not terms and not learnt:
-            return Contribution(translations[0].fake.new_zeros(()), _are_finite(images, masks_are_finite))
-        total = _weighted_sum(terms) if terms else translations[0].fake.new_zeros(())
-        # The generators' terms reach images and heads only, the own losses of our networks nothing but them.
-        root = sum((of.values.sum() for of in learnt.values()), total)
-        if not root.requires_grad:  # a plugin's constant, where the region it speaks of is absent
-            is_finite = _are_finite([*images, total], masks_are_finite)
-            return Contribution(zero_where_not(is_finite, total), is_finite, losses=losses)
+        leaves = Leaves(largest(images) if self._shown_to_plugins else None)
+        # Uncertainty is differentiated by itself, and first: its features have the images' size, and all but their
+        # gradients is gone before the regions' graph takes its place.
+        of_ggd = list(self._uncertainty.of(translations, weights, leaves, shares))
+        n_leaves = len(leaves.pairs)
         heads = [head.head for head in self._heads.values() if head.head is not None]
         head_parameters = [p for head in heads for p in self._parameters_of(head)]
+        uncertainty = Weighted.of(of_ggd, [*leaves.tensors, *head_parameters])
+        of_heads = uncertainty.gradients[n_leaves:]
+        terms, learnt = self._region_terms(translations, weights, leaves, shares, learn=learn)
+        terms += self._extra_terms(translations, leaves, {name for term in [*terms, *of_ggd] for name in term.names})
         networks = {"D": self._bank.networks, "D_pixels": self._bank.pixels.networks}
         of_kinds = {
             kind: [p for key in of.keys for p in self._parameters_of(networks[kind][key])]
             for kind, of in learnt.items()
         }
         bank_parameters = [p for parameters in of_kinds.values() for p in parameters]
-        inputs = [leaf for _, leaf, _, _ in leaves.pairs]
-        every = torch.autograd.grad(root, [*inputs, *head_parameters, *bank_parameters], allow_unused=True)
-        found = every[: len(inputs) + len(head_parameters)]
-        of_parameter = dict(zip(bank_parameters, every[len(found) :], strict=True))
-        is_finite = _are_finite([*images, total, *found], masks_are_finite)
+        # The generators' terms reach images alone, the own losses of our networks nothing but them.
+        alongside = [of.values for of in learnt.values()]
+        regions = Weighted.of(terms, [*leaves.tensors, *bank_parameters], alongside)
+        of_parameter = dict(zip(bank_parameters, regions.gradients[len(leaves.pairs) :], strict=True))
+        by_leaf = zip_longest(uncertainty.gradients[:n_leaves], regions.gradients[: len(leaves.pairs)])
+        of_leaves = [_sum(gradients) for gradients in by_leaf]
+        total = _sum([uncertainty.value, regions.value])
+        total = translations[0].fake.new_zeros(()) if total is None else total
+        masks_are_finite = all(mask.is_finite for mask in masks_in(translations))
+        is_finite = _are_finite([*images, total, *of_leaves, *of_heads], masks_are_finite)
         # On the CPU it is read once, elsewhere not at all.
         known = is_finite if is_read_late(is_finite) else bool(is_finite)
         gradients = [
             Gradient(tensor, zero_where_not(known, gradient), name, is_image)
-            for (tensor, _, name, is_image), gradient in zip(leaves.pairs, found, strict=False)
+            for (tensor, _, name, is_image), gradient in zip(leaves.pairs, of_leaves, strict=True)
             # A frozen generator's image takes no gradient, and neither do features that are the source itself.
             if gradient is not None and tensor.requires_grad
         ]
+        losses = {n: loss for of in [*terms, *of_ggd] for n, loss in zip(of.names, of.values.detach(), strict=True)}
         return Contribution(
-            zero_where_not(known, total.detach()),
+            zero_where_not(known, total),
             is_finite,
             gradients,
-            losses,
-            _with_gradient(head_parameters, found[len(inputs) :]),
+            {name: losses[name] for name in sorted(losses, key=_as_shown(translations, self._config))},
+            _with_gradient(head_parameters, of_heads),
             {
                 kind: Learnt(
                     TermLosses(learnt[kind].keys, learnt[kind].values.detach()),
@@ -275,6 +171,26 @@ class GeneratorObjective:
                 for kind, parameters in of_kinds.items()
             },
         )
+
+    def _region_terms(
+        self,
+        translations: Sequence[Translation],
+        weights: Mapping[str, float],
+        leaves: Leaves,
+        shares: Shares,
+        *,
+        learn: bool,
+    ) -> tuple[list[Terms], dict[str, TermLosses]]:
+        """The terms of every region, and the own losses of discriminators (``D``) and pixel classifiers (``D_pixels``),
+        where these are asked for and to be had in the same pass."""
+        regions = self._config.regions
+        by_patches = {region.name: weights.get(region.name, 0.0) * region.weight for region in regions}
+        by_pixels = {region.name: weights.get(region.name, 0.0) * region.pixel_weight for region in regions}
+        given = (translations, leaves, shares)
+        of_patches, discriminators = self._network_terms("G", by_patches, self._region_losses, *given, learn=learn)
+        of_pixels, classifiers = self._network_terms("G_pixels", by_pixels, self._pixel_losses, *given, learn=learn)
+        learnt = {kind: of for kind, of in (("D", discriminators), ("D_pixels", classifiers)) if of is not None}
+        return [*of_patches, *of_pixels, *self._structure_terms(translations, weights, leaves, shares)], learnt
 
     def _parameters_of(self, network: nn.Module) -> list[nn.Parameter]:
         """Those that learn; a search through its modules takes longer than many an operation, so it is made once."""
@@ -293,11 +209,11 @@ class GeneratorObjective:
         weights: Mapping[str, float],
         losses_of: Callable[[Sequence[Shown], bool], StepLosses],
         translations: Sequence[Translation],
-        leaves: _Leaves,
+        leaves: Leaves,
         shares: Shares,
         *,
         learn: bool,
-    ) -> tuple[list[_Terms], TermLosses | None]:
+    ) -> tuple[list[Terms], TermLosses | None]:
         """The generators' terms by networks of one kind, and what these learn from, if that is asked for and possible.
 
         Args:
@@ -322,8 +238,8 @@ class GeneratorObjective:
         return self._bank.pixel_losses(shown, for_networks=learn)
 
     def _structure_terms(
-        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
-    ) -> Iterator[_Terms]:
+        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: Leaves, shares: Shares
+    ) -> Iterator[Terms]:
         regions = {region.name: region for region in self._config.regions}
         weights = {name: weights.get(name, 0.0) * region.structure_weight for name, region in regions.items()}
         sources = {translation.direction: translation.source for translation in translations}
@@ -334,7 +250,7 @@ class GeneratorObjective:
                 yield _terms_of("G_structure", TermLosses((of.key,), loss.reshape(1)), {of.key: of}, weights, shares)
 
     def _shown(
-        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves
+        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: Leaves
     ) -> dict[str, Shown]:
         """The images of every direction, for each region that weighs anything."""
         shown = {}
@@ -350,82 +266,7 @@ class GeneratorObjective:
                 shown[of.key] = of
         return shown
 
-    def _ggd_terms(
-        self, translations: Sequence[Translation], weights: Mapping[str, float], leaves: _Leaves, shares: Shares
-    ) -> Iterator[_Terms]:
-        ggd = self._config.ggd
-        weight = 0.0 if ggd is None else weights.get("ggd", 0.0) * ggd.weight
-        if ggd is None or weight == 0:
-            return
-        asked, made, directions = [], [], []
-        for translation in translations:
-            residual = self._residual_of(translation, ggd.target)
-            if residual is None:
-                continue
-            output, truth, made_by, kind = residual
-            directions.append(translation.direction)
-            leaf = leaves.of(output, f"the {kind} image of {translation.direction}")
-            asked.append((self._heads[made_by], output, leaf - truth.detach(), leaf))
-            made.append((output, made_by))
-        if not asked:
-            return
-        found = ggd_terms(asked)
-        outputs = [image for t in translations for image in (t.fake, t.reconstruction, t.identity) if image is not None]
-        for head in self._heads.values():
-            head.let_go(outputs)
-        for (output, made_by), term in zip(made, found, strict=True):
-            if term.features is not output:
-                leaves.add(term.features, term.leaf, f"the features of generator {made_by}", is_image=False)
-        yield _Terms(
-            tuple(f"ggd_{direction}" for direction in directions),
-            tuple(weight * shares.ggd(direction) for direction in directions),
-            torch.stack([term.loss for term in found]),
-        )
-
-    def _residual_of(self, translation: Translation, configured: str) -> tuple[Tensor, Tensor, str, str] | None:
-        """Image, its truth, which generator made it, and of which kind it is; ``None`` where there is nothing to learn
-        from."""
-        direction = translation.direction
-        target = self._target(translation) if configured == "auto" else configured
-        output, truth, made_by = {
-            "paired": (translation.fake, translation.real, direction),
-            "cycle": (translation.reconstruction, translation.source, REVERSE.get(direction, "")),
-            "identity": (translation.identity, translation.real, direction),
-        }[target]
-        if output is None or made_by not in self._heads:
-            missing = {"cycle": "a reconstruction", "identity": "an identity image"}.get(target, "a generated image")
-            missing = missing if configured != "auto" else "a paired truth, a reconstruction or an identity image"
-            missing = missing if output is None else f"generator {made_by}"
-            if configured == "auto":
-                self._leave_out(direction, missing)
-                return None
-            raise ConfigError(
-                f"`ggd.target` is {configured!r} and needs {missing} for {direction}; the host gave none; "
-                f"choose another target or set ggd = false"
-            )
-        if not self._heads[made_by].can_read(output):
-            return None
-        return output, truth, made_by, {"paired": "generated", "cycle": "reconstructed"}.get(target, target)
-
-    def _leave_out(self, direction: str, missing: str) -> None:
-        """Nobody has asked for a target the host has not; say once that there is no uncertainty to learn."""
-        if direction not in self._without_target:
-            self._without_target.add(direction)
-            warnings.warn(
-                f"uncertainty is left out for {direction}: `ggd.target` = 'auto' needs {missing}, and the host's "
-                f"forward makes none; name a target, or set ggd = false",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-
-    def _target(self, translation: Translation) -> str:
-        """What ``auto`` stands for: the data decide."""
-        if translation.paired:
-            return "paired"
-        cycled = translation.reconstruction is not None and REVERSE.get(translation.direction) in self._heads
-        return "cycle" if cycled else "identity"
-
-    def _extra_terms(self, translations: Sequence[Translation], leaves: _Leaves, taken: set[str]) -> Iterator[_Terms]:
+    def _extra_terms(self, translations: Sequence[Translation], leaves: Leaves, taken: set[str]) -> Iterator[Terms]:
         if not self._plugins.names("roi_generator_losses"):
             return
         for translation in translations:
@@ -433,9 +274,9 @@ class GeneratorObjective:
             own = {name.removesuffix(suffix) for name in taken if name.endswith(suffix)}
             found = self._extra(translation, leaves, own)
             for name, loss in found.items():
-                yield _Terms((name + suffix,), (1.0,), loss.reshape(1))
+                yield Terms((name + suffix,), (1.0,), loss.reshape(1))
 
-    def _extra(self, translation: Translation, leaves: _Leaves, taken: set[str]) -> dict[str, Tensor]:
+    def _extra(self, translation: Translation, leaves: Leaves, taken: set[str]) -> dict[str, Tensor]:
         direction = translation.direction
 
         def cut_off(image: Tensor | None, kind: str) -> Tensor | None:
@@ -452,23 +293,20 @@ class GeneratorObjective:
 
 def _terms_of(
     kind: str, found: TermLosses, shown: Mapping[str, Shown], weights: Mapping[str, float], shares: Shares
-) -> _Terms:
+) -> Terms:
     """Losses of the bank as terms, ``<kind>_<region>_<direction>``."""
     regions = [shown[key] for key in found.keys]
-    return _Terms(
+    return Terms(
         tuple(f"{kind}_{of.region}_{of.direction}" for of in regions),
         tuple(weights[of.region] * shares.fake(of.region, of.direction) for of in regions),
         found.values,
     )
 
 
-def _weighted_sum(terms: Sequence[_Terms]) -> Tensor:
-    """Of all terms; in the widest of their types, on the device of the first."""
-    values = [term.values for term in terms]
-    every = values[0] if len(values) == 1 else torch.cat(values)
-    weights = np.array([weight for term in terms for weight in term.weights])
-    (there,) = upload([weights if every.dtype == torch.float64 else weights.astype(np.float32)], every.device)
-    return (every * there).sum()
+def _sum(tensors: Iterable[Tensor | None]) -> Tensor | None:
+    """Of those that are there."""
+    there = [tensor for tensor in tensors if tensor is not None]
+    return functools.reduce(torch.add, there) if there else None
 
 
 def _with_gradient(
@@ -519,7 +357,3 @@ def masks_of(masks: Mapping[str, RegionMask], region: str, whose: str) -> Region
             f"give the data set to `attach`, or the masks to `generator_loss`"
         )
     return masks[region]
-
-
-def _n_windows(masks: RegionMask | None) -> int:
-    return 0 if masks is None else sum(box is not None for box in masks.boxes)

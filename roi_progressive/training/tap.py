@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from ..runtime.finite import LateNumber, is_mixed, largest
+from ..runtime.finite import LateNumber, is_mixed, is_read_late, largest
 
 
 def leaf(tensor: Tensor) -> Tensor:
@@ -361,9 +361,10 @@ class Injection:
 
 
 def _times(gradient: Tensor, scale: Tensor | float) -> Tensor:
-    if isinstance(scale, float):
-        return gradient if scale == 1.0 else gradient * scale
-    return gradient * scale.to(gradient.dtype)
+    """The product, or the gradient itself where the scale is known to be 1."""
+    if (isinstance(scale, float) or not is_read_late(scale)) and float(scale) == 1.0:
+        return gradient
+    return gradient * (scale if isinstance(scale, float) else scale.to(gradient.dtype))
 
 
 def _plus(host: Tensor, ours: Tensor, scale: Tensor | float) -> Tensor:
