@@ -27,7 +27,8 @@ from torch import Tensor
 
 from roi_progressive.runs.train import train
 from roi_progressive.saving.names import CT_AND_MR, DIRECTIONS
-from roi_progressive.training.tap import Injection, Pass
+from roi_progressive.training.passes import Pass
+from roi_progressive.training.tap import Injection
 
 PARTS = ("first", "second", "last")
 """Thirds of the steps in which the region terms are there."""
