@@ -114,9 +114,10 @@ def line_width() -> int:
 
 def networks_line(run: Path, epoch: str | None) -> str:
     """Which networks of a run a command takes, as its first lines say it; empty where it will say what is wrong."""
+    from ..runs.folder import networks_of
     from ..runs.kept_epochs import chosen_epoch, epoch_in_words
 
-    networks = run / "networks" if (run / "run.json").is_file() else run
+    networks = networks_of(run)
     try:
         return f"networks: {epoch_in_words(networks, chosen_epoch(networks, epoch))}"
     except RoiProgressiveError:

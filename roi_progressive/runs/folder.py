@@ -60,6 +60,12 @@ PREPARATION_FILE = "preparation.json"
 _NETWORKS = re.compile(r"(\d+)_(net_[GD]_[AB]|average_G_[AB]|roi_progressive|optimizers)\.pth")
 
 
+def networks_of(place: Path) -> Path:
+    """Where the networks lie of a run's folder, or of the folder of its networks alone."""
+    alone = (place / PREPARATION_FILE).is_file() and not (place / "run.json").is_file()
+    return place if alone else place / "networks"
+
+
 @dataclass(frozen=True)
 class Run:
     """The folder of a run that has saved an epoch, opened: what was asked for, and where everything lies.

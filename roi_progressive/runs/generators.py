@@ -17,7 +17,7 @@ from ..host.ranks import unwrapped
 from ..saving.records import entry, of_kind, read_json
 from ..training.session import Session, attach
 from .average import use_averages
-from .folder import PREPARATION_FILE, options_and_config, read_description, unusable_description
+from .folder import PREPARATION_FILE, networks_of, options_and_config, read_description, unusable_description
 from .kept_epochs import chosen_epoch
 from .options import TrainOptions
 from .train import INERT
@@ -57,9 +57,9 @@ class TrainedNetworks:
             CheckpointError: No epoch is saved yet, or the file that names it is damaged.
         """
         given = Path(place)
-        alone = (given / PREPARATION_FILE).is_file() and not (given / "run.json").is_file()
+        networks = networks_of(given)
+        alone = networks == given
         path = given / PREPARATION_FILE if alone else given / "run.json"
-        networks = given if alone else given / "networks"
         if not path.is_file():
             read_description(given)  # which says what is missing
         try:

@@ -72,13 +72,18 @@ def _cuda(name: str) -> torch.device:
                 f"`device` must give each of the {n_processes} processes a GPU of its own; got {name!r} and {n_gpus} "
                 f"GPUs; start as many processes as there are GPUs with cuda or auto, or use cpu"
             )
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cuda", local_rank())
     index = int(name.partition(":")[2] or 0)
     if index >= n_gpus:
         raise ConfigError(
             f"`device` must be one that this machine has; got {name!r} and there are {n_gpus} GPUs, counted from 0"
         )
     return torch.device("cuda", index)
+
+
+def local_rank() -> int:
+    """Which of the processes that ``torchrun`` started on this machine this is, counted from 0; 0 without it."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def _n_local_processes() -> int:
