@@ -44,9 +44,16 @@ def guided(**changes: Any) -> Config:
     return Config(regions=(RegionConfig.studied("tumor", **changes),))
 
 
+# What ``roi-progressive train`` does untold, and the study's host does not.
+_AS_TRAIN = {"identity": TrainOptions.identity, "flip": TrainOptions.flip}
+
 GLIOMA_ARMS: dict[str, Arm] = {
     "plain": Arm("the CycleGAN alone", None),
     "regions": Arm("the default: patch discriminators with 6 px of context, and a pixel classifier", guided()),
+    "plain as train": Arm("the CycleGAN alone, with identity terms and mirroring", None, options=_AS_TRAIN),
+    "regions as train": Arm(
+        "the default, with identity terms and mirroring", guided(), "plain as train", options=_AS_TRAIN
+    ),
     "pixel weight 2": Arm("the same with the pixel classifier at weight 2, as before", guided(pixel_weight=2.0)),
     "patches": Arm("patch discriminators alone", guided(pixel_weight=0.0)),
     "patches, context 0": Arm("patch discriminators alone, without context", guided(pixel_weight=0.0, context_px=0)),

@@ -77,15 +77,16 @@ class Found:
 
 
 def gain_table(found: Found) -> list[str]:
-    """Every arm against plain, with intervals, and tumour PSNR seed by seed."""
+    """Every arm against plain, or against the plain of its own options, with intervals, and tumour PSNR by seed."""
     rows = []
     for arm in found.arms():
         for direction, title in zip(DIRECTIONS, TITLES, strict=True):
-            of_metric = {metric: found.gain(arm, direction, metric) for metric in GAINS}
+            other = GLIOMA_ARMS[arm].against
+            of_metric = {metric: found.gain(arm, direction, metric, other) for metric in GAINS}
             tumour = of_metric["tpsnr"]
             if arm == "plain" or tumour is None:
                 continue
-            cells = [arm, title, str(len(tumour))]
+            cells = [arm if other == "plain" else f"{arm}, over {other}", title, str(len(tumour))]
             for (_, digits), gain in zip(GAINS.values(), of_metric.values(), strict=True):
                 assert gain is not None
                 cells.append(with_interval((float(gain.mean()), *interval(gain)), digits))
