@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from roi_progressive import GGDConfig, GGDHead, ShapeError, UNetGenerator, ggd_nll
 from roi_progressive.training.uncertainty import GGDWrapper
@@ -227,6 +228,20 @@ def test_a_generator_that_returns_more_than_its_image_is_read_all_the_same() -> 
     term = wrapper.term(image, image.detach())
     assert term.features is not image and torch.equal(term.features, source)
     assert torch.equal(wrapper.uncertainty(source).image, image)
+
+
+def test_a_term_is_differentiated_while_torch_counts_the_operations_of_modules(generator: nn.Module) -> None:
+    """Its counter hooks the inputs of every module, which must be none of those that are differentiated by."""
+    wrapper = GGDWrapper(generator, CONFIG)
+    wrapper.start_recording()
+    output = generator(torch.randn(2, 1, 12, 16))
+    wrapper.build_head(output)
+    leaf = output.detach().requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        term = wrapper.term(output, leaf - torch.randn(2, 1, 12, 16), leaf)
+        forward = counter.get_total_flops()
+        torch.autograd.grad(term.loss, term.leaf)
+    assert counter.get_total_flops() > forward > 0
 
 
 def test_some_samples_of_a_call_have_the_features_of_their_own_samples() -> None:

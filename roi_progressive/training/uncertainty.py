@@ -254,8 +254,9 @@ def terms(of: Sequence[tuple[GGDWrapper, Tensor, Tensor, Tensor | None]]) -> lis
         # A host may translate both domains in one call, and go on with parts of what it got.
         rows = slice(None) if features is output else samples_within(output, len(features))
         head = wrapper._built_head(cut_off, output.shape)
-        # The gradient of a slice, even of one that holds all, is a second tensor of the whole's size.
-        logits = head.logits(cut_off if rows == slice(None) else cut_off[rows])
+        # The gradient of a slice, even of one that holds all, is a second tensor of the whole's size, that of a view is
+        # none; and hooks on modules, such as torch's FLOP counter's, fail where an input is what is differentiated by.
+        logits = head.logits(cut_off.view_as(cut_off) if rows == slice(None) else cut_off[rows])
         alike = (head.min_scale, head.shape_range, wrapper.config.epsilon, logits.shape, logits.dtype, output.shape)
         together.setdefault(alike, []).append((place, head, logits))
     losses: dict[int, Tensor] = {}
