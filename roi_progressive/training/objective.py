@@ -132,12 +132,7 @@ class GeneratorObjective:
         of_heads = uncertainty.gradients[n_leaves:]
         terms, learnt = self._region_terms(translations, weights, leaves, shares, learn=learn)
         terms += self._extra_terms(translations, leaves, {name for term in [*terms, *of_ggd] for name in term.names})
-        networks = {"D": self._bank.networks, "D_pixels": self._bank.pixels.networks}
-        of_kinds = {
-            kind: [p for key in of.keys for p in self._parameters_of(networks[kind][key])]
-            for kind, of in learnt.items()
-        }
-        bank_parameters = [p for parameters in of_kinds.values() for p in parameters]
+        bank_parameters = [p for kind, of in learnt.items() for p in self._bank_parameters(kind, of)]
         # The generators' terms reach images alone, the own losses of our networks nothing but them.
         alongside = [of.values for of in learnt.values()]
         regions = Weighted.of(terms, [*leaves.tensors, *bank_parameters], alongside)
@@ -163,13 +158,7 @@ class GeneratorObjective:
             gradients,
             {name: losses[name] for name in sorted(losses, key=_as_shown(translations, self._config))},
             _with_gradient(head_parameters, of_heads),
-            {
-                kind: Learnt(
-                    TermLosses(learnt[kind].keys, learnt[kind].values.detach()),
-                    _with_gradient(parameters, [of_parameter[p] for p in parameters]),
-                )
-                for kind, parameters in of_kinds.items()
-            },
+            {kind: self._learnt(kind, of, of_parameter) for kind, of in learnt.items()},
         )
 
     def _region_terms(
@@ -191,6 +180,17 @@ class GeneratorObjective:
         of_pixels, classifiers = self._network_terms("G_pixels", by_pixels, self._pixel_losses, *given, learn=learn)
         learnt = {kind: of for kind, of in (("D", discriminators), ("D_pixels", classifiers)) if of is not None}
         return [*of_patches, *of_pixels, *self._structure_terms(translations, weights, leaves, shares)], learnt
+
+    def _learnt(self, kind: str, losses: TermLosses, found: Mapping[nn.Parameter, Tensor | None]) -> Learnt:
+        """What networks of one kind learn, of the gradients that were found."""
+        parameters = self._bank_parameters(kind, losses)
+        gradients = _with_gradient(parameters, [found[parameter] for parameter in parameters])
+        return Learnt(TermLosses(losses.keys, losses.values.detach()), gradients)
+
+    def _bank_parameters(self, kind: str, learnt: TermLosses) -> list[nn.Parameter]:
+        """Those of the networks of one kind that are to learn."""
+        networks = self._bank.networks if kind == "D" else self._bank.pixels.networks
+        return [parameter for key in learnt.keys for parameter in self._parameters_of(networks[key])]
 
     def _parameters_of(self, network: nn.Module) -> list[nn.Parameter]:
         """Those that learn; a search through its modules takes longer than many an operation, so it is made once."""
