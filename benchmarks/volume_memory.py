@@ -63,7 +63,7 @@ def main() -> None:
         began = time.perf_counter()
         given = [scan, Path(folder, "out.nii"), "B2A" if options.mr else "A2B", options.threads, channels]
         command = [sys.executable, "-c", MEASURED, *map(str, given)]
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8").stdout
+        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
         seconds = time.perf_counter() - began
     figures = {"shape": list(shape), "seconds": seconds, **json.loads(said.splitlines()[-1])}
     print(said.rpartition("\n{")[0])

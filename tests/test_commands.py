@@ -118,7 +118,5 @@ def test_arguments_bear_the_names_of_the_command_line() -> None:
 
 
 def test_the_module_is_the_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "roi_progressive", "--version"], capture_output=True, text=True, encoding="utf-8"
-    )
+    done = subprocess.run([sys.executable, "-m", "roi_progressive", "--version"], capture_output=True, encoding="utf-8")
     assert done.stdout == f"roi-progressive {roi_progressive.__version__}\n" and torch.__version__

@@ -281,8 +281,6 @@ def test_the_programs_are_imported_where_they_are_used() -> None:
     import subprocess
 
     assert (
-        subprocess.run(
-            [sys.executable, "-c", probe], capture_output=True, text=True, check=True, encoding="utf-8"
-        ).stdout
+        subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True, encoding="utf-8").stdout
         == "set()\n"
     )

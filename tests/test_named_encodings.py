@@ -28,12 +28,12 @@ def _unnamed(source: str) -> Iterator[int]:
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         as_text = name in PROCESSES and named.keys() & {"text", "universal_newlines"}
         in_one_go = name in TEXT_METHODS and len(call.args) <= TEXT_METHODS[name]
-        modes = [arg.value for arg in (*call.args, *named.values()) if isinstance(arg, ast.Constant)]
-        # `Image.open`, `Run.open` and `os.open` have no mode of text.
-        opened = name in ("open", "fdopen", "NamedTemporaryFile") and any(
-            isinstance(mode, str) and re.fullmatch(r"[rwax]\+?t?", mode) for mode in modes
-        )
-        if as_text or in_one_go or opened or (isinstance(call.func, ast.Name) and name == "open" and len(modes) == 0):
+        constants = [given.value for given in (*call.args, *named.values()) if isinstance(given, ast.Constant)]
+        of_text = any(isinstance(mode, str) and re.fullmatch(r"[rwax]\+?t?", mode) for mode in constants)
+        # `Image.open`, `Run.open` and `os.open` have no mode; the function `open` reads text where it is given none.
+        by_default = isinstance(call.func, ast.Name) and name == "open" and "mode" not in named and len(call.args) == 1
+        opened = name in ("open", "fdopen", "NamedTemporaryFile") and (of_text or by_default)
+        if as_text or in_one_go or opened:
             yield call.lineno
 
 
@@ -53,6 +53,7 @@ def test_every_text_file_and_pipe_names_its_encoding(folder: str) -> None:
         "path.write_text(text)",
         "path.read_text()",
         "open(path)",
+        "open('notes.txt')",
         "open(path, 'w')",
         "path.open('a')",
         "os.fdopen(writer, 'w')",

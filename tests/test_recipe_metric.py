@@ -71,7 +71,7 @@ def carry_out(text: str, code: str, checkout: Path) -> None:
 def run_in(checkout: Path, *command: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, *command], cwd=checkout, env=environment, capture_output=True, text=True, encoding="utf-8"
+        [sys.executable, *command], cwd=checkout, env=environment, capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -95,9 +95,7 @@ def test_a_shells_script_knows_every_command_and_option(shell: str, capsys: pyte
         assert word in script
     program = shutil.which(shell)
     if program is not None and shell != "tcsh":
-        assert (
-            subprocess.run([program, "-n"], input=script, text=True, capture_output=True, encoding="utf-8").stderr == ""
-        )
+        assert subprocess.run([program, "-n"], input=script, capture_output=True, encoding="utf-8").stderr == ""
 
 
 def test_without_shtab_completion_says_what_to_install(

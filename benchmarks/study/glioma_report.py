@@ -80,8 +80,8 @@ def gain_table(found: Found) -> list[str]:
     """Every arm against plain, or against the plain of its own options, with intervals, and tumour PSNR by seed."""
     rows = []
     for arm in found.arms():
+        other = GLIOMA_ARMS[arm].against
         for direction, title in zip(DIRECTIONS, TITLES, strict=True):
-            other = GLIOMA_ARMS[arm].against
             of_metric = {metric: found.gain(arm, direction, metric, other) for metric in GAINS}
             tumour = of_metric["tpsnr"]
             if arm == "plain" or tumour is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,14 +92,14 @@ def read_compared(real: Path, fake: Path, masks: Mapping[str, Path], *, in_houns
     return ComparedVolumes(arrays[0], arrays[1], body, found, volume.spacing_mm, notes)
 
 
-def _oriented(argument: str, path: Path) -> object:
+def _oriented(argument: str, path: Path) -> Any:
     stored = read_unchanged(argument, path)
     check_finite(argument, path.name, stored.array)
     return simpleitk().DICOMOrient(stored.grid.image(stored.array.astype(np.float32, copy=False)), ORIENTATION)
 
 
-def _check_one_grid(first: object, second: object, real: Path, fake: Path) -> None:
-    sizes = [image.GetSize() for image in (first, second)]  # type: ignore[attr-defined]
+def _check_one_grid(first: Any, second: Any, real: Path, fake: Path) -> None:
+    sizes = [image.GetSize() for image in (first, second)]
     if sizes[0] != sizes[1]:
         shown = [" x ".join(map(str, size)) for size in sizes]
         raise DataError(
@@ -106,7 +107,7 @@ def _check_one_grid(first: object, second: object, real: Path, fake: Path) -> No
             f"resample it onto that grid"
         )
     apart_mm = float(np.linalg.norm(corners_mm(first) - corners_mm(second), axis=1).max())
-    if apart_mm > _SAME_PLACE * min(first.GetSpacing()):  # type: ignore[attr-defined]
+    if apart_mm > _SAME_PLACE * min(first.GetSpacing()):
         raise DataError(
             f"`fake` must lie where its real volume lies; voxels of {fake.name} are up to {apart_mm:.1f} mm from those "
             f"of {real.name}; write it with that file's geometry"

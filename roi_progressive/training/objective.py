@@ -132,7 +132,8 @@ class GeneratorObjective:
         of_heads = uncertainty.gradients[n_leaves:]
         terms, learnt = self._region_terms(translations, weights, leaves, shares, learn=learn)
         terms += self._extra_terms(translations, leaves, {name for term in [*terms, *of_ggd] for name in term.names})
-        bank_parameters = [p for kind, of in learnt.items() for p in self._bank_parameters(kind, of)]
+        of_kinds = {kind: self._bank_parameters(kind, of) for kind, of in learnt.items()}
+        bank_parameters = [p for parameters in of_kinds.values() for p in parameters]
         # The generators' terms reach images alone, the own losses of our networks nothing but them.
         alongside = [of.values for of in learnt.values()]
         regions = Weighted.of(terms, [*leaves.tensors, *bank_parameters], alongside)
@@ -158,7 +159,7 @@ class GeneratorObjective:
             gradients,
             {name: losses[name] for name in sorted(losses, key=_as_shown(translations, self._config))},
             _with_gradient(head_parameters, of_heads),
-            {kind: self._learnt(kind, of, of_parameter) for kind, of in learnt.items()},
+            {kind: _learnt(of, of_kinds[kind], of_parameter) for kind, of in learnt.items()},
         )
 
     def _region_terms(
@@ -180,12 +181,6 @@ class GeneratorObjective:
         of_pixels, classifiers = self._network_terms("G_pixels", by_pixels, self._pixel_losses, *given, learn=learn)
         learnt = {kind: of for kind, of in (("D", discriminators), ("D_pixels", classifiers)) if of is not None}
         return [*of_patches, *of_pixels, *self._structure_terms(translations, weights, leaves, shares)], learnt
-
-    def _learnt(self, kind: str, losses: TermLosses, found: Mapping[nn.Parameter, Tensor | None]) -> Learnt:
-        """What networks of one kind learn, of the gradients that were found."""
-        parameters = self._bank_parameters(kind, losses)
-        gradients = _with_gradient(parameters, [found[parameter] for parameter in parameters])
-        return Learnt(TermLosses(losses.keys, losses.values.detach()), gradients)
 
     def _bank_parameters(self, kind: str, learnt: TermLosses) -> list[nn.Parameter]:
         """Those of the networks of one kind that are to learn."""
@@ -307,6 +302,14 @@ def _sum(tensors: Iterable[Tensor | None]) -> Tensor | None:
     """Of those that are there."""
     there = [tensor for tensor in tensors if tensor is not None]
     return functools.reduce(torch.add, there) if there else None
+
+
+def _learnt(
+    losses: TermLosses, parameters: Sequence[nn.Parameter], found: Mapping[nn.Parameter, Tensor | None]
+) -> Learnt:
+    """What networks of one kind learn, of the gradients that were found."""
+    gradients = _with_gradient(parameters, [found[parameter] for parameter in parameters])
+    return Learnt(TermLosses(losses.keys, losses.values.detach()), gradients)
 
 
 def _with_gradient(

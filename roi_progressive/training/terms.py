@@ -98,9 +98,10 @@ class Weighted:
             begun = [parts[place].to(values[place].dtype) for place in led]
             found = torch.autograd.grad([values[place] for place in led], tensors, begun, allow_unused=True)
         summed = [value.detach() for value in values[: len(terms)]]
-        total = (_joined(summed) * there[: len(weights)]).sum() if terms else None
+        total = (joined(summed) * there[: len(weights)]).sum() if terms else None
         return cls(total, found)
 
 
-def _joined(values: Sequence[Tensor]) -> Tensor:
-    return values[0] if len(values) == 1 else torch.cat(list(values))
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """All of them one after the other; a single one as it is, without a copy."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))

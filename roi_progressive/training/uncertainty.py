@@ -19,6 +19,7 @@ from ..plugins.adapter import Uncertainty
 from ..runtime.rng import ForkedStream, RandomState
 from .features import FeatureCapture, image_of, samples_within
 from .tap import leaf as leaf_of
+from .terms import joined
 
 
 class GGDTerm(NamedTuple):
@@ -261,18 +262,13 @@ def terms(of: Sequence[tuple[GGDWrapper, Tensor, Tensor, Tensor | None]]) -> lis
         together.setdefault(alike, []).append((place, head, logits))
     losses: dict[int, Tensor] = {}
     for (_, _, epsilon, *_, size), found in together.items():
-        scales, shapes = _fit(found[0][1].bounded(_joined([logits for *_, logits in found])), size).chunk(2, dim=1)
-        residual = _joined([residuals[place] for place, *_ in found])
+        scales, shapes = _fit(found[0][1].bounded(joined([logits for *_, logits in found])), size).chunk(2, dim=1)
+        residual = joined([residuals[place] for place, *_ in found])
         each = ggd_nll(residual, scales, shapes, reduction="none", epsilon=epsilon).view(len(found), -1)
         # mean()'s own backward fills a whole tensor
         for (place, *_), loss in zip(found, (each.sum(dim=1) / each.shape[1]).unbind(), strict=True):
             losses[place] = loss
     return [GGDTerm(losses[place], *cut_off) for place, cut_off in enumerate(cut_offs)]
-
-
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """The samples of all."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
 def _fit(maps: Tensor, shape: torch.Size) -> Tensor:
